@@ -1,0 +1,451 @@
+//! Runs the rows: for each turn and contender it starts backends, balancer and generators, and ends them again.
+
+use std::env;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::id;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use crate::figures::{Contender, Memory, Sample};
+use crate::machine::{proportional_memory, slab_memory};
+use crate::peers::{LISTEN, Peer, Places, raise_descriptors};
+use crate::process::{Balancer, Role};
+use crate::report::Report;
+use crate::rows::{ROWS, Row, WITHOUT_IDLE, Work};
+use crate::spec::{Generate, Load, Measured, Ports, Serve, Service};
+use crate::{Outcome, backend, generator};
+
+/// Backend addresses and source addresses of a turn: enough that no pair of addresses runs out of ports.
+const ADDRESSES: u8 = 8;
+
+/// Everybody who can take part.
+const PEERS: [&str; 8] = [
+    "ringway",
+    "ringway-b",
+    "ringway-single",
+    "haproxy",
+    "haproxy-splice",
+    "haproxy-forced",
+    "nginx",
+    "direct",
+];
+
+/// How long opening all sessions may take.
+const OPENING: Duration = Duration::from_secs(30);
+
+/// How long an answer may come late.
+const ANSWERING: Duration = Duration::from_secs(10);
+
+/// How long memory may take to settle before it is looked at.
+const SETTLING: Duration = Duration::from_millis(500);
+
+/// `--quick` starts no row after this.
+const QUICK_END: Duration = Duration::from_secs(100);
+
+/// Bulk makes way for the small sessions on the generator's core, so that the balancer's choices decide their latency.
+const BULK_STEPS_BACK: i8 = 10;
+
+/// Compares Ringway with HAProxy, nginx and no balancer at all.
+#[derive(Clone, Debug, Parser)]
+pub(crate) struct Options {
+    /// Only these rows
+    #[arg(long, value_name = "NAME", num_args = 1.., value_parser = row_names())]
+    row: Vec<String>,
+    /// Only these peers
+    #[arg(long, value_name = "NAME", num_args = 1.., value_parser = PEERS)]
+    peers: Vec<String>,
+    /// Three short turns, and only the peers that the bars name
+    #[arg(long)]
+    quick: bool,
+    /// How often everybody has a turn
+    #[arg(long, value_name = "N")]
+    turns: Option<usize>,
+    /// Length of a measured interval
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<f64>,
+    /// Write everything that was measured to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The program to measure
+    #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_ringway"))]
+    binary: PathBuf,
+    /// Another build of it to compare with (peer `ringway-b`)
+    #[arg(long, value_name = "PATH")]
+    binary_b: Option<PathBuf>,
+    /// Also measure it with one receive at a time (peer `ringway-single`)
+    #[arg(long)]
+    single_tier: bool,
+    /// Priority of everything that is started; below 0, on a machine that others use, for less disturbance (root only)
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    nice: i8,
+    /// What `cargo bench` passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn row_names() -> Vec<&'static str> {
+    ROWS.iter().map(|row| row.name).collect()
+}
+
+impl Options {
+    fn peers(&self) -> Vec<Peer> {
+        let mut peers = vec![Peer::ringway("ringway", &self.binary, &[])];
+        peers.extend(
+            self.binary_b
+                .as_ref()
+                .map(|binary| Peer::ringway("ringway-b", binary, &[])),
+        );
+        if self.single_tier {
+            peers.push(Peer::ringway(
+                "ringway-single",
+                &self.binary,
+                &["--receive-tier", "single"],
+            ));
+        }
+        peers.extend(Peer::others());
+        peers.retain(|peer| {
+            self.peers.is_empty() || self.peers.iter().any(|name| name == peer.name)
+        });
+        peers
+    }
+
+    fn timing(&self) -> Timing {
+        let (turns, measure, warm_up) = if self.quick {
+            (3, 0.4, 150)
+        } else {
+            (5, 1.5, 500)
+        };
+        Timing {
+            turns: self.turns.unwrap_or(turns).max(1),
+            warm_up: Duration::from_millis(warm_up),
+            measure: Duration::from_secs_f64(self.seconds.unwrap_or(measure).clamp(0.05, 60.0)),
+        }
+    }
+
+    fn wants(&self, row: &Row) -> bool {
+        self.row.is_empty() || self.row.iter().any(|name| name == row.name)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Timing {
+    turns: usize,
+    warm_up: Duration,
+    measure: Duration,
+}
+
+/// Runs everything that was asked for and prints each row as it is done.
+pub(crate) fn run(options: &Options) -> Outcome<()> {
+    raise_descriptors();
+    let began = Instant::now();
+    let timing = options.timing();
+    let peers = options.peers();
+    let mut report = Report::new(&peers, timing.turns, timing.measure);
+    let mut places = PlaceSource::new()?;
+    for row in ROWS.iter().filter(|row| options.wants(row)) {
+        if options.quick && began.elapsed() > QUICK_END {
+            report.skip(row);
+            continue;
+        }
+        let mut contenders = contenders(row, &peers, options.quick);
+        for _ in 0..timing.turns {
+            for contender in contenders
+                .iter_mut()
+                .filter(|contender| contender.failure.is_none())
+            {
+                let sockets = places.next()?;
+                let turn = Turn {
+                    row,
+                    timing,
+                    nice: options.nice.clamp(-20, 9),
+                    folder: &places.folder,
+                };
+                match turn.play(contender, &sockets) {
+                    Ok(sample) => contender.samples.push(sample),
+                    Err(error) => contender.failure = Some(error.to_string()),
+                }
+            }
+        }
+        report.add(row, &contenders);
+    }
+    report.finish(options.json.as_deref())
+}
+
+/// Who takes part in a row. Quick runs leave out whom no bar of the row names.
+fn contenders(row: &Row, peers: &[Peer], quick: bool) -> Vec<Contender> {
+    let named =
+        |peer: &&Peer| peer.is_ours() || row.bars.iter().any(|bar| bar.against == peer.name);
+    let memory = matches!(row.work, Work::Memory { .. });
+    let mut all: Vec<Contender> = peers
+        .iter()
+        .filter(|peer| !(memory && peer.is_direct()) && (!quick || named(peer)))
+        .map(|peer| Contender::new(peer.name, Some(peer.clone())))
+        .collect();
+    match row.work {
+        Work::MostlyIdle { .. } => {
+            let ours = peers.iter().find(|peer| peer.name == "ringway");
+            all.extend(ours.map(|peer| Contender::new(WITHOUT_IDLE, Some(peer.clone()))));
+            all.retain(|contender| !contender.is_direct());
+        }
+        Work::Memory { .. } => {
+            all.push(Contender::new(Memory::DIRECT, Some(Peer::direct())));
+            all.push(Contender::new(Memory::BARE, None));
+        }
+        Work::Single(_) | Work::Mixed { .. } => {}
+    }
+    all
+}
+
+/// Hands out addresses and ports that no earlier turn has used, so that no turn meets another's closed connections.
+struct PlaceSource {
+    folder: PathBuf,
+    turn: u32,
+    port: u16,
+}
+
+/// The sockets of a turn.
+struct TurnPlaces {
+    places: Places,
+    sources: Vec<Ipv4Addr>,
+}
+
+impl PlaceSource {
+    fn new() -> Outcome<Self> {
+        let folder = env::temp_dir().join(format!("ringway-compare-{}", id()));
+        fs::create_dir_all(&folder)?;
+        Ok(Self {
+            folder,
+            turn: id() % 20_000,
+            port: 20_000,
+        })
+    }
+
+    fn next(&mut self) -> Outcome<TurnPlaces> {
+        self.turn += 1;
+        let [_, _, high, low] = self.turn.to_be_bytes();
+        let addresses = |half: u8| {
+            (1..=ADDRESSES)
+                .map(|last| Ipv4Addr::new(127, half + high % 100, low, last))
+                .collect()
+        };
+        let ports = Ports {
+            small: self.free_port()?,
+            upload: self.free_port()?,
+            download: self.free_port()?,
+        };
+        Ok(TurnPlaces {
+            places: Places {
+                ports,
+                backends: addresses(1),
+            },
+            sources: addresses(101),
+        })
+    }
+
+    /// Below the range that outgoing connections take their ports from.
+    fn free_port(&mut self) -> Outcome<u16> {
+        for _ in 0..10_000 {
+            self.port = if self.port < 30_000 {
+                self.port + 1
+            } else {
+                20_000
+            };
+            if TcpListener::bind((LISTEN, self.port)).is_ok() {
+                return Ok(self.port);
+            }
+        }
+        Err("no free port between 20000 and 30000".into())
+    }
+}
+
+impl Drop for PlaceSource {
+    fn drop(&mut self) {
+        // What stays behind is a few small files among the temporary ones.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// One contender's turn in a row.
+struct Turn<'a> {
+    row: &'a Row,
+    timing: Timing,
+    nice: i8,
+    folder: &'a Path,
+}
+
+impl Turn<'_> {
+    fn play(&self, contender: &Contender, turn: &TurnPlaces) -> Outcome<Sample> {
+        if let (Work::Memory { sessions }, None) = (&self.row.work, &contender.peer) {
+            return self.hold(turn, None, Load::Bare { pairs: *sessions }, *sessions);
+        }
+        let peer = contender.peer.as_ref().ok_or("nobody to measure")?;
+        let mixed = matches!(self.row.work, Work::Mixed { .. });
+        let ports = turn.places.ports;
+        // Dropped in reverse: the generators first, then the balancer, then the backends.
+        let _small = self.serve(turn, &[(Service::Answer, ports.small)], 0)?;
+        let bulk = [
+            (Service::Swallow, ports.upload),
+            (Service::Pour, ports.download),
+        ];
+        let _bulk = self.serve(turn, &bulk, if mixed { BULK_STEPS_BACK } else { 0 })?;
+        let balancer = peer.start(self.folder, &turn.places, self.nice)?;
+        self.load(contender, turn, balancer.as_ref())
+    }
+
+    fn serve(
+        &self,
+        turn: &TurnPlaces,
+        services: &[(Service, u16)],
+        steps_back: i8,
+    ) -> Outcome<Role> {
+        let addresses = turn.places.backends.clone();
+        let serve = Serve {
+            addresses,
+            services: services.to_vec(),
+            sizes: self.row.sizes,
+        };
+        let mut role = Role::start(backend::ROLE, &serve, self.nice + steps_back)?;
+        role.line(ANSWERING)?;
+        Ok(role)
+    }
+
+    fn load(
+        &self,
+        contender: &Contender,
+        turn: &TurnPlaces,
+        balancer: Option<&Balancer>,
+    ) -> Outcome<Sample> {
+        match &self.row.work {
+            Work::Single(load) => self.alone(turn, balancer, load.clone()),
+            Work::MostlyIdle { active, idle } => {
+                let idle = if contender.label == WITHOUT_IDLE {
+                    0
+                } else {
+                    *idle
+                };
+                self.alone(
+                    turn,
+                    balancer,
+                    Load::Requests {
+                        active: *active,
+                        idle,
+                    },
+                )
+            }
+            Work::Mixed { active, streams } => {
+                let mut bulk = self.generator(
+                    turn,
+                    balancer,
+                    Load::Download { streams: *streams },
+                    BULK_STEPS_BACK,
+                )?;
+                let mut small = self.generator(
+                    turn,
+                    balancer,
+                    Load::Requests {
+                        active: *active,
+                        idle: 0,
+                    },
+                    0,
+                )?;
+                sleep(self.timing.warm_up);
+                bulk.order(&pids(balancer))?;
+                small.order(&pids(balancer))?;
+                let sample = Sample::of(self.result(&mut small)?);
+                Ok(sample.beside(self.result(&mut bulk)?))
+            }
+            Work::Memory { sessions } => self.hold(
+                turn,
+                balancer,
+                Load::Requests {
+                    active: 0,
+                    idle: *sessions,
+                },
+                *sessions,
+            ),
+        }
+    }
+
+    fn alone(&self, turn: &TurnPlaces, balancer: Option<&Balancer>, load: Load) -> Outcome<Sample> {
+        let mut generator = self.generator(turn, balancer, load, 0)?;
+        sleep(self.timing.warm_up);
+        generator.order(&pids(balancer))?;
+        Ok(Sample::of(self.result(&mut generator)?))
+    }
+
+    /// Looks at memory before and after sessions are opened.
+    fn hold(
+        &self,
+        turn: &TurnPlaces,
+        balancer: Option<&Balancer>,
+        load: Load,
+        sessions: usize,
+    ) -> Outcome<Sample> {
+        sleep(SETTLING);
+        let pids = pids(balancer);
+        let memory = || Memory {
+            process: proportional_memory(&pids),
+            slab: slab_memory().unwrap_or(0),
+        };
+        let before = memory();
+        let _generator = self.generator(turn, balancer, load, 0)?;
+        sleep(SETTLING);
+        let after = memory();
+        Ok(Sample::of(Measured::default()).holding(&before, &after, sessions))
+    }
+
+    /// Starts a generator and waits until its load runs.
+    fn generator(
+        &self,
+        turn: &TurnPlaces,
+        balancer: Option<&Balancer>,
+        load: Load,
+        steps_back: i8,
+    ) -> Outcome<Role> {
+        let ports = turn.places.ports;
+        let port = match load {
+            Load::Requests { .. } | Load::Connects { .. } | Load::Bare { .. } => ports.small,
+            Load::Upload { .. } => ports.upload,
+            Load::Download { .. } => ports.download,
+        };
+        let hosts = match (&load, balancer) {
+            (Load::Bare { .. }, _) | (_, Some(_)) => vec![LISTEN],
+            (_, None) => turn.places.backends.clone(),
+        };
+        let generate = Generate {
+            load,
+            sizes: self.row.sizes,
+            targets: hosts
+                .into_iter()
+                .map(|host| SocketAddrV4::new(host, port))
+                .collect(),
+            sources: turn.sources.clone(),
+            measure: self.timing.measure,
+        };
+        let mut role = Role::start(generator::ROLE, &generate, self.nice + steps_back)?;
+        role.line(OPENING)?;
+        Ok(role)
+    }
+
+    fn result(&self, generator: &mut Role) -> Outcome<Measured> {
+        let line = generator.line(self.timing.measure + ANSWERING)?;
+        let measured: Measured = serde_json::from_str(&line)?;
+        if measured.units == 0 {
+            return Err("nothing got through".into());
+        }
+        Ok(measured)
+    }
+}
+
+fn pids(balancer: Option<&Balancer>) -> Vec<u32> {
+    balancer.map_or(Vec::new(), Balancer::pids)
+}

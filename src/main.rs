@@ -1,0 +1,7 @@
+//! The `ringway` program: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringway::cli::main()
+}

@@ -1,0 +1,286 @@
+//! io_uring: the operations that Ringway uses, behind an interface without unsafe. It moves operations, results and
+//! a `u64` token; what they mean is not known here.
+//!
+//! One [`Ring`] belongs to one thread. Memory that the kernel reads or writes is owned by the ring: the buffers of
+//! the provided-buffer ring, the addresses of accepts, and what a submission refers to, which the kernel copies
+//! before [`Ring::enter`] returns (`IORING_FEAT_SUBMIT_STABLE`).
+
+mod buffers;
+mod probe;
+mod scratch;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+use io_uring::{IoUring, cqueue, opcode, types};
+
+pub use buffers::{BufferId, Buffers};
+pub use probe::{SetupError, Support, probe};
+
+use scratch::{AcceptAddresses, Scratch};
+
+/// Entries of the submission queue; a full one is submitted and refilled.
+const SUBMISSIONS: u32 = 1024;
+/// Entries of the completion queue: beyond it the kernel keeps completions in a list of its own, which is counted.
+const COMPLETIONS: u32 = 32 * 1024;
+/// Completions taken out of the queue at a time.
+const BATCH: usize = 512;
+
+/// Readiness for reading, urgent data included (`POLLIN | POLLPRI`).
+pub const POLL_READABLE: u32 = 0x1 | 0x2;
+/// Readiness for writing (`POLLOUT`).
+pub const POLL_WRITABLE: u32 = 0x4;
+/// Nothing but errors and hang-ups, which are always reported.
+pub const POLL_ERRORS: u32 = 0;
+/// In a poll's result: there is urgent data.
+pub const POLL_URGENT: u32 = 0x2;
+/// In a poll's result: the socket has an error.
+pub const POLL_ERROR: u32 = 0x8;
+
+/// How receives are done; [`probe()`] finds the best one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiveTier {
+    /// Multishot, ended by the kernel after a number of bytes (Linux 6.17 or so).
+    Limited,
+    /// One read at a time.
+    Single,
+}
+
+/// What a ring is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// How to receive.
+    pub tier: ReceiveTier,
+    /// Number of receive buffers, a power of two up to 32,768.
+    pub buffers: u16,
+    /// Bytes of each.
+    pub buffer_size: u32,
+    /// Number of accepts that may be armed at once.
+    pub accepts: u16,
+}
+
+/// The result of an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion {
+    /// As given when the operation was started.
+    pub token: u64,
+    /// As of the system call, or minus an errno.
+    pub result: i32,
+    /// The buffer that holds what was received.
+    pub buffer: Option<BufferId>,
+    /// The operation goes on: there will be another completion.
+    pub more: bool,
+}
+
+/// One io_uring instance and the memory it works on.
+///
+/// Field order is drop order: the ring goes first, so that nothing is in flight when its memory goes.
+pub struct Ring {
+    io: IoUring,
+    support: Support,
+    setup: Setup,
+    buffers: Buffers,
+    accepts: AcceptAddresses,
+    scratch: Scratch,
+    batch: Vec<Completion>,
+    overflow_seen: u32,
+}
+
+impl Ring {
+    /// Stretches that one send takes.
+    pub const SEND_PARTS: usize = Scratch::VECTORS;
+
+    /// Sets a ring up on the calling thread, which becomes the only one that may use it.
+    ///
+    /// # Errors
+    /// What the host lacks; the message says what to do.
+    pub fn new(setup: Setup) -> Result<Ring, SetupError> {
+        let mut io = probe::build(SUBMISSIONS, COMPLETIONS)?;
+        // Saves a file lookup per enter; without it everything works the same.
+        let _ = io.submitter().register_ring_fd();
+        let support = probe::support(&io);
+        let buffers = Buffers::register(&mut io, setup.buffers, setup.buffer_size)?;
+        Ok(Ring {
+            io,
+            support,
+            setup,
+            buffers,
+            accepts: AcceptAddresses::new(setup.accepts),
+            scratch: Scratch::new(),
+            batch: Vec::with_capacity(BATCH),
+            overflow_seen: 0,
+        })
+    }
+
+    /// The receive buffers.
+    pub fn buffers(&mut self) -> &mut Buffers {
+        &mut self.buffers
+    }
+
+    /// Number of buffers that a receive could take now.
+    #[must_use]
+    pub fn free_buffers(&self) -> u16 {
+        self.buffers.free()
+    }
+
+    /// Bytes of a receive buffer that hold something.
+    #[must_use]
+    pub fn bytes(&self, buffer: BufferId, from: u32, len: u32) -> &[u8] {
+        self.buffers.bytes(buffer, from, len)
+    }
+
+    /// Submits what was started and waits: until a completion is there or `timeout` has passed. With a `timeout` of
+    /// zero it only looks.
+    ///
+    /// # Errors
+    /// Only those that mean a broken ring; a timeout or a signal is none.
+    pub fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let waits = timeout != Some(Duration::ZERO);
+        let outcome = scratch::enter(&self.io, u32::from(waits), timeout.filter(|_| waits), self.support.no_iowait);
+        self.forget_submitted();
+        match outcome.map_err(|error| (error.raw_os_error(), error)) {
+            // EBUSY: completions wait in the kernel's own list until the queue has room for them; the caller reads next.
+            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// The next completions, at most a batch; empty when there are none.
+    pub fn completions(&mut self, out: &mut Vec<Completion>) {
+        out.clear();
+        out.append(&mut self.batch);
+        Self::reap(&mut self.io, out);
+    }
+
+    /// How often completions have waited in the kernel's own list because the queue was full, since the last call.
+    pub fn new_overflows(&mut self) -> u32 {
+        let overflow = self.io.completion().overflow();
+        let new = overflow.wrapping_sub(self.overflow_seen);
+        self.overflow_seen = overflow;
+        new
+    }
+
+    /// Accepts one connection into place `place`, whose peer address [`Self::accepted_from`] then tells.
+    pub fn accept(&mut self, fd: RawFd, place: u16, token: u64) {
+        let (addr, len) = self.accepts.place(place);
+        let entry = opcode::Accept::new(types::Fd(fd), addr, len).flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+        self.push(entry.build(), token);
+    }
+
+    /// Who connected by the accept of place `place` that completed last; none for a unix socket.
+    #[must_use]
+    pub fn accepted_from(&self, place: u16) -> Option<SocketAddr> {
+        self.accepts.address(place)
+    }
+
+    /// Connects a socket.
+    pub fn connect(&mut self, fd: RawFd, address: &socket2::SockAddr, token: u64) {
+        self.make_room();
+        let (addr, len) = self.scratch.address(address);
+        self.push(opcode::Connect::new(types::Fd(fd), addr, len).build(), token);
+    }
+
+    /// Receives into the ring's buffers until `limit` bytes have come (or, in the single tier, once).
+    pub fn receive(&mut self, fd: RawFd, limit: u32, token: u64) {
+        let fd = types::Fd(fd);
+        let entry = match self.setup.tier {
+            ReceiveTier::Limited => scratch::limited_receive(fd, limit),
+            ReceiveTier::Single => opcode::Recv::new(fd, std::ptr::null_mut(), 0)
+                .buf_group(buffers::GROUP)
+                .build()
+                .flags(io_uring::squeue::Flags::BUFFER_SELECT),
+        };
+        self.push(entry, token);
+    }
+
+    /// Sends stretches of receive buffers, in order, without waiting: what does not fit is not sent. Returns how many
+    /// bytes were offered: the first [`Self::SEND_PARTS`] stretches.
+    pub fn send(&mut self, fd: RawFd, parts: impl Iterator<Item = (BufferId, u32, u32)>, token: u64) -> u32 {
+        let mut offered = 0;
+        let parts = parts.inspect(|(_, _, len)| offered += len);
+        let mut parts = parts.take(Self::SEND_PARTS).peekable();
+        self.make_room();
+        let Some((buffer, from, len)) = parts.next() else { return 0 };
+        let first = self.buffers.bytes(buffer, from, len);
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let entry = if parts.peek().is_none() {
+            opcode::Send::new(types::Fd(fd), first.as_ptr(), len).flags(flags).build()
+        } else {
+            let buffers = &self.buffers;
+            let rest = parts.map(|(buffer, from, len)| buffers.bytes(buffer, from, len));
+            let header = self.scratch.message(std::iter::once(first).chain(rest));
+            opcode::SendMsg::new(types::Fd(fd), header).flags(flags.cast_unsigned()).build()
+        };
+        self.push(entry, token);
+        offered
+    }
+
+    /// Polls, edge-triggered and again and again until it is cancelled. (A one-shot poll would spin once the peer has
+    /// sent FIN, since `POLLRDHUP` is always among what is waited for.)
+    pub fn poll(&mut self, fd: RawFd, events: u32, token: u64) {
+        self.push(opcode::PollAdd::new(types::Fd(fd), events).multi(true).build(), token);
+    }
+
+    /// Cancels the operation that was started with `target`.
+    pub fn cancel(&mut self, target: u64, token: u64) {
+        self.push(opcode::AsyncCancel::new(target).build(), token);
+    }
+
+    /// The socket that an accept has made.
+    ///
+    /// Call it once, with the result of a completed accept that is not negative.
+    #[must_use]
+    pub fn accepted(result: i32) -> OwnedFd {
+        scratch::own(result)
+    }
+
+    fn push(&mut self, entry: Entry, token: u64) {
+        let entry = entry.user_data(token);
+        while !scratch::try_push(&mut self.io, &entry) {
+            self.submit();
+        }
+    }
+
+    fn make_room(&mut self) {
+        while !self.scratch.has_room() {
+            self.submit();
+        }
+    }
+
+    /// Submits in the middle of a turn, to make room.
+    fn submit(&mut self) {
+        if scratch::enter(&self.io, 0, None, false).is_err() {
+            // The completion queue is full: keep its content for the next look.
+            Self::reap_all(&mut self.io, &mut self.batch);
+        }
+        self.forget_submitted();
+    }
+
+    /// What has been submitted has been copied by the kernel.
+    fn forget_submitted(&mut self) {
+        if self.io.submission().is_empty() {
+            self.scratch.clear();
+        }
+    }
+
+    fn reap(io: &mut IoUring, out: &mut Vec<Completion>) {
+        out.extend(io.completion().take(BATCH).map(completion));
+    }
+
+    fn reap_all(io: &mut IoUring, out: &mut Vec<Completion>) {
+        out.extend(io.completion().map(completion));
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the completion queue's iterator yields values")]
+fn completion(entry: cqueue::Entry) -> Completion {
+    Completion {
+        token: entry.user_data(),
+        result: entry.result(),
+        buffer: cqueue::buffer_select(entry.flags()).map(BufferId),
+        more: cqueue::more(entry.flags()),
+    }
+}

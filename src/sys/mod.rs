@@ -1,0 +1,5 @@
+//! The kernel beyond io_uring: sockets, pipes, limits, affinity. One small file each; system calls in, values out.
+
+pub mod host;
+pub mod pipe;
+pub mod socket;

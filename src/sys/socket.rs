@@ -1,0 +1,187 @@
+//! TCP and unix sockets: made with the options we want, asked what only the kernel knows, ended the way we mean.
+#![allow(unsafe_code, reason = "two queries that no crate offers: TCP_INFO's state and SIOCOUTQ")]
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+/// `TCP_CLOSE` of the kernel's `enum tcp_state`.
+const TCP_CLOSE: u8 = 7;
+
+/// Keepalive: how a peer that vanished without a word is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Between two probes.
+    pub interval: Duration,
+    /// Probes without an answer until the connection is given up.
+    pub count: u32,
+    /// `TCP_USER_TIMEOUT`: a peer that acknowledges nothing for so long is given up. It also overrides `count`.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// One address. `[::]` takes IPv6 only.
+    Address(SocketAddr),
+    /// Every address of the host, IPv4 and IPv6.
+    Any(u16),
+}
+
+/// A TCP socket for a listener, bound but not listening: nobody can connect yet. What is set here, accepted sockets
+/// inherit.
+///
+/// # Errors
+/// As of the system calls: the address is in use, not ours, or not permitted.
+pub fn bind_tcp(bind: Bind, keepalive: &Keepalive) -> io::Result<Socket> {
+    let address = match bind {
+        Bind::Address(address) => address,
+        Bind::Any(port) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!matches!(bind, Bind::Any(_)))?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    set_stream_options(&socket, keepalive)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Whether another socket, ours or another process's, listens where `bind` would.
+///
+/// `SO_REUSEPORT` lets two processes of one user share a port without an error, so it is asked without it.
+///
+/// # Errors
+/// `AddrInUse` if so; other errors as of the system calls.
+pub fn check_free(bind: Bind) -> io::Result<()> {
+    let (address, only_v6) = match bind {
+        Bind::Address(address) => (address, true),
+        Bind::Any(port) => (SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false),
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+/// A unix socket for a listener, bound but not listening.
+///
+/// # Errors
+/// As of the system calls.
+pub fn bind_unix(path: &std::path::Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    Ok(socket)
+}
+
+/// A socket to connect to a backend with, bound to `source` if one is given; the port is chosen by connect, so that
+/// one port serves many destinations.
+///
+/// # Errors
+/// As of the system calls.
+pub fn backend_socket(address: &SockAddr, keepalive: &Keepalive, source: Option<IpAddr>) -> io::Result<OwnedFd> {
+    let domain = address.domain();
+    if domain == Domain::UNIX {
+        return Ok(Socket::new(domain, Type::STREAM.nonblocking(), None)?.into());
+    }
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    set_stream_options(&socket, keepalive)?;
+    if let Some(source) = source {
+        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    Ok(socket.into())
+}
+
+/// No delay (a relay must not wait for more), urgent data in line (it would get lost otherwise), keepalive. Never
+/// buffer sizes: that would end the kernel's own tuning.
+fn set_stream_options(socket: &Socket, keepalive: &Keepalive) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
+    socket.set_keepalive(true)?;
+    let parameters = socket2::TcpKeepalive::new()
+        .with_time(keepalive.idle)
+        .with_interval(keepalive.interval)
+        .with_retries(keepalive.count);
+    socket.set_tcp_keepalive(&parameters)?;
+    if keepalive.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(keepalive.user_timeout)?;
+    }
+    Ok(())
+}
+
+/// Ends what is listening: connects are refused from now on, accepts in flight end, the port stays ours.
+///
+/// # Errors
+/// As of shutdown(2).
+pub fn refuse(socket: &Socket) -> io::Result<()> {
+    socket.shutdown(Shutdown::Read)
+}
+
+/// Sends FIN. A connection that is gone already needs none.
+pub fn shutdown_write(socket: BorrowedFd<'_>) {
+    let _ = SockRef::from(&socket).shutdown(Shutdown::Write);
+}
+
+/// Makes close send a reset.
+pub fn reset_on_close(socket: BorrowedFd<'_>) {
+    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Takes the error that the socket has, 0 if none. The next call on the socket does not get it any more.
+#[must_use]
+pub fn take_error(socket: BorrowedFd<'_>) -> i32 {
+    nix::sys::socket::getsockopt(&socket, sockopt::SocketError).unwrap_or(0)
+}
+
+/// Whether a TCP connection is in state CLOSE. At the end of a stream, and before we sent FIN, that means a reset; a
+/// FIN would leave it in CLOSE_WAIT. False for a unix socket.
+#[must_use]
+pub fn is_tcp_closed(socket: BorrowedFd<'_>) -> bool {
+    // The state is the first byte of `struct tcp_info`, and the kernel copies as much as is asked for.
+    let mut state = 0_u8;
+    let mut len: libc::socklen_t = 1;
+    let fd = socket.as_raw_fd();
+    // SAFETY: `state` has room for the one byte that `len` says.
+    let done = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut state).cast(), &raw mut len) };
+    done == 0 && state == TCP_CLOSE
+}
+
+/// Bytes given to the socket that its peer has not acknowledged (`SIOCOUTQ`); 0 when the kernel does not tell.
+#[must_use]
+pub fn undelivered(socket: BorrowedFd<'_>) -> u32 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done == 0 { u32::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// Takes one waiting connection off a listening socket, if there is one.
+#[must_use]
+pub fn accept_waiting(listener: &Socket) -> Option<(OwnedFd, Option<SocketAddr>)> {
+    let (socket, address) = listener.accept().ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some((socket.into(), address.as_socket()))
+}
+
+/// The address that a socket got, for a port that the kernel chose.
+#[must_use]
+pub fn local_address(socket: &Socket) -> Option<SocketAddr> {
+    socket.local_addr().ok()?.as_socket()
+}
+
+/// A borrowed view, for the functions of this file.
+#[must_use]
+pub fn view(socket: &OwnedFd) -> BorrowedFd<'_> {
+    socket.as_fd()
+}

@@ -1,0 +1,93 @@
+//! Commands to a worker: a bounded channel, and an eventfd that its ring polls. Whoever sends never waits.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::ids::ListenerId;
+use crate::session::CloseReason;
+
+/// Commands that may wait in one mailbox.
+const CAPACITY: usize = 4096;
+
+/// A connection that was accepted and has no session yet.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The client's socket.
+    pub socket: OwnedFd,
+    /// Where it connected.
+    pub listener: ListenerId,
+    /// Who connected; none for a unix socket.
+    pub client: Option<SocketAddr>,
+}
+
+/// What a worker can be told.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve this client: another worker has more sessions.
+    Adopt(Accepted),
+    /// The listeners are open: accept.
+    Open,
+    /// Take what waits in the listeners' queues, then report `AcceptsDrained` and accept no more.
+    StopAccepting,
+    /// End every session with this reason, and stop when there are none.
+    Kill(CloseReason),
+    /// Freeze every session; thaw each again once all hold still.
+    FreezeAndThaw,
+}
+
+/// The sending end. Cloned freely.
+#[derive(Clone, Debug)]
+pub struct Mailbox {
+    commands: Sender<Command>,
+    wake: Arc<EventFd>,
+}
+
+/// The receiving end, the worker's own.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    commands: Receiver<Command>,
+    wake: Arc<EventFd>,
+}
+
+/// Both ends of a new mailbox.
+///
+/// # Errors
+/// When there is no file descriptor for the eventfd.
+pub(super) fn mailbox() -> io::Result<(Mailbox, Inbox)> {
+    let (sender, receiver) = bounded(CAPACITY);
+    // Blocking: the ring only polls it, nobody reads.
+    let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC)?);
+    Ok((Mailbox { commands: sender, wake: Arc::clone(&wake) }, Inbox { commands: receiver, wake }))
+}
+
+impl Mailbox {
+    /// Sends without waiting.
+    ///
+    /// # Errors
+    /// The command comes back when the mailbox is full or its worker is gone.
+    pub fn send(&self, command: Command) -> Result<(), Command> {
+        self.commands.try_send(command).map_err(TrySendError::into_inner)?;
+        // A counter of 64 bits that nobody reads does not fill up.
+        let _ = self.wake.write(1);
+        Ok(())
+    }
+}
+
+impl Inbox {
+    pub(super) fn take(&self) -> Option<Command> {
+        self.commands.try_recv().ok()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    pub(super) fn wake_fd(&self) -> RawFd {
+        self.wake.as_raw_fd()
+    }
+}

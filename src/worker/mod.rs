@@ -1,0 +1,338 @@
+//! A data-plane thread: one ring, its listening sockets, its sessions. The loop is [`Worker::run`]; it blocks nowhere
+//! but in its ring's wait, takes no lock on the byte path and allocates nothing per read.
+//!
+//! A worker decides nothing about a session ([`crate::session`] does), owns no configuration (it reads a snapshot)
+//! and opens no listener (control does).
+
+mod accept;
+mod held;
+mod mailbox;
+mod picks;
+mod pipes;
+mod shared;
+mod slab;
+mod tcp;
+mod timers;
+mod token;
+
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use accept::Listening;
+pub use mailbox::{Accepted, Command, Mailbox};
+pub use pipes::PIPE_SIZE;
+pub use shared::Shared;
+
+use accept::Accepts;
+use mailbox::Inbox;
+use picks::Picks;
+use pipes::Pipes;
+use slab::Slab;
+use tcp::Slot;
+use timers::Timers;
+use token::{Key, SLOTS_MAX, Token};
+
+use crate::control::snapshot::Snapshot;
+use crate::ids::WorkerId;
+use crate::metrics::WorkerCells;
+use crate::ring::{Completion, POLL_READABLE, ReceiveTier, Ring, Setup, SetupError};
+use crate::session::{CloseReason, Event, Links, Rules, Side};
+use crate::time::Time;
+
+/// Receive buffers of one worker: 8 MiB.
+const BUFFERS: u16 = 512;
+const BUFFER_SIZE: u32 = 16 * 1024;
+
+/// Sessions killed per turn at most, so that the others keep their latency.
+const KILLS_PER_TURN: usize = 64;
+
+/// What bounds a worker.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sessions of the whole process.
+    pub max_sessions: u32,
+    /// Pipes of this worker.
+    pub pipes: usize,
+    /// Bytes this worker may hold in memory for targets that take no more.
+    pub spill_memory: u64,
+}
+
+/// What a worker is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// Which one it is.
+    pub id: WorkerId,
+    /// The configuration.
+    pub snapshot: Arc<Snapshot>,
+    /// Its listening sockets.
+    pub sockets: Vec<Listening>,
+    /// How to receive.
+    pub tier: ReceiveTier,
+    /// What bounds it.
+    pub limits: Limits,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// What it counts.
+    pub cells: Arc<WorkerCells>,
+}
+
+/// What a worker reports to control.
+#[derive(Debug)]
+pub enum Report {
+    /// It can accept.
+    Ready(WorkerId),
+    /// Nothing waits in its listeners' queues any more.
+    AcceptsDrained(WorkerId),
+    /// It has no session left and has stopped.
+    Stopped(WorkerId),
+    /// It cannot go on.
+    Failed(WorkerId, Failure),
+}
+
+/// Why a worker cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// No ring.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The ring broke.
+    #[error("io_uring_enter failed: {0}")]
+    Ring(io::Error),
+}
+
+/// Both ends of a mailbox: the first for everybody, the second for the worker.
+#[derive(Debug)]
+pub struct Letterbox {
+    /// For everybody.
+    pub mailbox: Mailbox,
+    inbox: Inbox,
+}
+
+impl Letterbox {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When there is no file descriptor for it.
+    pub fn new() -> io::Result<Letterbox> {
+        let (mailbox, inbox) = mailbox::mailbox()?;
+        Ok(Letterbox { mailbox, inbox })
+    }
+}
+
+/// See the module's text.
+pub struct Worker {
+    id: WorkerId,
+    snapshot: Arc<Snapshot>,
+    rules: Vec<Rc<Rules>>,
+    limits: Limits,
+    shared: Arc<Shared>,
+    cells: Arc<WorkerCells>,
+    inbox: Inbox,
+    mailboxes: Vec<Mailbox>,
+    reports: Box<dyn Fn(Report)>,
+    started: Instant,
+    now: Time,
+    ring: Ring,
+    links: Links,
+    pipes: Pipes,
+    picks: Picks,
+    accepts: Accepts,
+    slots: Slab<Slot>,
+    timers: Timers,
+    /// Sessions that changed in this turn.
+    dirty: Vec<Key>,
+    /// Sessions that go on in the next turn, having used up their budget.
+    next_turn: Vec<Key>,
+    /// Receives that wait for a buffer.
+    starved: VecDeque<(Key, Side)>,
+    /// Sessions to be killed, and why.
+    kills: VecDeque<(Key, CloseReason)>,
+    /// Sessions that hold still; thawed when all do.
+    frozen: Vec<Key>,
+    freezing: bool,
+    due: Vec<u32>,
+    stopping: bool,
+}
+
+impl Worker {
+    /// Makes the ring and everything else a worker needs, on the thread that will run it.
+    ///
+    /// # Errors
+    /// When the host gives no ring.
+    pub fn new(
+        parts: Parts,
+        letterbox: Letterbox,
+        mailboxes: Vec<Mailbox>,
+        reports: Box<dyn Fn(Report)>,
+    ) -> Result<Worker, SetupError> {
+        let places = u16::try_from(Accepts::places(parts.sockets.len())).unwrap_or(u16::MAX);
+        let setup = Setup { tier: parts.tier, buffers: BUFFERS, buffer_size: BUFFER_SIZE, accepts: places };
+        let (pipes, fewer) = Pipes::new(parts.limits.pipes);
+        if let Some(error) = fewer {
+            tracing::warn!(wanted = parts.limits.pipes, made = pipes.total(), %error, "fewer splice pipes than wanted");
+        }
+        let worker = Worker {
+            ring: Ring::new(setup)?,
+            links: Links::new(BUFFERS),
+            picks: Picks::new(&parts.snapshot, parts.id),
+            accepts: Accepts::new(parts.sockets),
+            slots: Slab::new(parts.limits.max_sessions.min(SLOTS_MAX)),
+            rules: parts.snapshot.pools.iter().map(|pool| Rc::new(pool.rules.clone())).collect(),
+            id: parts.id,
+            snapshot: parts.snapshot,
+            limits: parts.limits,
+            shared: parts.shared,
+            cells: parts.cells,
+            inbox: letterbox.inbox,
+            mailboxes,
+            reports,
+            started: Instant::now(),
+            now: Time::ZERO,
+            pipes,
+            timers: Timers::new(),
+            dirty: Vec::new(),
+            next_turn: Vec::new(),
+            starved: VecDeque::new(),
+            kills: VecDeque::new(),
+            frozen: Vec::new(),
+            freezing: false,
+            due: Vec::new(),
+            stopping: false,
+        };
+        Ok(worker)
+    }
+
+    /// The loop: submit and wait, take in what happened, ask the sessions that changed what to do.
+    ///
+    /// # Errors
+    /// When the ring breaks.
+    pub fn run(mut self) -> Result<(), Failure> {
+        self.ring.poll(self.inbox.wake_fd(), POLL_READABLE, Token::Wake.encode());
+        (self.reports)(Report::Ready(self.id));
+        let mut completions = Vec::new();
+        while !self.is_done() {
+            self.count_gauges();
+            self.ring.enter(self.patience()).map_err(Failure::Ring)?;
+            self.now = Time::ZERO + self.started.elapsed();
+            self.begin_turn();
+            loop {
+                self.ring.completions(&mut completions);
+                if completions.is_empty() {
+                    break;
+                }
+                completions.drain(..).for_each(|completion| self.complete(completion));
+            }
+            self.expire_timers();
+            self.read_mail();
+            self.kill_some();
+            self.run_dirty();
+            self.feed_starved();
+            self.thaw_when_all_hold_still();
+            self.run_dirty();
+            self.accept_more();
+            self.run_dirty();
+        }
+        (self.reports)(Report::Stopped(self.id));
+        Ok(())
+    }
+
+    /// How long the ring may wait: not at all while something is left to do.
+    fn patience(&self) -> Option<Duration> {
+        let fed = !self.starved.is_empty() && self.ring.free_buffers() > 0;
+        if !self.next_turn.is_empty() || !self.kills.is_empty() || !self.inbox.is_empty() || fed {
+            return Some(Duration::ZERO);
+        }
+        let accept = self.accept_again_at().map(|at| at - self.now);
+        match (self.timers.next_in(self.now), accept) {
+            (Some(timer), Some(accept)) => Some(timer.min(accept)),
+            (timer, accept) => timer.or(accept),
+        }
+        // A timeout of zero only looks; a deadline that has come is handled by the turn itself.
+        .map(|patience| patience.max(Duration::from_micros(1)))
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        if completion.buffer.is_some() {
+            self.ring.buffers().taken();
+        }
+        match Token::decode(completion.token) {
+            Some(Token::Session { operation, side, key }) => self.session_completion(operation, side, key, completion),
+            Some(Token::Cancel { operation, side, key }) => self.cancel_completion(operation, side, key),
+            Some(Token::Accept { place }) => self.accepted(place, completion.result),
+            Some(Token::Wake) if completion.more => {}
+            Some(Token::Wake) => self.ring.poll(self.inbox.wake_fd(), POLL_READABLE, Token::Wake.encode()),
+            None => self.cells.stale_completions_total.add(1),
+        }
+    }
+
+    fn read_mail(&mut self) {
+        while let Some(command) = self.inbox.take() {
+            match command {
+                Command::Adopt(accepted) => self.begin_session(accepted),
+                Command::Open => self.accepts.open = true,
+                Command::StopAccepting => {
+                    self.drain_accepts();
+                    self.stopping = true;
+                    (self.reports)(Report::AcceptsDrained(self.id));
+                }
+                Command::Kill(reason) => {
+                    self.kills.extend(self.slots.keys().map(|key| (key, reason)));
+                    self.refuse_parked();
+                }
+                Command::FreezeAndThaw => self.freeze_all(),
+            }
+        }
+    }
+
+    fn kill_some(&mut self) {
+        for _ in 0..KILLS_PER_TURN.min(self.kills.len()) {
+            if let Some((key, reason)) = self.kills.pop_front() {
+                self.tell(key, Event::Kill(reason));
+            }
+        }
+    }
+
+    fn freeze_all(&mut self) {
+        if !self.freezing {
+            self.freezing = true;
+            let keys: Vec<_> = self.slots.keys().collect();
+            for key in keys {
+                self.tell(key, Event::Freeze);
+            }
+        }
+    }
+
+    /// Those that are ending do not freeze, and new ones may have come: only those that were told are waited for.
+    fn thaw_when_all_hold_still(&mut self) {
+        if !self.freezing || self.any_freezing() {
+            return;
+        }
+        self.freezing = false;
+        for key in std::mem::take(&mut self.frozen) {
+            self.cells.freezes_total.add(1);
+            self.tell(key, Event::Thaw);
+        }
+    }
+
+    fn count_gauges(&mut self) {
+        let cells = &self.cells;
+        cells.turns_total.add(1);
+        cells.cq_overflows_total.add(u64::from(self.ring.new_overflows()));
+        cells.buffers_total.set(u64::from(BUFFERS));
+        cells.buffers_free.set(u64::from(self.ring.free_buffers()));
+        cells.pipes_total.set(self.pipes.total() as u64);
+        cells.pipes_free.set(self.pipes.free() as u64);
+        cells.slots_used.set(self.slots.len() as u64);
+    }
+
+    fn is_done(&self) -> bool {
+        self.stopping
+            && self.slots.len() == 0
+            && self.accepts.parked.is_empty()
+            && !self.accepts.any_armed()
+            && self.inbox.is_empty()
+    }
+}

@@ -1,0 +1,70 @@
+//! Joins balancing and passive failure for one worker: which backend a session tries next.
+
+use arrayvec::ArrayVec;
+use socket2::SockAddr;
+
+use crate::balance::RoundRobin;
+use crate::control::snapshot::{BackendAddress, Snapshot};
+use crate::health::Passive;
+use crate::ids::{BackendId, PoolId, WorkerId};
+use crate::metrics::WorkerCells;
+use crate::session::Rules;
+use crate::time::Time;
+
+/// The backends that a session has tried.
+pub(super) type Tried = ArrayVec<BackendId, { Rules::RETRIES_MAX as usize + 1 }>;
+
+/// What one worker knows about who can be picked.
+pub(super) struct Picks {
+    pickers: Vec<RoundRobin>,
+    passive: Vec<Passive>,
+    addresses: Vec<SockAddr>,
+}
+
+impl Picks {
+    /// The pickers of the workers begin with different backends.
+    pub(super) fn new(snapshot: &Snapshot, worker: WorkerId) -> Picks {
+        Picks {
+            pickers: snapshot.pools.iter().map(|_| RoundRobin::new(worker.index())).collect(),
+            passive: vec![Passive::default(); snapshot.backends.len()],
+            addresses: snapshot.backends.iter().map(|backend| socket_address(&backend.address)).collect(),
+        }
+    }
+
+    /// A backend of the pool that was not tried yet: one that is not avoided if there is one, else any.
+    pub(super) fn pick(&mut self, snapshot: &Snapshot, pool: PoolId, tried: &Tried, now: Time) -> Option<BackendId> {
+        let backends = &snapshot.pools[pool.index()].backends;
+        let (picker, passive) = (&mut self.pickers[pool.index()], &self.passive);
+        let untried = |place: usize| !tried.contains(&backends[place]);
+        let well = |place: usize| untried(place) && !passive[backends[place].index()].is_avoided(now);
+        let place = picker.pick(backends.len(), well).or_else(|| picker.pick(backends.len(), untried))?;
+        Some(backends[place])
+    }
+
+    pub(super) fn address(&self, backend: BackendId) -> &SockAddr {
+        &self.addresses[backend.index()]
+    }
+
+    pub(super) fn connected(&mut self, backend: BackendId, cells: &WorkerCells) {
+        if self.passive[backend.index()].succeeded() {
+            cells.backend(backend).avoided.set(0);
+        }
+    }
+
+    /// True when this failure was the one too many.
+    pub(super) fn failed(&mut self, snapshot: &Snapshot, backend: BackendId, now: Time, cells: &WorkerCells) -> bool {
+        let rule = &snapshot.pools[snapshot.backends[backend.index()].pool.index()].passive;
+        let avoided = self.passive[backend.index()].failed(rule, now);
+        if avoided {
+            cells.backend(backend).avoided.set(1);
+        }
+        avoided
+    }
+}
+
+fn socket_address(address: &BackendAddress) -> SockAddr {
+    match address {
+        BackendAddress::Tcp(address) => (*address).into(),
+        BackendAddress::Unix(path) => SockAddr::unix(path).expect("the configuration has checked the length of the path"),
+    }
+}

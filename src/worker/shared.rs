@@ -1,0 +1,95 @@
+//! What the workers share and write: how many sessions each of them has, and all together. Touched when a session
+//! begins or ends, never on the byte path.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::ids::WorkerId;
+
+/// A counter with a cache line (and its neighbour) to itself.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded(AtomicU32);
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Shared {
+    sessions: Box<[Padded]>,
+    total: Padded,
+    max_sessions: u32,
+}
+
+impl Shared {
+    /// For so many workers and sessions.
+    #[must_use]
+    pub fn new(workers: usize, max_sessions: u32) -> Shared {
+        Shared {
+            sessions: (0..workers).map(|_| Padded::default()).collect(),
+            total: Padded::default(),
+            max_sessions,
+        }
+    }
+
+    /// Takes one of the places for sessions; false when all are taken. Exact, however many workers try at once.
+    pub(super) fn admit(&self) -> bool {
+        let one_more = |total| (total < self.max_sessions).then_some(total + 1);
+        self.total.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.total.0.load(Ordering::Relaxed) < self.max_sessions
+    }
+
+    /// An admitted session is this worker's.
+    pub(super) fn count(&self, worker: WorkerId) {
+        self.sessions[worker.index()].0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is another's after all.
+    pub(super) fn recount(&self, from: WorkerId, to: WorkerId) {
+        self.sessions[from.index()].0.fetch_sub(1, Ordering::Relaxed);
+        self.count(to);
+    }
+
+    /// A session of this worker is over.
+    pub(super) fn ended(&self, worker: WorkerId) {
+        self.sessions[worker.index()].0.fetch_sub(1, Ordering::Relaxed);
+        self.total.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Sessions of one worker, those on their way to it included.
+    pub(super) fn sessions(&self, worker: WorkerId) -> u32 {
+        self.sessions[worker.index()].0.load(Ordering::Relaxed)
+    }
+
+    /// The worker with the fewest sessions, and their number.
+    pub(super) fn least_loaded(&self) -> (WorkerId, u32) {
+        let loads = self.sessions.iter().map(|sessions| sessions.0.load(Ordering::Relaxed));
+        let least = (0..).map(WorkerId).zip(loads).min_by_key(|(_, load)| *load);
+        least.expect("there is at least one worker")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn the_limit_is_exact_even_when_threads_race_for_the_last_place() {
+        let shared = Arc::new(Shared::new(2, 1000));
+        let admitted: usize = std::thread::scope(|scope| {
+            let race = |worker| {
+                let shared = Arc::clone(&shared);
+                scope.spawn(move || {
+                    (0..1000).filter(|_| shared.admit()).map(|_| shared.count(WorkerId(worker))).count()
+                })
+            };
+            [race(0), race(1)].map(|thread| thread.join().unwrap()).iter().sum()
+        });
+        assert_eq!(admitted, 1000);
+        assert!(!shared.has_room());
+        let total = shared.sessions(WorkerId(0)) + shared.sessions(WorkerId(1));
+        assert_eq!(total, 1000);
+    }
+}

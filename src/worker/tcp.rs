@@ -1,0 +1,496 @@
+//! TCP sessions on the ring: completions become events, steps become operations. Every decision is the session's.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use super::Worker;
+use super::held::Held;
+use super::mailbox::Accepted;
+use super::picks::Tried;
+use super::token::{Key, Token};
+use crate::ids::{BackendId, ListenerId, PoolId};
+use crate::ring::{
+    BufferId, Completion, POLL_ERROR, POLL_ERRORS, POLL_READABLE, POLL_URGENT, POLL_WRITABLE,
+};
+use crate::session::{
+    CloseReason, Direction, Ending, Event, Mode, Operation, PumpSource, PumpTarget, RECEIVE_LIMIT, ReceiveEnd, Session,
+    Side, Step, Steps, errno_is_ours,
+};
+use crate::sys::socket;
+
+/// Bytes that one pump may move in a turn; then others come first.
+const PUMP_BUDGET: u32 = 512 * 1024;
+
+/// While more than half of the spill memory is in use, receives end after this many bytes.
+const RECEIVE_LIMIT_UNDER_PRESSURE: u32 = 8 * 1024;
+
+/// A session together with what it owns in the kernel.
+pub(super) struct Slot {
+    session: Session,
+    sockets: [Option<OwnedFd>; 2],
+    is_tcp: [bool; 2],
+    held: [Held; 2],
+    listener: ListenerId,
+    client: Option<SocketAddr>,
+    pool: PoolId,
+    backend: Option<BackendId>,
+    tried: Tried,
+    /// It counts among its backend's active sessions.
+    counted: bool,
+    /// It is in the list of those that changed.
+    dirty: bool,
+}
+
+impl Slot {
+    fn fd(&self, side: Side) -> i32 {
+        self.socket(side).as_raw_fd()
+    }
+
+    fn socket(&self, side: Side) -> &OwnedFd {
+        self.sockets[side.index()].as_ref().expect("the session asks for open sockets only")
+    }
+
+    /// The end of a stream: a FIN, or a reset whose error somebody else got to see.
+    fn end_of_stream(&self, side: Side) -> Result<(), i32> {
+        let asked = self.is_tcp[side.index()] && !self.session.write_is_shut(side);
+        if asked && socket::is_tcp_closed(self.socket(side).as_fd()) { Err(libc::ECONNRESET) } else { Ok(()) }
+    }
+}
+
+impl Worker {
+    /// A session for a client that was admitted and counted.
+    pub(super) fn begin_session(&mut self, accepted: Accepted) {
+        let pool = self.snapshot.listeners[accepted.listener.index()].pool;
+        let slot = Slot {
+            session: Session::new(Rc::clone(&self.rules[pool.index()]), self.now),
+            is_tcp: [accepted.client.is_some(), false],
+            sockets: [Some(accepted.socket), None],
+            held: [Held::default(), Held::default()],
+            listener: accepted.listener,
+            client: accepted.client,
+            pool,
+            backend: None,
+            tried: Tried::new(),
+            counted: false,
+            dirty: false,
+        };
+        // The slab has a place for every session that can be admitted.
+        let key = self.slots.insert(slot).expect("an admitted session has a place");
+        self.cells.sessions_total.add(1);
+        self.cells.sessions_active.add(1);
+        self.mark_dirty(key);
+    }
+
+    /// Gives a session an event from outside the kernel, if it still exists.
+    pub(super) fn tell(&mut self, key: Key, event: Event) {
+        if let Some(slot) = self.slots.get(key) {
+            slot.session.on(event, self.now);
+            self.mark_dirty(key);
+        }
+    }
+
+    /// A completion of an operation of a session.
+    pub(super) fn session_completion(&mut self, operation: Operation, side: Side, key: Key, completion: Completion) {
+        let Some(slot) = self.slots.get(key) else {
+            self.stale(completion);
+            return;
+        };
+        let now = self.now;
+        match operation {
+            Operation::Connect => self.connect_completion(key, completion.result),
+            Operation::Receive => self.receive_completion(side, key, completion),
+            Operation::Send => {
+                let direction = side.incoming();
+                let held = &mut slot.held[direction.index()];
+                let offered = std::mem::take(&mut held.sending);
+                let taken = u32::try_from(completion.result).map_err(|_| -completion.result);
+                if let Ok(bytes) = taken {
+                    held.consume(bytes, &mut self.ring, &self.links);
+                }
+                slot.session.on(sent_event(direction, taken, offered), now);
+            }
+            Operation::Watch | Operation::Readable | Operation::Writable => {
+                for event in poll_events(slot, operation, side, completion).into_iter().flatten() {
+                    slot.session.on(event, now);
+                }
+            }
+        }
+        self.mark_dirty(key);
+    }
+
+    /// A cancel is done.
+    pub(super) fn cancel_completion(&mut self, operation: Operation, side: Side, key: Key) {
+        match self.slots.get(key) {
+            Some(_) => self.tell(key, Event::CancelEnded { side, operation }),
+            None => self.cells.stale_completions_total.add(1),
+        }
+    }
+
+    /// Asks every session that changed what to do, and does it.
+    pub(super) fn run_dirty(&mut self) {
+        while let Some(key) = self.dirty.pop() {
+            if let Some(slot) = self.slots.get(key) {
+                slot.dirty = false;
+                self.ask(key);
+            }
+        }
+    }
+
+    /// Tells those that had used up their budget that a new turn has begun.
+    pub(super) fn begin_turn(&mut self) {
+        for key in std::mem::take(&mut self.next_turn) {
+            self.tell(key, Event::Turn);
+        }
+    }
+
+    /// Whether a session that was told to freeze still moves.
+    pub(super) fn any_freezing(&mut self) -> bool {
+        let keys: Vec<_> = self.slots.keys().collect();
+        keys.into_iter().any(|key| self.slots.get(key).is_some_and(|slot| slot.session.is_freezing()))
+    }
+
+    /// Buffers came back: as many starved receives as there are buffers go on, first come, first served.
+    pub(super) fn feed_starved(&mut self) {
+        for _ in 0..self.ring.free_buffers().min(256) {
+            let Some((key, side)) = self.starved.pop_front() else { return };
+            self.tell(key, Event::Fed(side));
+        }
+    }
+
+    /// Deadlines that have passed.
+    pub(super) fn expire_timers(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.expire(self.now, &mut due);
+        for slot in due.drain(..) {
+            if let Some(key) = self.slots.key(slot) {
+                self.tell(key, Event::Expired);
+            }
+        }
+        self.due = due;
+    }
+
+    fn mark_dirty(&mut self, key: Key) {
+        if let Some(slot) = self.slots.get(key)
+            && !std::mem::replace(&mut slot.dirty, true)
+        {
+            self.dirty.push(key);
+        }
+    }
+
+    /// A completion for a session that is gone. With a correct join there is none: it is our bug, and counted.
+    fn stale(&mut self, completion: Completion) {
+        self.cells.stale_completions_total.add(1);
+        if let Some(buffer) = completion.buffer {
+            self.ring.buffers().give_back(buffer);
+        }
+    }
+
+    // --- completions ---
+
+    fn connect_completion(&mut self, key: Key, result: i32) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let backend = slot.backend.expect("a session that connects has picked");
+        if result == 0 {
+            slot.counted = true;
+            slot.session.on(Event::Connected, self.now);
+            self.picks.connected(backend, &self.cells);
+            let cells = self.cells.backend(backend);
+            cells.sessions_active.add(1);
+            cells.sessions_total.add(1);
+            return;
+        }
+        slot.sockets[Side::Backend.index()] = None;
+        let attempts = slot.session.attempts();
+        slot.session.on(Event::ConnectFailed(-result), self.now);
+        if slot.session.attempts() == attempts {
+            // Withdrawn by a freeze or an end: nothing was learned about the backend.
+            slot.tried.pop();
+        } else {
+            self.note_connect_failure(backend, -result);
+        }
+    }
+
+    fn note_connect_failure(&mut self, backend: BackendId, errno: i32) {
+        self.cells.connect_failures_total.add(1);
+        self.cells.backend(backend).connect_failures_total.add(1);
+        if !errno_is_ours(errno) && self.picks.failed(&self.snapshot, backend, self.now, &self.cells) {
+            let backend = &self.snapshot.backends[backend.index()];
+            tracing::warn!(
+                pool = %self.snapshot.pools[backend.pool.index()].name, backend = %backend.name,
+                error = %std::io::Error::from_raw_os_error(errno), "backend avoided: connects fail"
+            );
+        }
+    }
+
+    fn receive_completion(&mut self, side: Side, key: Key, completion: Completion) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let direction = side.outgoing();
+        if let (Some(BufferId(buffer)), Ok(len @ 1..)) = (completion.buffer, u32::try_from(completion.result)) {
+            slot.held[direction.index()].chain.push(&mut self.links, buffer, len);
+            slot.session.on(Event::Received { side, len }, self.now);
+        } else if let Some(buffer) = completion.buffer {
+            self.ring.buffers().give_back(buffer);
+        }
+        if completion.more {
+            return;
+        }
+        let end = match completion.result {
+            1.. => ReceiveEnd::Limit,
+            0 => slot.end_of_stream(side).map_or_else(ReceiveEnd::Error, |()| ReceiveEnd::Eof),
+            result if result == -libc::ENOBUFS => ReceiveEnd::Starved,
+            result if result == -libc::ECANCELED => ReceiveEnd::Cancelled,
+            result => ReceiveEnd::Error(-result),
+        };
+        let mode = slot.session.relay_of(direction).mode();
+        slot.session.on(Event::ReceiveEnded { side, end }, self.now);
+        if mode == Mode::Receive && slot.session.relay_of(direction).mode() == Mode::Pump {
+            self.cells.pumps_entered_total.add(1);
+        }
+        if end == ReceiveEnd::Starved {
+            self.cells.starved_total.add(1);
+            self.starved.push_back((key, side));
+        }
+    }
+
+    // --- steps ---
+
+    /// Asks one session until it has nothing more to do.
+    fn ask(&mut self, key: Key) {
+        loop {
+            let Some(slot) = self.slots.get(key) else { return };
+            let mut steps = Steps::new();
+            slot.session.steps(self.now, &mut steps);
+            if steps.is_empty() {
+                break;
+            }
+            for step in steps {
+                if let Some(event) = self.perform(key, step) {
+                    self.answer(key, event);
+                }
+            }
+        }
+        let Some(slot) = self.slots.get(key) else { return };
+        self.timers.set(key.slot, slot.session.deadline());
+        if slot.session.waits_for_turn() {
+            self.next_turn.push(key);
+        }
+        if slot.session.is_frozen() {
+            self.frozen.push(key);
+        }
+    }
+
+    /// The event that answers a step which acted at once.
+    fn answer(&mut self, key: Key, event: Event) {
+        let Some(slot) = self.slots.get(key) else { return };
+        slot.session.on(event, self.now);
+        if let Event::Pumped { direction, .. } | Event::NoPipe(direction) = event
+            && slot.session.relay_of(direction).mode() == Mode::Receive
+        {
+            self.cells.pumps_left_total.add(1);
+        }
+    }
+
+    /// Performs one step. Those that act at once are answered by an event.
+    fn perform(&mut self, key: Key, step: Step) -> Option<Event> {
+        let under_pressure = self.cells.spill_bytes.get() > self.limits.spill_memory / 2;
+        let slot = self.slots.get(key).expect("the steps of a session end with its slot");
+        match step {
+            Step::Connect => return self.connect(key),
+            Step::Receive(side) => {
+                let token = Token::Session { operation: Operation::Receive, side, key }.encode();
+                let limit = if under_pressure { RECEIVE_LIMIT_UNDER_PRESSURE } else { RECEIVE_LIMIT };
+                self.ring.receive(slot.fd(side), limit, token);
+            }
+            Step::Send(direction) => return self.send(key, direction),
+            Step::Spill(direction) => return Some(self.spill(key, direction)),
+            Step::Pump { direction, drain_only } => return Some(self.pump(key, direction, drain_only)),
+            Step::Poll { side, operation } => {
+                let events = match operation {
+                    Operation::Readable => POLL_READABLE,
+                    Operation::Writable => POLL_WRITABLE,
+                    Operation::Watch | Operation::Connect | Operation::Receive | Operation::Send => POLL_ERRORS,
+                };
+                self.ring.poll(slot.fd(side), events, Token::Session { operation, side, key }.encode());
+            }
+            Step::Cancel { side, operation } => {
+                let target = Token::Session { operation, side, key }.encode();
+                self.ring.cancel(target, Token::Cancel { operation, side, key }.encode());
+            }
+            Step::ShutdownWrite(side) => socket::shutdown_write(slot.socket(side).as_fd()),
+            Step::CheckDelivered(side) => {
+                let bytes =
+                    if slot.is_tcp[side.index()] { socket::undelivered(slot.socket(side).as_fd()) } else { 0 };
+                return Some(Event::Undelivered { side, bytes });
+            }
+            Step::Close(ending) => self.close(key, ending),
+        }
+        None
+    }
+
+    fn connect(&mut self, key: Key) -> Option<Event> {
+        let slot = self.slots.get(key).expect("performed for a live session");
+        let Some(backend) = self.picks.pick(&self.snapshot, slot.pool, &slot.tried, self.now) else {
+            return Some(Event::NoBackend);
+        };
+        self.cells.connects_total.add(1);
+        self.cells.connect_retries_total.add(u64::from(!slot.tried.is_empty()));
+        slot.backend = Some(backend);
+        slot.tried.push(backend);
+        let pool = &self.snapshot.pools[slot.pool.index()];
+        let address = self.picks.address(backend);
+        match socket::backend_socket(address, &pool.keepalive, pool.source) {
+            Ok(socket) => {
+                let token = Token::Session { operation: Operation::Connect, side: Side::Backend, key }.encode();
+                self.ring.connect(socket.as_raw_fd(), address, token);
+                slot.is_tcp[Side::Backend.index()] = !address.is_unix();
+                slot.sockets[Side::Backend.index()] = Some(socket);
+                None
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                self.note_connect_failure(backend, errno);
+                Some(Event::ConnectFailed(errno))
+            }
+        }
+    }
+
+    /// By the ring, so that the sends of a turn share one system call; what was spilled goes by itself.
+    fn send(&mut self, key: Key, direction: Direction) -> Option<Event> {
+        let slot = self.slots.get(key).expect("performed for a live session");
+        let side = direction.target();
+        if slot.held[direction.index()].has_spill() {
+            let socket = slot.sockets[side.index()].as_ref().expect("the session sends to open sockets only");
+            let held = &mut slot.held[direction.index()];
+            let (taken, offered, freed) = held.send_now(socket, &mut self.ring, &self.links);
+            self.cells.spill_bytes.sub(freed);
+            return Some(sent_event(direction, taken, offered));
+        }
+        let fd = slot.fd(side);
+        let held = &mut slot.held[direction.index()];
+        let token = Token::Session { operation: Operation::Send, side, key }.encode();
+        let parts = held.chain.parts(&self.links).map(|part| (BufferId(part.buffer), part.from, part.len));
+        held.sending = self.ring.send(fd, parts, token);
+        None
+    }
+
+    fn spill(&mut self, key: Key, direction: Direction) -> Event {
+        let slot = self.slots.get(key).expect("performed for a live session");
+        let held = &mut slot.held[direction.index()];
+        if self.cells.spill_bytes.get() + u64::from(held.chain.bytes()) > self.limits.spill_memory {
+            self.cells.spills_refused_total.add(1);
+            return Event::SpillRefused(direction);
+        }
+        let grown = held.spill(&mut self.ring, &self.links);
+        self.cells.spill_bytes.add(grown);
+        self.cells.spills_total.add(1);
+        Event::Spilled(direction)
+    }
+
+    /// Splices until the source is dry, the target full, or the budget used up.
+    fn pump(&mut self, key: Key, direction: Direction, drain_only: bool) -> Event {
+        let slot = self.slots.get(key).expect("performed for a live session");
+        let mut piped = slot.session.relay_of(direction).piped();
+        let Some(pipe) = slot.held[direction.index()].pipe.take().or_else(|| self.pipes.take()) else {
+            self.cells.pipes_unavailable_total.add(1);
+            return Event::NoPipe(direction);
+        };
+        let (from, to) = (slot.socket(direction.source()).as_fd(), slot.socket(direction.target()).as_fd());
+        let (mut took, mut gave) = (0, 0);
+        let (mut source, mut target) = (PumpSource::Open, PumpTarget::Ready);
+        while source == PumpSource::Open && target == PumpTarget::Ready && took.max(gave) < PUMP_BUDGET {
+            if drain_only {
+                source = PumpSource::Dry;
+            } else {
+                match pipe.fill(from, pipe.capacity()) {
+                    Ok(0) => source = slot.end_of_stream(direction.source()).map_or_else(PumpSource::Error, |()| PumpSource::Eof),
+                    Ok(bytes) => {
+                        took += bytes;
+                        piped += bytes;
+                    }
+                    // A pipe that holds something may just be full.
+                    Err(libc::EAGAIN) if piped == 0 => source = PumpSource::Dry,
+                    Err(libc::EAGAIN) => {}
+                    Err(errno) => source = PumpSource::Error(errno),
+                }
+            }
+            while piped > 0 && target == PumpTarget::Ready {
+                match pipe.drain(to, piped) {
+                    Ok(bytes) => {
+                        gave += bytes;
+                        piped -= bytes;
+                    }
+                    Err(libc::EAGAIN) => target = PumpTarget::Full,
+                    Err(errno) => target = PumpTarget::Error(errno),
+                }
+            }
+        }
+        if piped == 0 {
+            self.pipes.give_back(pipe);
+        } else {
+            slot.held[direction.index()].pipe = Some(pipe);
+        }
+        Event::Pumped { direction, took, gave, source, target }
+    }
+
+    fn close(&mut self, key: Key, ending: Ending) {
+        let Some(mut slot) = self.slots.remove(key) else { return };
+        self.timers.unset(key.slot);
+        if ending == Ending::Abort {
+            for socket in slot.sockets.iter().flatten() {
+                socket::reset_on_close(socket.as_fd());
+            }
+        }
+        for held in &mut slot.held {
+            let (freed, pipe) = held.clear(&mut self.ring, &self.links);
+            self.cells.spill_bytes.sub(freed);
+            if let Some(pipe) = pipe {
+                self.pipes.give_back_dirty(pipe);
+            }
+        }
+        let [to_backend, to_client] = Direction::BOTH.map(|direction| slot.session.relay_of(direction).given());
+        self.cells.bytes_to_backend.add(to_backend);
+        self.cells.bytes_to_client.add(to_client);
+        if let (true, Some(backend)) = (slot.counted, slot.backend) {
+            self.cells.backend(backend).sessions_active.sub(1);
+        }
+        let reason = slot.session.reason().unwrap_or(CloseReason::Internal);
+        self.cells.ended(reason);
+        self.cells.sessions_active.sub(1);
+        self.shared.ended(self.id);
+        tracing::trace!(
+            listener = %self.snapshot.listeners[slot.listener.index()].name, client = ?slot.client,
+            reason = reason.as_str(), to_backend, to_client, "session ended"
+        );
+    }
+}
+
+fn sent_event(direction: Direction, taken: Result<u32, i32>, offered: u32) -> Event {
+    match taken {
+        Ok(bytes) => Event::Sent { direction, bytes, blocked: bytes < offered },
+        Err(libc::EAGAIN) => Event::Sent { direction, bytes: 0, blocked: true },
+        Err(errno) => Event::SendFailed { direction, errno },
+    }
+}
+
+/// What a poll says: an error, readiness, its own end.
+fn poll_events(slot: &Slot, operation: Operation, side: Side, completion: Completion) -> [Option<Event>; 3] {
+    let mask = u32::try_from(completion.result).unwrap_or(0);
+    let errno = if mask & POLL_ERROR == 0 { 0 } else { socket::take_error(slot.socket(side).as_fd()) };
+    let readiness = match operation {
+        Operation::Readable if mask != 0 => Some(Event::Readable { side, urgent: mask & POLL_URGENT != 0 }),
+        // Not every wake-up is for us: a FIN from the peer is no room to write.
+        Operation::Writable if mask & (POLL_WRITABLE | POLL_ERROR) != 0 => Some(Event::Writable(side)),
+        Operation::Readable
+        | Operation::Writable
+        | Operation::Watch
+        | Operation::Connect
+        | Operation::Receive
+        | Operation::Send => None,
+    };
+    [
+        (errno != 0).then_some(Event::Hangup { side, errno }),
+        readiness,
+        (!completion.more).then_some(Event::PollEnded { side, operation }),
+    ]
+}

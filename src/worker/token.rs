@@ -1,0 +1,99 @@
+//! What a completion belongs to, in 64 bits: kind 7, side 1, slot 24, generation 32.
+
+use crate::session::{Operation, Side};
+
+const SLOT_BITS: u32 = 24;
+const GENERATION_BITS: u32 = 32;
+const CANCEL: u8 = 0x10;
+const ACCEPT: u8 = 0x20;
+const WAKE: u8 = 0x21;
+
+/// Most sessions that one worker can tell apart.
+pub(super) const SLOTS_MAX: u32 = 1 << SLOT_BITS;
+
+/// Who a completion is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    /// An operation of a session.
+    Session { operation: Operation, side: Side, key: Key },
+    /// The cancel of an operation of a session.
+    Cancel { operation: Operation, side: Side, key: Key },
+    /// The accept of a place.
+    Accept { place: u16 },
+    /// The mailbox's eventfd.
+    Wake,
+}
+
+/// A session's slot, and how often it had been used before: stale keys match nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+impl Token {
+    pub(super) fn encode(self) -> u64 {
+        match self {
+            Token::Session { operation, side, key } => pack(operation as u8, side, key),
+            Token::Cancel { operation, side, key } => pack(CANCEL | operation as u8, side, key),
+            Token::Accept { place } => {
+                pack(ACCEPT, Side::Client, Key { slot: u32::from(place), generation: 0 })
+            }
+            Token::Wake => pack(WAKE, Side::Client, Key { slot: 0, generation: 0 }),
+        }
+    }
+
+    /// None for a number that no token encodes to.
+    #[allow(clippy::cast_possible_truncation, reason = "the parts are masked or shifted to their width")]
+    pub(super) fn decode(bits: u64) -> Option<Token> {
+        let generation = bits as u32;
+        let slot = (bits >> GENERATION_BITS) as u32 & (SLOTS_MAX - 1);
+        let side = Side::BOTH[(bits >> (GENERATION_BITS + SLOT_BITS)) as usize & 1];
+        let kind = (bits >> (GENERATION_BITS + SLOT_BITS + 1)) as u8;
+        let key = Key { slot, generation };
+        match kind {
+            ACCEPT => Some(Token::Accept { place: slot as u16 }),
+            WAKE => Some(Token::Wake),
+            _ => {
+                let operation = *Operation::ALL.get(usize::from(kind & !CANCEL))?;
+                Some(if kind & CANCEL == 0 {
+                    Token::Session { operation, side, key }
+                } else {
+                    Token::Cancel { operation, side, key }
+                })
+            }
+        }
+    }
+}
+
+fn pack(kind: u8, side: Side, key: Key) -> u64 {
+    debug_assert!(key.slot < SLOTS_MAX, "the slab is smaller than that");
+    let place = u64::from(kind) << 1 | side.index() as u64;
+    place << (SLOT_BITS + GENERATION_BITS) | u64::from(key.slot) << GENERATION_BITS | u64::from(key.generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_token_survives_its_encoding(slot in 0..SLOTS_MAX, generation: u32, operation in 0..6_usize, side in 0..2_usize) {
+            let (operation, side) = (Operation::ALL[operation], Side::BOTH[side]);
+            let key = Key { slot, generation };
+            for token in [Token::Session { operation, side, key }, Token::Cancel { operation, side, key }] {
+                prop_assert_eq!(Token::decode(token.encode()), Some(token));
+            }
+        }
+    }
+
+    #[test]
+    fn the_other_tokens_survive_too() {
+        for token in [Token::Accept { place: 77 }, Token::Wake] {
+            assert_eq!(Token::decode(token.encode()), Some(token));
+        }
+        assert_eq!(Token::decode(u64::MAX), None);
+    }
+}

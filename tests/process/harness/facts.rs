@@ -1,0 +1,89 @@
+//! What `/proc` says about a process (threads, open files, memory, processor time) and about a connection. Does not change
+//! anything.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// The names of all its threads, those that the kernel made for io_uring (`iou-wrk-...`) included.
+pub fn threads(pid: u32) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs") {
+        // A thread may end while the folder is read.
+        let Ok(entry) = entry else { continue };
+        if let Ok(name) = fs::read_to_string(entry.path().join("comm")) {
+            names.push(name.trim_end().to_owned());
+        }
+    }
+    names
+}
+
+pub fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("the process runs")
+        .count()
+}
+
+/// The largest number of an open file.
+pub fn highest_file(pid: u32) -> u64 {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.max().expect("it has its output open")
+}
+
+/// Bytes of memory that it has resident, counted exactly and not from the kernel's batched sums.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process runs");
+    let line = rollup
+        .lines()
+        .find(|line| line.starts_with("Rss:"))
+        .expect("a line Rss");
+    let kilobytes: u64 = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|word| word.parse().ok())
+        .expect("a number");
+    kilobytes * 1024
+}
+
+/// Processor time of all its threads since its start, the kernel's io_uring workers included.
+pub fn cpu_time(pid: u32) -> Duration {
+    let mut nanoseconds = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs") {
+        let Ok(entry) = entry else { continue };
+        if let Ok(line) = fs::read_to_string(entry.path().join("schedstat")) {
+            nanoseconds += line
+                .split_whitespace()
+                .next()
+                .and_then(|word| word.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+    }
+    Duration::from_nanos(nanoseconds)
+}
+
+/// Bytes of an IPv4 connection that were written here and that the peer's kernel has not acknowledged; `None` when the
+/// connection is gone.
+pub fn unacknowledged(stream: &TcpStream) -> Option<u64> {
+    let local = as_proc_writes(stream.local_addr().ok()?)?;
+    let peer = as_proc_writes(stream.peer_addr().ok()?)?;
+    let table =
+        fs::read_to_string("/proc/thread-self/net/tcp").expect("the kernel lists its connections");
+    let line = table.lines().find(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next() == Some(&*local) && words.next() == Some(&*peer)
+    })?;
+    let queues = line.split_whitespace().nth(4)?;
+    u64::from_str_radix(queues.split(':').next()?, 16).ok()
+}
+
+fn as_proc_writes(address: SocketAddr) -> Option<String> {
+    let SocketAddr::V4(address) = address else {
+        return None;
+    };
+    Some(format!(
+        "{:08X}:{:04X}",
+        u32::from_ne_bytes(address.ip().octets()),
+        address.port()
+    ))
+}

@@ -1,0 +1,25 @@
+//! The real process under real traffic: every test starts the `ringway` binary, connects real sockets through it and
+//! looks at what the other side, the counters and `/proc` say afterwards.
+//!
+//! Most tests run twice, once for each way of receiving ([`harness::Tier`]). Tests that need a network namespace print
+//! `SKIPPED: ...` where none can be made; with `RINGWAY_TESTS_REQUIRE_ALL=1` that is a failure.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test fails by panicking, and nobody links to it"
+)]
+
+#[macro_use]
+mod harness;
+
+mod addresses;
+mod connect;
+mod endings;
+mod flow_control;
+mod integrity;
+mod limits;
+mod stop;
+mod timeouts;
+mod urgent;
+mod workers;

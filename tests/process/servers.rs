@@ -1,0 +1,10 @@
+//! Real servers behind Ringway, under the load generators that come with them. Each test starts its own servers on
+//! loopback in a temporary folder and ends them by pid; where a program is not installed the test is skipped.
+
+mod chaos;
+mod iperf;
+mod nginx;
+mod postgres;
+mod program;
+mod redis;
+mod watch;

@@ -1,0 +1,196 @@
+//! Stopping: sessions in progress may finish, new ones are refused at once, and after the time to drain, or at a second
+//! signal, what is left is reset and counted.
+
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::backend::{Backend, FullBacklog, echo};
+use crate::harness::stream::{self, Ended, Pattern};
+use crate::harness::{
+    Launch, Ringway, SOON, Tier, assert_ends, ends_total, eventually, join, number, one_pool,
+};
+
+both_tiers! {
+    without_sessions_it_stops_at_once,
+    sessions_in_progress_finish_while_new_ones_are_refused,
+    drain_timeout_resets_what_is_left,
+    drain_timeout_ends_sessions_that_are_stuck,
+    drain_timeout_ends_sessions_that_still_connect,
+    second_signal_ends_at_once,
+    interrupt_is_like_terminate,
+}
+
+fn start(tier: Tier, backend: SocketAddr, drain_timeout: &str) -> Ringway {
+    let global = format!("workers: 2, drain_timeout: {drain_timeout}");
+    Launch::config(one_pool(&global, &format!("backends: [\"{backend}\"]")))
+        .tier(tier)
+        .start()
+}
+
+/// Waits until the kernel refuses connects: the signal has been seen.
+#[track_caller]
+fn wait_refused(address: SocketAddr) {
+    eventually(SOON, "connects are refused", || {
+        TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+}
+
+fn without_sessions_it_stops_at_once(tier: Tier) {
+    let backend = Backend::echo();
+    let mut ringway = start(tier, backend.address(), "30s");
+    let mut client = ringway.connect();
+    stream::exchange(&mut client, b"one that has ended");
+    drop(client);
+    ringway.counter_becomes("sessions_active", 0);
+    let start = Instant::now();
+    ringway.signal(Signal::SIGTERM);
+    let counters = ringway.exit_in_order(SOON);
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "it took {took:?}");
+    assert_ends(&counters, &[("client_closed", 1)]);
+}
+
+fn sessions_in_progress_finish_while_new_ones_are_refused(tier: Tier) {
+    const SESSIONS: u64 = 8;
+    let backend = Backend::echo();
+    let mut ringway = start(tier, backend.address(), "60s");
+    let address = ringway.address();
+    let clients: Vec<_> = (0..SESSIONS)
+        .map(|seed| thread::spawn(move || stream_for_a_while(address, Pattern::new(seed))))
+        .collect();
+    ringway.counters_become("bytes flow in all sessions", |counters| {
+        number(counters, "connects_total") == SESSIONS
+            && number(counters, "bytes_to_client") > 1 << 20
+    });
+    ringway.signal(Signal::SIGTERM);
+    wait_refused(address);
+    assert!(
+        clients.iter().any(|client| !client.is_finished()),
+        "all sessions had ended before"
+    );
+    let bytes: u64 = clients.into_iter().map(join).sum();
+    let counters = ringway.exit_in_order(SOON);
+    assert_eq!(number(&counters, "bytes_to_client"), bytes);
+    assert_eq!(number(&counters, "ends.client_closed"), SESSIONS);
+    assert_eq!(number(&counters, "ends.drain_timeout"), 0);
+}
+
+/// Sends for about two seconds, then its FIN, and reads everything back.
+fn stream_for_a_while(address: SocketAddr, pattern: Pattern) -> u64 {
+    let mut client = stream::connect(address);
+    let mut reader = client.try_clone().unwrap();
+    let reading = thread::spawn(move || stream::receive_pattern(&mut reader, pattern));
+    let start = Instant::now();
+    let mut sent = 0;
+    while start.elapsed() < Duration::from_secs(2) {
+        let part = pattern.bytes(sent, 100_000);
+        client.write_all(part).unwrap();
+        sent += part.len() as u64;
+        thread::sleep(Duration::from_millis(3));
+    }
+    stream::finish_writing(&client);
+    assert_eq!(join(reading), (sent, Ended::Fin));
+    sent
+}
+
+fn drain_timeout_resets_what_is_left(tier: Tier) {
+    const SESSIONS: usize = 20;
+    let (backend, ends) = Backend::reporting_ends();
+    let mut ringway = start(tier, backend.address(), "700ms");
+    let mut clients: Vec<TcpStream> = (0..SESSIONS).map(|_| ringway.connect()).collect();
+    clients
+        .iter_mut()
+        .for_each(|client| client.write_all(b"hello").unwrap());
+    ringway.counter_becomes("bytes_to_backend", 5 * SESSIONS as u64);
+    let start = Instant::now();
+    ringway.signal(Signal::SIGTERM);
+    for client in &mut clients {
+        assert_eq!(stream::ended(client), Ended::Reset);
+        assert_eq!(ends.recv_timeout(SOON).unwrap(), (5, Ended::Reset));
+    }
+    let took = start.elapsed();
+    assert!(
+        took > Duration::from_millis(650),
+        "they were reset after {took:?}"
+    );
+    let counters = ringway.exit_in_order(SOON);
+    assert_ends(&counters, &[("drain_timeout", SESSIONS as u64)]);
+}
+
+/// Nothing can be sent, nothing can be received, and bytes are held in between.
+fn drain_timeout_ends_sessions_that_are_stuck(tier: Tier) {
+    let backend = Backend::source(Pattern::new(19), 1 << 30);
+    let mut ringway = start(tier, backend.address(), "500ms");
+    let clients: Vec<TcpStream> = (0..10).map(|_| ringway.connect()).collect();
+    let mut last = 0;
+    eventually(SOON, "they are stuck", || {
+        let now = ringway.counter("bytes_to_client");
+        let stuck = now > 0 && now == last;
+        last = now;
+        thread::sleep(Duration::from_millis(100));
+        stuck
+    });
+    ringway.signal(Signal::SIGTERM);
+    let counters = ringway.exit_in_order(SOON);
+    assert_ends(&counters, &[("drain_timeout", 10)]);
+    for mut client in clients {
+        assert_eq!(stream::discard_to_end(&mut client).1, Ended::Reset);
+    }
+}
+
+fn drain_timeout_ends_sessions_that_still_connect(tier: Tier) {
+    let backend = FullBacklog::new();
+    let mut ringway = start(tier, backend.address(), "500ms");
+    let mut client = ringway.connect();
+    ringway.counter_becomes("sessions_active", 1);
+    ringway.signal(Signal::SIGTERM);
+    assert_eq!(stream::ended(&mut client), Ended::Reset);
+    let counters = ringway.exit_in_order(SOON);
+    assert_ends(&counters, &[("drain_timeout", 1)]);
+}
+
+fn second_signal_ends_at_once(tier: Tier) {
+    let (backend, ends) = Backend::reporting_ends();
+    let mut ringway = start(tier, backend.address(), "1h");
+    let mut client = ringway.connect();
+    client.write_all(b"hello").unwrap();
+    ringway.counter_becomes("bytes_to_backend", 5);
+    let address = ringway.address();
+    ringway.signal(Signal::SIGTERM);
+    wait_refused(address);
+    // Connecting until it is refused may have got further sessions in.
+    assert!(!ringway.has_exited(), "it did not wait for the session");
+    let start = Instant::now();
+    ringway.signal(Signal::SIGTERM);
+    let counters = ringway.exit_in_order(SOON);
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "it took {took:?}");
+    assert!(
+        ends_total(&counters) >= 1,
+        "the session was not counted: {counters}"
+    );
+    assert_eq!(stream::ended(&mut client), Ended::Reset);
+    let mut reported = ends.try_iter().collect::<Vec<_>>();
+    reported.extend(ends.recv_timeout(Duration::from_secs(5)));
+    assert!(
+        reported.contains(&(5, Ended::Reset)),
+        "the backend saw {reported:?}"
+    );
+}
+
+fn interrupt_is_like_terminate(tier: Tier) {
+    let backend = Backend::scripted(echo);
+    let mut ringway = start(tier, backend.address(), "60s");
+    let mut client = ringway.connect();
+    stream::exchange(&mut client, b"before");
+    ringway.signal(Signal::SIGINT);
+    wait_refused(ringway.address());
+    stream::exchange(&mut client, b"a session in progress goes on");
+    drop(client);
+    let counters = ringway.exit_in_order(SOON);
+    assert!(number(&counters, "ends.client_closed") >= 1, "{counters}");
+}
