@@ -1,4 +1,62 @@
-//! Ringway.
+//! Ringway: a Layer 4 load balancer for bare-metal Linux on io_uring. This page is the map of the code.
+//!
+//! # The planes
+//!
+//! The **data plane** is one [`worker`] per core: a thread with its own [`ring`], its own listening sockets, sessions,
+//! buffers, pipes, timers and counters. A session lives on the worker that adopted it and never moves. The **control
+//! plane** is one thread, [`control`]: it owns the configuration and the listening sockets, starts and stops the
+//! workers and answers signals. Commands go to workers by mailbox, reports come back by channel.
+//!
+//! # Logic returns, the loop acts
+//!
+//! What decides is pure: plain values that take an event and the time, and return what to do. Only the shells touch the
+//! kernel, and only [`ring`] and [`sys`] contain `unsafe`.
+//!
+//! | module | kind | what it is for |
+//! |---|---|---|
+//! | [`session`] | pure | one TCP session: events in, steps out; both endings; its simulation |
+//! | [`balance`] | pure | who gets the next connection, one file per algorithm |
+//! | [`health`] | pure | what traffic says about a backend |
+//! | [`metrics`] | pure | the counters: cells with one writer each |
+//! | [`ids`], [`time`] | pure | names of configured things; time as a value |
+//! | [`config`] | pure | the YAML file as written, resolved and checked |
+//! | [`worker`] | shell | the event loop; sessions on the ring; accepts, timers, mailbox, pipes |
+//! | [`control`] | shell | the owner of the truth: listeners, workers, signals; the snapshot that workers read |
+//! | [`cli`] | shell | one file per command |
+//! | [`ring`] | kernel | io_uring behind a safe interface, its buffers, the probe of the host |
+//! | [`sys`] | kernel | sockets, pipes and splice, limits, affinity |
+//!
+//! # The path of a byte
+//!
+//! 1. `worker::accept` takes a connection from the kernel, on this worker or for a less loaded one.
+//! 2. `worker::tcp` makes a [`session::Session`]; from here on a reset of the client is noticed. Its first step is
+//!    [`session::Step::Connect`]: `worker::picks` asks [`balance`] for a backend. A connect that fails is tried
+//!    elsewhere; no byte of the client has been read yet.
+//! 3. Once connected, a receive is armed on both sides. A completion names a buffer: it is queued in the relay's
+//!    [`session::Chain`].
+//! 4. At the end of the turn each session that changed is asked for its steps: everything queued leaves in one gathered
+//!    send that never waits. If the target takes no more, the rest moves out of the buffers into memory of the relay's
+//!    own, and a poll tells when to go on.
+//! 5. A receive ends by itself at its limit. If the reads were large, the relay then pumps: splice(2) from socket to
+//!    pipe to socket, without a copy, with a budget per turn. When reads become small it goes back to receiving.
+//! 6. A FIN is passed on once everything before it went out, and the other direction goes on. A reset is passed on as
+//!    a reset, after what came before it was delivered. Then everything that is still in the kernel is cancelled and
+//!    waited for, and the sockets are closed.
+//!
+//! # Invariants
+//!
+//! - A worker blocks nowhere but in its ring's wait, takes no lock on the byte path, and allocates nothing per read.
+//! - No two workers write to one cache line, except when a session begins or ends ([`worker::Shared`]).
+//! - A relay's bytes are in memory or in a pipe, never both; a pipe that holds bytes never goes back to the pool.
+//! - Every open socket has an operation armed that reports a reset, from accept on.
+//! - A receive always ends by itself: nothing is pinned across turns by a client that does not read.
+//! - Nothing is closed while something of it is in flight, so no completion is ever for somebody else.
+//! - Only a FIN becomes a FIN.
+//! - Nothing on a session's sockets makes it impossible to freeze the session: no direct descriptors, no zero-copy
+//!   sends, no linked requests.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
 pub mod balance;
 pub mod cli;
 pub mod config;

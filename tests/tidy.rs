@@ -171,6 +171,30 @@ fn every_rule_finds_what_it_is_there_for() {
 }
 
 #[test]
+fn every_example_configuration_loads() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let examples: Vec<_> = files
+        .filter(|file| file.extension().is_some_and(|end| end == "yaml"))
+        .collect();
+    assert!(
+        !examples.is_empty(),
+        "conf/ has no example: write one that shows what is new"
+    );
+    let loaded = examples.iter().map(|file| ringway::config::load(file));
+    let mistakes: Vec<_> = loaded
+        .filter_map(|result| result.err().map(|invalid| invalid.to_string()))
+        .collect();
+    assert!(
+        mistakes.is_empty(),
+        "mend the example or what reads it:\n{}",
+        mistakes.join("\n")
+    );
+}
+
+#[test]
 fn sizes_are_counted_without_test_code() {
     let lines = |n: usize| "    x();\n".repeat(n);
     let function = |n: usize| {

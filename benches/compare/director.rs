@@ -17,7 +17,7 @@ use crate::process::{Balancer, Role};
 use crate::report::Report;
 use crate::rows::{ROWS, Row, WITHOUT_IDLE, Work};
 use crate::spec::{Generate, Load, Measured, Ports, Serve, Service};
-use crate::{Outcome, backend, generator};
+use crate::{Outcome, backend, generator, network};
 
 /// Backend addresses and source addresses of a turn: enough that no pair of addresses runs out of ports.
 const ADDRESSES: u8 = 8;
@@ -146,10 +146,11 @@ struct Timing {
 /// Runs everything that was asked for and prints each row as it is done.
 pub(crate) fn run(options: &Options) -> Outcome<()> {
     raise_descriptors();
+    let network = network::isolate()?;
     let began = Instant::now();
     let timing = options.timing();
     let peers = options.peers();
-    let mut report = Report::new(&peers, timing.turns, timing.measure);
+    let mut report = Report::new(&peers, timing.turns, timing.measure, &network);
     let mut places = PlaceSource::new()?;
     for row in ROWS.iter().filter(|row| options.wants(row)) {
         if options.quick && began.elapsed() > QUICK_END {

@@ -18,6 +18,7 @@ mod director;
 mod figures;
 mod generator;
 mod machine;
+mod network;
 mod peers;
 mod process;
 mod report;

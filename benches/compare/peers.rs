@@ -1,7 +1,7 @@
 //! Who is compared: programs, the configurations written for them, and how they are started.
 //!
-//! Everybody gets the same: one worker, no logging, the same time limits, keepalive 60 s / 10 s / 6 on both sides, as
-//! far as the program can say so (nginx can switch it on towards backends, but takes the times from the kernel).
+//! Everybody gets the same: one worker, no logging, the same time limits, keepalive 60 s / 10 s / 6 on both sides
+//! (nginx can only switch it on towards backends; there the times are those of the network namespace).
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};

@@ -38,11 +38,11 @@ pub(crate) struct Report {
 
 impl Report {
     /// Prints what the figures depend on.
-    pub(crate) fn new(peers: &[Peer], turns: usize, measure: Duration) -> Self {
+    pub(crate) fn new(peers: &[Peer], turns: usize, measure: Duration, network: &str) -> Self {
         let command = env::args().collect::<Vec<_>>().join(" ");
         let (date, machine) = (machine::date(), machine::description());
         let seconds = measure.as_secs_f64();
-        println!("{date}, {machine}\n{turns} turns of {seconds} s\n{command}");
+        println!("{date}, {machine}\n{network}\n{turns} turns of {seconds} s\n{command}");
         let mut versions = serde_json::Map::new();
         for peer in peers {
             if let Some(version) = peer.version() {
@@ -51,7 +51,7 @@ impl Report {
             }
         }
         let document = json!({
-            "date": date, "machine": machine, "command": command, "turns": turns, "seconds": seconds,
+            "date": date, "machine": machine, "network": network, "command": command, "turns": turns, "seconds": seconds,
             "versions": versions, "rows": [],
         });
         Self {

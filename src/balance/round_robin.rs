@@ -16,7 +16,9 @@ impl RoundRobin {
     /// The next usable place of `count`, or none.
     pub fn pick(&mut self, count: usize, usable: impl Fn(usize) -> bool) -> Option<usize> {
         let first = self.next.checked_rem(count)?;
-        let place = (first..count).chain(0..first).find(|place| usable(*place))?;
+        let place = (first..count)
+            .chain(0..first)
+            .find(|place| usable(*place))?;
         self.next = place + 1;
         Some(place)
     }
@@ -39,7 +41,9 @@ mod tests {
     #[test]
     fn what_may_not_be_used_is_passed_over() {
         let mut picker = RoundRobin::new(0);
-        let picked: Vec<_> = (0..4).map(|_| picker.pick(3, |place| place != 1).unwrap()).collect();
+        let picked: Vec<_> = (0..4)
+            .map(|_| picker.pick(3, |place| place != 1).unwrap())
+            .collect();
         assert_eq!(picked, [0, 2, 0, 2]);
     }
 

@@ -9,7 +9,12 @@ use clap::{Parser, Subcommand};
 
 /// Layer 4 load balancer on io_uring.
 #[derive(Debug, Parser)]
-#[command(name = "ringway", version, max_term_width = 100, propagate_version = true)]
+#[command(
+    name = "ringway",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -51,9 +56,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Running(text) | Failure::Host(text) | Failure::Permission(text) | Failure::Config(text) => {
-                out.write_str(text)
-            }
+            Failure::Running(text)
+            | Failure::Host(text)
+            | Failure::Permission(text)
+            | Failure::Config(text) => out.write_str(text),
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     #[arg(short, long, value_name = "FILE", default_value = "/etc/ringway/ringway.yaml", conflicts_with_all = ["listen", "to"])]
     config: PathBuf,
 
-    /// Without a file: listen here (127.0.0.1:5000, "[::1]:5000", "*:5000", unix:/path)
+    /// Without a file: listen here (`127.0.0.1:5000`, `[::1]:5000`, `*:5000`, `unix:/path`)
     #[arg(long, value_name = "ADDR", requires = "to")]
     listen: Vec<String>,
 
@@ -74,10 +74,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("RINGWAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(false)
+        .init();
 }
 
 fn parse_pause(text: &str) -> Result<Duration, String> {
     let digits = text.strip_suffix("ms").unwrap_or(text);
-    digits.parse().map(Duration::from_millis).map_err(|_| "write milliseconds, as in 50ms".to_owned())
+    digits
+        .parse()
+        .map(Duration::from_millis)
+        .map_err(|_| "write milliseconds, as in 50ms".to_owned())
 }

@@ -119,7 +119,10 @@ pub(super) enum OneOrMore {
 impl Document {
     /// One pool of these backends behind listeners on these addresses.
     pub(super) fn of_addresses(listen: &[String], to: &[String]) -> Document {
-        let backends = to.iter().map(|address| BackendSection::Short(address.clone())).collect();
+        let backends = to
+            .iter()
+            .map(|address| BackendSection::Short(address.clone()))
+            .collect();
         let listener = |bind: &String| ListenerSection {
             name: None,
             bind: OneOrMore::One(bind.clone()),

@@ -33,7 +33,8 @@ pub struct Invalid(pub Vec<String>);
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Config, Invalid> {
-    let text = read(path).map_err(|problem| Invalid(vec![format!("{}: {problem}", path.display())]))?;
+    let text =
+        read(path).map_err(|problem| Invalid(vec![format!("{}: {problem}", path.display())]))?;
     parse(&text, &path.display().to_string())
 }
 
@@ -42,9 +43,16 @@ pub fn load(path: &Path) -> Result<Config, Invalid> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(text: &str, name: &str) -> Result<Config, Invalid> {
-    let document: Document = serde_saphyr::from_str(text).map_err(|error| Invalid(vec![format!("{name}: {error}")]))?;
-    resolve::resolve(document)
-        .map_err(|problems| Invalid(problems.into_iter().map(|problem| format!("{name}: {problem}")).collect()))
+    let document: Document =
+        serde_saphyr::from_str(text).map_err(|error| Invalid(vec![format!("{name}: {error}")]))?;
+    resolve::resolve(document).map_err(|problems| {
+        Invalid(
+            problems
+                .into_iter()
+                .map(|problem| format!("{name}: {problem}"))
+                .collect(),
+        )
+    })
 }
 
 /// The file that `--listen` and `--to` stand for.
@@ -61,10 +69,18 @@ fn read(path: &Path) -> Result<String, String> {
         return Err("is not a file".to_owned());
     }
     if meta.len() > FILE_MAX {
-        return Err(format!("has {} bytes; a configuration has at most {FILE_MAX}", meta.len()));
+        return Err(format!(
+            "has {} bytes; a configuration has at most {FILE_MAX}",
+            meta.len()
+        ));
     }
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-    String::from_utf8(bytes).map_err(|error| format!("is not UTF-8 text (byte {})", error.utf8_error().valid_up_to()))
+    String::from_utf8(bytes).map_err(|error| {
+        format!(
+            "is not UTF-8 text (byte {})",
+            error.utf8_error().valid_up_to()
+        )
+    })
 }
 
 #[cfg(test)]
@@ -95,6 +111,11 @@ mod tests {
     fn unknown_keys_and_values_are_refused() {
         assert!(parse("listeners: []\npools: {}\nnonsense: 1\n", "test").is_err());
         let text = "listeners: [{bind: '*:1', pool: p}]\npools: {p: {backends: [1.1.1.1:1], balance: hash}}\n";
-        assert!(parse(text, "test").unwrap_err().to_string().contains("not supported yet"));
+        assert!(
+            parse(text, "test")
+                .unwrap_err()
+                .to_string()
+                .contains("not supported yet")
+        );
     }
 }

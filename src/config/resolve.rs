@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use super::Config;
 use super::document::{
-    BackendLong, BackendSection, Document, GlobalSection, ListenerSection, OneOrMore, PoolLong, PoolSection, Scalar,
+    BackendLong, BackendSection, Document, GlobalSection, ListenerSection, OneOrMore, PoolLong,
+    PoolSection, Scalar,
 };
 use super::units;
-use crate::control::snapshot::{Backend, BackendAddress, Global, ListenAddress, Listener, Pool, Snapshot};
+use crate::control::snapshot::{
+    Backend, BackendAddress, Global, ListenAddress, Listener, Pool, Snapshot,
+};
 use crate::health::PassiveRule;
 use crate::ids::{BackendId, PoolId};
 use crate::session::Rules;
@@ -28,8 +31,15 @@ struct Resolver {
 }
 
 pub(super) fn resolve(document: Document) -> Result<Config, Vec<String>> {
-    let snapshot = Snapshot { listeners: Vec::new(), pools: Vec::new(), backends: Vec::new() };
-    let mut resolver = Resolver { problems: Vec::new(), snapshot };
+    let snapshot = Snapshot {
+        listeners: Vec::new(),
+        pools: Vec::new(),
+        backends: Vec::new(),
+    };
+    let mut resolver = Resolver {
+        problems: Vec::new(),
+        snapshot,
+    };
     if document.version.is_some_and(|version| version != 1) {
         resolver.problem("version: this Ringway knows version 1 only".to_owned());
     }
@@ -37,7 +47,10 @@ pub(super) fn resolve(document: Document) -> Result<Config, Vec<String>> {
     let pools = resolver.pools(document.pools);
     resolver.listeners(document.listeners, &pools);
     if resolver.problems.is_empty() {
-        Ok(Config { global, snapshot: resolver.snapshot })
+        Ok(Config {
+            global,
+            snapshot: resolver.snapshot,
+        })
     } else {
         Err(resolver.problems)
     }
@@ -64,14 +77,31 @@ impl Resolver {
         self.checked(key, default, text.map(|text| units::duration(text)))
     }
 
-    fn duration_or_none(&mut self, key: &str, default: Option<Duration>, text: Option<&String>) -> Option<Duration> {
-        let parse = |text: &String| if text == "none" { Ok(None) } else { units::duration(text).map(Some) };
+    fn duration_or_none(
+        &mut self,
+        key: &str,
+        default: Option<Duration>,
+        text: Option<&String>,
+    ) -> Option<Duration> {
+        let parse = |text: &String| {
+            if text == "none" {
+                Ok(None)
+            } else {
+                units::duration(text).map(Some)
+            }
+        };
         self.checked(key, default, text.map(parse))
     }
 
     fn global(&mut self, section: &GlobalSection) -> Global {
-        let workers = section.workers.as_ref().map(|value| number_or("auto", value, 1, 1024));
-        let max_sessions = section.max_sessions.as_ref().map(|value| number_or("auto", value, 1, 1 << 24));
+        let workers = section
+            .workers
+            .as_ref()
+            .map(|value| number_or("auto", value, 1, 1024));
+        let max_sessions = section
+            .max_sessions
+            .as_ref()
+            .map(|value| number_or("auto", value, 1, 1 << 24));
         let pipe_memory = section.pipe_memory.as_ref().map(|text| units::size(text));
         Global {
             workers: self
@@ -98,7 +128,10 @@ impl Resolver {
                 break;
             };
             let section = match section {
-                PoolSection::Short(backends) => PoolLong { backends, ..PoolLong::default() },
+                PoolSection::Short(backends) => PoolLong {
+                    backends,
+                    ..PoolLong::default()
+                },
                 PoolSection::Long(section) => *section,
             };
             let pool = self.pool(&name, id, &section);
@@ -113,12 +146,21 @@ impl Resolver {
         match section.balance.as_deref() {
             None | Some("round_robin") => {}
             Some(known @ ("least_connections" | "random" | "hash" | "least_time" | "first")) => {
-                self.problem(format!("{}: `{known}` is not supported yet; use round_robin", key("balance")));
+                self.problem(format!(
+                    "{}: `{known}` is not supported yet; use round_robin",
+                    key("balance")
+                ));
             }
-            Some(other) => self.problem(format!("{}: `{other}` is no algorithm; use round_robin", key("balance"))),
+            Some(other) => self.problem(format!(
+                "{}: `{other}` is no algorithm; use round_robin",
+                key("balance")
+            )),
         }
         if section.backends.is_empty() {
-            self.problem(format!("{}: a pool needs at least one backend", key("backends")));
+            self.problem(format!(
+                "{}: a pool needs at least one backend",
+                key("backends")
+            ));
         }
         let retries = section.retries.map(|retries| match u8::try_from(retries) {
             Ok(retries) if retries <= Rules::RETRIES_MAX => Ok(retries),
@@ -127,9 +169,15 @@ impl Resolver {
         let source = section.source.as_ref().filter(|source| *source != "none");
         let source = source.map(|text| {
             let parsed = IpAddr::from_str(text);
-            parsed.map(Some).map_err(|_| format!("`{text}` is not an IP address"))
+            parsed
+                .map(Some)
+                .map_err(|_| format!("`{text}` is not an IP address"))
         });
-        let failures = section.passive.failures.as_ref().map(|value| number_or("none", value, 1, 1_000_000));
+        let failures = section
+            .passive
+            .failures
+            .as_ref()
+            .map(|value| number_or("none", value, 1, 1_000_000));
         let failures = self.checked(&key("passive.failures"), Some(3), failures);
         let timeouts = &section.timeouts;
         Pool {
@@ -137,19 +185,32 @@ impl Resolver {
             backends: self.backends(name, id, &section.backends),
             rules: Rules {
                 retries: self.checked(&key("retries"), 2, retries),
-                connect_timeout: self.duration(&key("timeouts.connect"), Duration::from_secs(5), timeouts.connect.as_ref()),
-                idle_timeout: self.duration_or_none(&key("timeouts.idle"), None, timeouts.idle.as_ref()),
+                connect_timeout: self.duration(
+                    &key("timeouts.connect"),
+                    Duration::from_secs(5),
+                    timeouts.connect.as_ref(),
+                ),
+                idle_timeout: self.duration_or_none(
+                    &key("timeouts.idle"),
+                    None,
+                    timeouts.idle.as_ref(),
+                ),
                 half_close_timeout: self.duration_or_none(
                     &key("timeouts.half_close"),
                     Some(Duration::from_secs(3600)),
                     timeouts.half_close.as_ref(),
                 ),
-                session_timeout: self.duration_or_none(&key("timeouts.session"), None, timeouts.session.as_ref()),
+                session_timeout: self.duration_or_none(
+                    &key("timeouts.session"),
+                    None,
+                    timeouts.session.as_ref(),
+                ),
             },
             keepalive: self.keepalive(name, section),
             source: self.checked(&key("source"), None, source),
             passive: PassiveRule {
-                failures: failures.map(|failures| u32::try_from(failures).expect("checked to be small")),
+                failures: failures
+                    .map(|failures| u32::try_from(failures).expect("checked to be small")),
                 retry_after: self.duration(
                     &key("passive.retry_after"),
                     Duration::from_secs(10),
@@ -164,9 +225,17 @@ impl Resolver {
         let section = &section.keepalive;
         Keepalive {
             idle: self.duration(&key("idle"), Duration::from_secs(60), section.idle.as_ref()),
-            interval: self.duration(&key("interval"), Duration::from_secs(10), section.interval.as_ref()),
+            interval: self.duration(
+                &key("interval"),
+                Duration::from_secs(10),
+                section.interval.as_ref(),
+            ),
             count: section.count.unwrap_or(6),
-            user_timeout: self.duration_or_none(&key("user_timeout"), None, section.user_timeout.as_ref()),
+            user_timeout: self.duration_or_none(
+                &key("user_timeout"),
+                None,
+                section.user_timeout.as_ref(),
+            ),
         }
     }
 
@@ -175,7 +244,10 @@ impl Resolver {
         let mut ids = Vec::new();
         for section in sections {
             let BackendLong { name, address } = match section {
-                BackendSection::Short(address) => BackendLong { name: None, address: address.clone() },
+                BackendSection::Short(address) => BackendLong {
+                    name: None,
+                    address: address.clone(),
+                },
                 BackendSection::Long(section) => section.clone(),
             };
             let name = name.unwrap_or_else(|| address.clone());
@@ -184,8 +256,14 @@ impl Resolver {
             }
             match backend_address(&address) {
                 Ok(address) => {
-                    ids.push(BackendId(u32::try_from(self.snapshot.backends.len()).unwrap_or(u32::MAX)));
-                    self.snapshot.backends.push(Backend { name: Arc::from(name), pool: id, address });
+                    ids.push(BackendId(
+                        u32::try_from(self.snapshot.backends.len()).unwrap_or(u32::MAX),
+                    ));
+                    self.snapshot.backends.push(Backend {
+                        name: Arc::from(name),
+                        pool: id,
+                        address,
+                    });
                 }
                 Err(problem) => self.problem(format!("pools.{pool}.backends: {problem}")),
             }
@@ -209,17 +287,25 @@ impl Resolver {
             }
             match section.protocol.as_deref() {
                 None | Some("tcp") => {}
-                Some("udp") => self.problem(format!("listeners.{name}.protocol: udp is not supported yet; use tcp")),
-                Some(other) => self.problem(format!("listeners.{name}.protocol: `{other}` is no protocol; use tcp")),
+                Some("udp") => self.problem(format!(
+                    "listeners.{name}.protocol: udp is not supported yet; use tcp"
+                )),
+                Some(other) => self.problem(format!(
+                    "listeners.{name}.protocol: `{other}` is no protocol; use tcp"
+                )),
             }
             let pool = pools.get(&section.pool).copied();
             if pool.is_none() {
                 let known: Vec<_> = pools.keys().map(String::as_str).collect();
                 let (pool, known) = (&section.pool, known.join(", "));
-                self.problem(format!("listeners.{name}.pool: there is no pool `{pool}`; there is: {known}"));
+                self.problem(format!(
+                    "listeners.{name}.pool: there is no pool `{pool}`; there is: {known}"
+                ));
             }
             if addresses.is_empty() {
-                self.problem(format!("listeners.{name}.bind: at least one address is needed"));
+                self.problem(format!(
+                    "listeners.{name}.bind: at least one address is needed"
+                ));
             }
             let mut resolved = Vec::new();
             for address in addresses {
@@ -253,7 +339,9 @@ fn listen_address(text: &str) -> Result<ListenAddress, String> {
         return Ok(ListenAddress::Unix(unix_path(path)?));
     }
     if let Some(port) = text.strip_prefix("*:") {
-        let port = port.parse().map_err(|_| format!("`{text}`: `{port}` is not a port"))?;
+        let port = port
+            .parse()
+            .map_err(|_| format!("`{text}`: `{port}` is not a port"))?;
         return Ok(ListenAddress::Tcp(Bind::Any(port)));
     }
     let address = SocketAddr::from_str(text).map_err(|_| {
@@ -267,7 +355,9 @@ fn backend_address(text: &str) -> Result<BackendAddress, String> {
         return Ok(BackendAddress::Unix(unix_path(path)?));
     }
     let address = SocketAddr::from_str(text).map_err(|_| {
-        format!("`{text}` is not an address: write 10.0.0.1:5432, \"[2001:db8::1]:5432\" or unix:/path")
+        format!(
+            "`{text}` is not an address: write 10.0.0.1:5432, \"[2001:db8::1]:5432\" or unix:/path"
+        )
     })?;
     if address.port() == 0 {
         return Err(format!("`{text}`: port 0 is not a port"));
@@ -277,7 +367,9 @@ fn backend_address(text: &str) -> Result<BackendAddress, String> {
 
 fn unix_path(path: &str) -> Result<PathBuf, String> {
     if path.is_empty() || path.len() > UNIX_PATH_MAX {
-        return Err(format!("`{path}`: the path of a unix socket has 1 to {UNIX_PATH_MAX} bytes"));
+        return Err(format!(
+            "`{path}`: the path of a unix socket has 1 to {UNIX_PATH_MAX} bytes"
+        ));
     }
     Ok(PathBuf::from(path))
 }

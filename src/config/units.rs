@@ -12,9 +12,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "m" => 60.0,
         "h" => 3_600.0,
         "d" => 86_400.0,
-        _ => return Err(format!("`{text}` is not a duration: write a number with a unit, as in 250ms, 5s, 10m, 1h")),
+        _ => {
+            return Err(format!(
+                "`{text}` is not a duration: write a number with a unit, as in 250ms, 5s, 10m, 1h"
+            ));
+        }
     };
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is not a duration: `{number}` is not a number"))?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is not a duration: `{number}` is not a number"))?;
     let duration = Duration::try_from_secs_f64(number * seconds);
     duration.map_err(|_| format!("`{text}` is out of range"))
 }
@@ -27,15 +33,25 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         "KiB" => 10,
         "MiB" => 20,
         "GiB" => 30,
-        _ => return Err(format!("`{text}` is not a size: write a number with a unit, as in 64KiB, 256MiB, 1GiB")),
+        _ => {
+            return Err(format!(
+                "`{text}` is not a size: write a number with a unit, as in 64KiB, 256MiB, 1GiB"
+            ));
+        }
     };
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` is not a size: `{number}` is not a whole number"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is out of range"))
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is not a size: `{number}` is not a whole number"))?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| format!("`{text}` is out of range"))
 }
 
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
-    let end = text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len());
+    let end = text
+        .find(|letter: char| letter.is_ascii_alphabetic())
+        .unwrap_or(text.len());
     (text[..end].trim(), &text[end..])
 }
 
@@ -45,8 +61,17 @@ mod tests {
 
     #[test]
     fn durations_carry_a_unit() {
-        for (text, expected) in [("250ms", 250_000), ("5s", 5_000_000), ("1.5s", 1_500_000), ("1h", 3_600_000_000)] {
-            assert_eq!(duration(text).unwrap(), Duration::from_micros(expected), "{text}");
+        for (text, expected) in [
+            ("250ms", 250_000),
+            ("5s", 5_000_000),
+            ("1.5s", 1_500_000),
+            ("1h", 3_600_000_000),
+        ] {
+            assert_eq!(
+                duration(text).unwrap(),
+                Duration::from_micros(expected),
+                "{text}"
+            );
         }
         for text in ["5", "", "s", "-1s", "5 parsecs", "NaNs"] {
             assert!(duration(text).is_err(), "{text}");

@@ -26,16 +26,31 @@ pub(super) fn as_json(snapshot: &Snapshot, cells: &[Arc<WorkerCells>]) -> Value 
     all.insert("workers".to_owned(), json!(cells.len()));
     all.insert("accept_errors".to_owned(), Value::Object(accept_errors));
     all.insert("ends".to_owned(), ends(cells));
-    all.insert("per_worker".to_owned(), cells.iter().map(|cells| per_worker(cells)).collect());
+    all.insert(
+        "per_worker".to_owned(),
+        cells.iter().map(|cells| per_worker(cells)).collect(),
+    );
     all.insert("backends".to_owned(), backends(snapshot, cells));
     Value::Object(all)
 }
 
 /// How many sessions ended for each reason that occurred.
 fn ends(cells: &[Arc<WorkerCells>]) -> Value {
-    let count = |reason: &CloseReason| cells.iter().map(|cells| cells.ends[reason.index()].get()).sum::<u64>();
-    let occurred = CloseReason::ALL.iter().map(|reason| (reason.as_str(), count(reason))).filter(|(_, count)| *count > 0);
-    Value::Object(occurred.map(|(word, count)| (word.to_owned(), json!(count))).collect())
+    let count = |reason: &CloseReason| {
+        cells
+            .iter()
+            .map(|cells| cells.ends[reason.index()].get())
+            .sum::<u64>()
+    };
+    let occurred = CloseReason::ALL
+        .iter()
+        .map(|reason| (reason.as_str(), count(reason)))
+        .filter(|(_, count)| *count > 0);
+    Value::Object(
+        occurred
+            .map(|(word, count)| (word.to_owned(), json!(count)))
+            .collect(),
+    )
 }
 
 fn per_worker(cells: &WorkerCells) -> Value {
@@ -47,16 +62,25 @@ fn per_worker(cells: &WorkerCells) -> Value {
 }
 
 fn backends(snapshot: &Snapshot, cells: &[Arc<WorkerCells>]) -> Value {
-    let each = snapshot.backends.iter().zip((0..).map(BackendId)).map(|(backend, id)| {
-        let sum = |read: fn(&crate::metrics::BackendCells) -> u64| cells.iter().map(|cells| read(cells.backend(id))).sum::<u64>();
-        json!({
-            "pool": &*snapshot.pools[backend.pool.index()].name,
-            "name": &*backend.name,
-            "sessions_active": sum(|cells| cells.sessions_active.get()),
-            "sessions_total": sum(|cells| cells.sessions_total.get()),
-            "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
-            "avoided": sum(|cells| cells.avoided.get()),
-        })
-    });
+    let each = snapshot
+        .backends
+        .iter()
+        .zip((0..).map(BackendId))
+        .map(|(backend, id)| {
+            let sum = |read: fn(&crate::metrics::BackendCells) -> u64| {
+                cells
+                    .iter()
+                    .map(|cells| read(cells.backend(id)))
+                    .sum::<u64>()
+            };
+            json!({
+                "pool": &*snapshot.pools[backend.pool.index()].name,
+                "name": &*backend.name,
+                "sessions_active": sum(|cells| cells.sessions_active.get()),
+                "sessions_total": sum(|cells| cells.sessions_total.get()),
+                "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
+                "avoided": sum(|cells| cells.avoided.get()),
+            })
+        });
     each.collect()
 }

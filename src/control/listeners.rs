@@ -37,7 +37,11 @@ impl Listeners {
             for address in &listener.addresses {
                 let sockets = bind(address, &keepalive, workers)
                     .map_err(|error| bind_error(&listener.name, address, &error))?;
-                bound.push(Bound { listener: id, address: address.clone(), sockets });
+                bound.push(Bound {
+                    listener: id,
+                    address: address.clone(),
+                    sockets,
+                });
             }
         }
         Ok(Listeners { workers, bound })
@@ -53,8 +57,10 @@ impl Listeners {
     }
 
     pub(super) fn of_worker(&self, worker: WorkerId) -> Vec<Listening> {
-        let listening =
-            |bound: &Bound| Listening { listener: bound.listener, socket: Arc::clone(&bound.sockets[worker.index()]) };
+        let listening = |bound: &Bound| Listening {
+            listener: bound.listener,
+            socket: Arc::clone(&bound.sockets[worker.index()]),
+        };
         self.bound.iter().map(listening).collect()
     }
 
@@ -64,9 +70,17 @@ impl Listeners {
             let listener = &snapshot.listeners[bound.listener.index()];
             let backlog = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
             for socket in &bound.sockets {
-                socket.listen(backlog).map_err(|error| bind_error(&listener.name, &bound.address, &error))?;
+                socket
+                    .listen(backlog)
+                    .map_err(|error| bind_error(&listener.name, &bound.address, &error))?;
             }
-            let address = match (&bound.address, bound.sockets.first().and_then(|socket| socket::local_address(socket))) {
+            let address = match (
+                &bound.address,
+                bound
+                    .sockets
+                    .first()
+                    .and_then(|socket| socket::local_address(socket)),
+            ) {
                 (ListenAddress::Unix(path), _) => format!("unix:{}", path.display()),
                 (_, Some(address)) => address.to_string(),
                 (address, None) => describe(address),
@@ -94,7 +108,11 @@ impl Listeners {
     }
 }
 
-fn bind(address: &ListenAddress, keepalive: &Keepalive, workers: usize) -> io::Result<Vec<Arc<Socket>>> {
+fn bind(
+    address: &ListenAddress,
+    keepalive: &Keepalive,
+    workers: usize,
+) -> io::Result<Vec<Arc<Socket>>> {
     match address {
         ListenAddress::Unix(path) => {
             remove_stale(path)?;
@@ -105,7 +123,10 @@ fn bind(address: &ListenAddress, keepalive: &Keepalive, workers: usize) -> io::R
             socket::check_free(*bind)?;
             let mut sockets: Vec<Arc<Socket>> = Vec::with_capacity(workers);
             for _ in 0..workers {
-                let bind = match sockets.first().and_then(|first| socket::local_address(first)) {
+                let bind = match sockets
+                    .first()
+                    .and_then(|first| socket::local_address(first))
+                {
                     Some(chosen) => with_port(*bind, chosen.port()),
                     None => *bind,
                 };
@@ -129,30 +150,38 @@ fn with_port(bind: Bind, port: u16) -> Bind {
 
 /// A socket file that nobody listens on is left over from a crash.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let Ok(meta) = std::fs::symlink_metadata(path) else {
+        return Ok(());
+    };
     if !meta.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is there already"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file that is no socket is there already",
+        ));
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::ErrorKind::AddrInUse.into());
+        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
     }
     std::fs::remove_file(path)
 }
 
 fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Error {
-    let place = format!("listener {listener}: cannot listen on {}", describe(address));
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => Error::Permission(format!(
+    let place = format!(
+        "listener {listener}: cannot listen on {}",
+        describe(address)
+    );
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => Error::Permission(format!(
             "{place}: not permitted; ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE \
              (AmbientCapabilities= in the unit, or run as root)"
         )),
-        io::ErrorKind::AddrInUse => Error::Host(format!(
+        Some(libc::EADDRINUSE) => Error::Host(format!(
             "{place}: another process (or another listener of this file) listens there already; \
              `ss -ltnp` shows which"
         )),
-        io::ErrorKind::AddrNotAvailable => {
-            Error::Host(format!("{place}: this host does not have that address; `ip address` shows those it has"))
-        }
+        Some(libc::EADDRNOTAVAIL) => Error::Host(format!(
+            "{place}: this host does not have that address; `ip address` shows those it has"
+        )),
         _ => Error::Host(format!("{place}: {error}")),
     }
 }

@@ -19,7 +19,9 @@ use crate::metrics::WorkerCells;
 use crate::ring::{self, ReceiveTier, SetupError};
 use crate::session::CloseReason;
 use crate::sys::host;
-use crate::worker::{Command, Letterbox, Limits, Mailbox, PIPE_SIZE, Parts, Report, Shared, Worker};
+use crate::worker::{
+    Command, Letterbox, Limits, Mailbox, PIPE_SIZE, Parts, Report, Shared, Worker,
+};
 
 use listeners::Listeners;
 use snapshot::{Global, Snapshot};
@@ -61,9 +63,15 @@ pub enum Error {
 /// What the host lacks, or what broke.
 pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), Error> {
     let findings = ring::probe()?;
-    let files = host::raise_file_limit().map_err(|error| Error::Host(format!("RLIMIT_NOFILE: {error}")))?;
-    let cpus = host::usable_cpus().map_err(|error| Error::Host(format!("CPU affinity: {error}")))?;
-    let workers = usize::from(global.workers.unwrap_or(u16::try_from(cpus.len()).unwrap_or(u16::MAX)));
+    let files =
+        host::raise_file_limit().map_err(|error| Error::Host(format!("RLIMIT_NOFILE: {error}")))?;
+    let cpus =
+        host::usable_cpus().map_err(|error| Error::Host(format!("CPU affinity: {error}")))?;
+    let workers = usize::from(
+        global
+            .workers
+            .unwrap_or(u16::try_from(cpus.len()).unwrap_or(u16::MAX)),
+    );
     let listeners = Listeners::bind(&snapshot, workers)?;
     let bounds = Bounds::new(global, files, listeners.count(), workers);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -87,11 +95,15 @@ impl Bounds {
         let pipe_size = u64::from(PIPE_SIZE);
         let pipes = (global.pipe_memory / 2 / pipe_size).min(files / PIPES_SHARE / 2);
         let reserved = FILES_RESERVED + listeners as u64 + 8 * workers as u64 + 2 * pipes;
-        let possible = u32::try_from(files.saturating_sub(reserved) / 2).unwrap_or(u32::MAX).clamp(1, 1 << 24);
+        let possible = u32::try_from(files.saturating_sub(reserved) / 2)
+            .unwrap_or(u32::MAX)
+            .clamp(1, 1 << 24);
         let max_sessions = global.max_sessions.unwrap_or(possible);
         if max_sessions > possible {
             tracing::warn!(
-                max_sessions, possible, open_files = files,
+                max_sessions,
+                possible,
+                open_files = files,
                 "global.max_sessions is more than RLIMIT_NOFILE allows: raise it (LimitNOFILE= in the unit, ulimit -n)"
             );
         }
@@ -124,7 +136,9 @@ enum Phase {
     /// So many workers still take what waits in the listeners' queues.
     Closing(usize),
     /// Waiting for the last sessions.
-    Draining { until: Option<Instant> },
+    Draining {
+        until: Option<Instant>,
+    },
     /// They are being reset.
     Killing,
 }
@@ -144,7 +158,10 @@ impl Control {
             .map(|_| Letterbox::new())
             .collect::<io::Result<_>>()
             .map_err(|error| Error::Host(format!("a worker's mailbox: {error}")))?;
-        let mailboxes: Vec<Mailbox> = letterboxes.iter().map(|letterbox| letterbox.mailbox.clone()).collect();
+        let mailboxes: Vec<Mailbox> = letterboxes
+            .iter()
+            .map(|letterbox| letterbox.mailbox.clone())
+            .collect();
         let shared = Arc::new(Shared::new(workers, bounds.max_sessions));
         let (report, reports) = unbounded_channel();
         let mut cells = Vec::new();
@@ -184,7 +201,10 @@ impl Control {
     }
 
     async fn serve(mut self, options: Options) -> Result<(), Error> {
-        let Signals { mut stop, mut print_counters } = Signals::new().map_err(|error| Error::Host(format!("signals: {error}")))?;
+        let Signals {
+            mut stop,
+            mut print_counters,
+        } = Signals::new().map_err(|error| Error::Host(format!("signals: {error}")))?;
         let mut freeze = options.freeze_every.map(interval);
         let mut running = self.threads.len();
         while running > 0 {
@@ -203,7 +223,9 @@ impl Control {
             }
         }
         for thread in self.threads.drain(..) {
-            thread.join().map_err(|_| Error::Running("a worker panicked".to_owned()))?;
+            thread
+                .join()
+                .map_err(|_| Error::Running("a worker panicked".to_owned()))?;
         }
         self.listeners.clean_up();
         self.print_counters();
@@ -212,7 +234,9 @@ impl Control {
     }
 
     fn worker_ready(&mut self) -> Result<(), Error> {
-        let Phase::Starting(missing) = self.phase else { return Ok(()) };
+        let Phase::Starting(missing) = self.phase else {
+            return Ok(());
+        };
         self.phase = Phase::Starting(missing - 1);
         if missing > 1 {
             return Ok(());
@@ -232,7 +256,9 @@ impl Control {
     fn told_to_stop(&mut self) {
         match self.phase {
             Phase::Starting(_) | Phase::Serving => {
-                tracing::info!("stopping: no new connections, waiting for sessions; a second signal ends them at once");
+                tracing::info!(
+                    "stopping: no new connections, waiting for sessions; a second signal ends them at once"
+                );
                 self.phase = Phase::Closing(self.mailboxes.len());
                 self.tell_all(|| Command::StopAccepting);
             }
@@ -244,11 +270,15 @@ impl Control {
 
     /// Once nobody waits in the listeners' queues any more, connects are refused.
     fn accepts_drained(&mut self) {
-        let Phase::Closing(missing) = self.phase else { return };
+        let Phase::Closing(missing) = self.phase else {
+            return;
+        };
         self.phase = Phase::Closing(missing - 1);
         if missing == 1 {
             self.listeners.refuse();
-            self.phase = Phase::Draining { until: self.drain_timeout.map(|timeout| Instant::now() + timeout) };
+            self.phase = Phase::Draining {
+                until: self.drain_timeout.map(|timeout| Instant::now() + timeout),
+            };
         }
     }
 
@@ -271,7 +301,10 @@ impl Control {
     }
 
     fn print_counters(&self) {
-        println!("counters {}", counters::as_json(&self.snapshot, &self.cells));
+        println!(
+            "counters {}",
+            counters::as_json(&self.snapshot, &self.cells)
+        );
     }
 }
 
@@ -318,9 +351,11 @@ async fn tick(interval: Option<&mut Interval>) {
 async fn drained_out(phase: Phase) {
     match phase {
         Phase::Draining { until: Some(until) } => sleep_until(until).await,
-        Phase::Starting(_) | Phase::Serving | Phase::Closing(_) | Phase::Draining { until: None } | Phase::Killing => {
-            std::future::pending().await
-        }
+        Phase::Starting(_)
+        | Phase::Serving
+        | Phase::Closing(_)
+        | Phase::Draining { until: None }
+        | Phase::Killing => std::future::pending().await,
     }
 }
 
@@ -332,25 +367,29 @@ fn spawn_worker(
     reports: UnboundedSender<Report>,
 ) -> io::Result<JoinHandle<()>> {
     let id = parts.id;
-    std::thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || {
-        if let Some(Err(error)) = cpu.map(host::pin_to_cpu) {
-            tracing::warn!(worker = id.0, %error, "not pinned to a CPU");
-        }
-        let report = reports.clone();
-        // Control is gone only when the process ends.
-        let send = Box::new(move |message| drop(report.send(message)));
-        let outcome = Worker::new(parts, letterbox, mailboxes, send)
-            .map_err(crate::worker::Failure::from)
-            .and_then(Worker::run);
-        if let Err(failure) = outcome {
-            drop(reports.send(Report::Failed(id, failure)));
-        }
-    })
+    std::thread::Builder::new()
+        .name(format!("worker-{}", id.0))
+        .spawn(move || {
+            if let Some(Err(error)) = cpu.map(host::pin_to_cpu) {
+                tracing::warn!(worker = id.0, %error, "not pinned to a CPU");
+            }
+            let report = reports.clone();
+            // Control is gone only when the process ends.
+            let send = Box::new(move |message| drop(report.send(message)));
+            let outcome = Worker::new(parts, letterbox, mailboxes, send)
+                .map_err(crate::worker::Failure::from)
+                .and_then(Worker::run);
+            if let Err(failure) = outcome {
+                drop(reports.send(Report::Failed(id, failure)));
+            }
+        })
 }
 
 fn failed(worker: WorkerId, failure: crate::worker::Failure) -> Error {
     match failure {
         crate::worker::Failure::Setup(error) => Error::Setup(error),
-        failure @ crate::worker::Failure::Ring(_) => Error::Running(format!("worker {}: {failure}", worker.0)),
+        failure @ crate::worker::Failure::Ring(_) => {
+            Error::Running(format!("worker {}: {failure}", worker.0))
+        }
     }
 }

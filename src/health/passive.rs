@@ -49,7 +49,10 @@ impl Passive {
 mod tests {
     use super::*;
 
-    const RULE: PassiveRule = PassiveRule { failures: Some(3), retry_after: Duration::from_secs(10) };
+    const RULE: PassiveRule = PassiveRule {
+        failures: Some(3),
+        retry_after: Duration::from_secs(10),
+    };
 
     fn at(seconds: u64) -> Time {
         Time::ZERO + Duration::from_secs(seconds)
@@ -91,7 +94,10 @@ mod tests {
     #[test]
     fn it_can_be_switched_off() {
         let mut passive = Passive::default();
-        let rule = PassiveRule { failures: None, ..RULE };
+        let rule = PassiveRule {
+            failures: None,
+            ..RULE
+        };
         for _ in 0..100 {
             assert!(!passive.failed(&rule, at(0)));
         }

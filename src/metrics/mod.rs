@@ -13,12 +13,14 @@ pub struct Cell(AtomicU64);
 impl Cell {
     /// Adds; only the one writer may call this.
     pub fn add(&self, amount: u64) {
-        self.0.store(self.get().wrapping_add(amount), Ordering::Relaxed);
+        self.0
+            .store(self.get().wrapping_add(amount), Ordering::Relaxed);
     }
 
     /// Subtracts; only the one writer may call this.
     pub fn sub(&self, amount: u64) {
-        self.0.store(self.get().wrapping_sub(amount), Ordering::Relaxed);
+        self.0
+            .store(self.get().wrapping_sub(amount), Ordering::Relaxed);
     }
 
     /// Sets; only the one writer may call this.

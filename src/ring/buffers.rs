@@ -30,7 +30,8 @@ struct Pages {
 
 impl Pages {
     fn new(bytes: usize) -> Pages {
-        let layout = Layout::from_size_align(bytes.max(PAGE), PAGE).expect("buffers fit the address space");
+        let layout =
+            Layout::from_size_align(bytes.max(PAGE), PAGE).expect("buffers fit the address space");
         // SAFETY: the layout has a size of at least a page.
         let start = unsafe { alloc_zeroed(layout) };
         let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
@@ -63,9 +64,19 @@ impl Buffers {
         let address = entries.start.as_ptr() as u64;
         // SAFETY: the memory has a fixed place and lives as long as the ring: both are fields of `Ring`, and the ring
         // is dropped first.
-        let registered = unsafe { io.submitter().register_buf_ring_with_flags(address, count, GROUP, 0) };
+        let registered = unsafe {
+            io.submitter()
+                .register_buf_ring_with_flags(address, count, GROUP, 0)
+        };
         registered.map_err(SetupError::buffers)?;
-        let mut buffers = Buffers { entries, memory, count, size, tail: 0, free: 0 };
+        let mut buffers = Buffers {
+            entries,
+            memory,
+            count,
+            size,
+            tail: 0,
+            free: 0,
+        };
         for id in 0..count {
             buffers.give_back(BufferId(id));
         }
@@ -92,7 +103,10 @@ impl Buffers {
 
     /// Gives a buffer back to the kernel.
     pub fn give_back(&mut self, id: BufferId) {
-        debug_assert!(id.0 < self.count && self.free < self.count, "{id:?} is given back twice");
+        debug_assert!(
+            id.0 < self.count && self.free < self.count,
+            "{id:?} is given back twice"
+        );
         let address = self.start_of(id).as_ptr() as u64;
         let slot = usize::from(self.tail & (self.count - 1));
         // SAFETY: `slot` is below `count`, for which `entries` has room.
@@ -109,7 +123,10 @@ impl Buffers {
 
     /// What a buffer of ours holds.
     pub(super) fn bytes(&self, id: BufferId, from: u32, len: u32) -> &[u8] {
-        assert!(id.0 < self.count && from + len <= self.size, "{id:?} has no bytes {from}+{len}");
+        assert!(
+            id.0 < self.count && from + len <= self.size,
+            "{id:?} has no bytes {from}+{len}"
+        );
         // SAFETY: within the buffer, as just asserted.
         let start = unsafe { self.start_of(id).add(from as usize) };
         // SAFETY: zeroed when allocated, so always initialised; the kernel does not write to a buffer that it has
@@ -119,7 +136,11 @@ impl Buffers {
 
     fn start_of(&self, id: BufferId) -> NonNull<u8> {
         // SAFETY: `id` is below `count` (numbers come from the kernel, which has them from us).
-        unsafe { self.memory.start.add(usize::from(id.0) * self.size as usize) }
+        unsafe {
+            self.memory
+                .start
+                .add(usize::from(id.0) * self.size as usize)
+        }
     }
 
     fn publish(&self) {

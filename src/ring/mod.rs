@@ -43,7 +43,7 @@ pub const POLL_ERROR: u32 = 0x8;
 /// How receives are done; [`probe()`] finds the best one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiveTier {
-    /// Multishot, ended by the kernel after a number of bytes (Linux 6.17 or so).
+    /// Multishot, ended by the kernel once it has reached a number of bytes (Linux 6.17 or so).
     Limited,
     /// One read at a time.
     Single,
@@ -139,11 +139,18 @@ impl Ring {
     /// Only those that mean a broken ring; a timeout or a signal is none.
     pub fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let waits = timeout != Some(Duration::ZERO);
-        let outcome = scratch::enter(&self.io, u32::from(waits), timeout.filter(|_| waits), self.support.no_iowait);
+        let outcome = scratch::enter(
+            &self.io,
+            u32::from(waits),
+            timeout.filter(|_| waits),
+            self.support.no_iowait,
+        );
         self.forget_submitted();
         match outcome.map_err(|error| (error.raw_os_error(), error)) {
             // EBUSY: completions wait in the kernel's own list until the queue has room for them; the caller reads next.
-            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
+            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {
+                Ok(())
+            }
             Err((_, error)) => Err(error),
         }
     }
@@ -166,7 +173,8 @@ impl Ring {
     /// Accepts one connection into place `place`, whose peer address [`Self::accepted_from`] then tells.
     pub fn accept(&mut self, fd: RawFd, place: u16, token: u64) {
         let (addr, len) = self.accepts.place(place);
-        let entry = opcode::Accept::new(types::Fd(fd), addr, len).flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+        let entry = opcode::Accept::new(types::Fd(fd), addr, len)
+            .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
         self.push(entry.build(), token);
     }
 
@@ -180,10 +188,13 @@ impl Ring {
     pub fn connect(&mut self, fd: RawFd, address: &socket2::SockAddr, token: u64) {
         self.make_room();
         let (addr, len) = self.scratch.address(address);
-        self.push(opcode::Connect::new(types::Fd(fd), addr, len).build(), token);
+        self.push(
+            opcode::Connect::new(types::Fd(fd), addr, len).build(),
+            token,
+        );
     }
 
-    /// Receives into the ring's buffers until `limit` bytes have come (or, in the single tier, once).
+    /// Receives into the ring's buffers until at least `limit` bytes have come (or, in the single tier, once).
     pub fn receive(&mut self, fd: RawFd, limit: u32, token: u64) {
         let fd = types::Fd(fd);
         let entry = match self.setup.tier {
@@ -198,21 +209,32 @@ impl Ring {
 
     /// Sends stretches of receive buffers, in order, without waiting: what does not fit is not sent. Returns how many
     /// bytes were offered: the first [`Self::SEND_PARTS`] stretches.
-    pub fn send(&mut self, fd: RawFd, parts: impl Iterator<Item = (BufferId, u32, u32)>, token: u64) -> u32 {
+    pub fn send(
+        &mut self,
+        fd: RawFd,
+        parts: impl Iterator<Item = (BufferId, u32, u32)>,
+        token: u64,
+    ) -> u32 {
         let mut offered = 0;
         let parts = parts.inspect(|(_, _, len)| offered += len);
         let mut parts = parts.take(Self::SEND_PARTS).peekable();
         self.make_room();
-        let Some((buffer, from, len)) = parts.next() else { return 0 };
+        let Some((buffer, from, len)) = parts.next() else {
+            return 0;
+        };
         let first = self.buffers.bytes(buffer, from, len);
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         let entry = if parts.peek().is_none() {
-            opcode::Send::new(types::Fd(fd), first.as_ptr(), len).flags(flags).build()
+            opcode::Send::new(types::Fd(fd), first.as_ptr(), len)
+                .flags(flags)
+                .build()
         } else {
             let buffers = &self.buffers;
             let rest = parts.map(|(buffer, from, len)| buffers.bytes(buffer, from, len));
             let header = self.scratch.message(std::iter::once(first).chain(rest));
-            opcode::SendMsg::new(types::Fd(fd), header).flags(flags.cast_unsigned()).build()
+            opcode::SendMsg::new(types::Fd(fd), header)
+                .flags(flags.cast_unsigned())
+                .build()
         };
         self.push(entry, token);
         offered
@@ -221,7 +243,12 @@ impl Ring {
     /// Polls, edge-triggered and again and again until it is cancelled. (A one-shot poll would spin once the peer has
     /// sent FIN, since `POLLRDHUP` is always among what is waited for.)
     pub fn poll(&mut self, fd: RawFd, events: u32, token: u64) {
-        self.push(opcode::PollAdd::new(types::Fd(fd), events).multi(true).build(), token);
+        self.push(
+            opcode::PollAdd::new(types::Fd(fd), events)
+                .multi(true)
+                .build(),
+            token,
+        );
     }
 
     /// Cancels the operation that was started with `target`.
@@ -275,7 +302,10 @@ impl Ring {
     }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the completion queue's iterator yields values")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the completion queue's iterator yields values"
+)]
 fn completion(entry: cqueue::Entry) -> Completion {
     Completion {
         token: entry.user_data(),

@@ -55,19 +55,26 @@ impl Scratch {
         self.headers.clear();
     }
 
-    pub(super) fn address(&mut self, address: &socket2::SockAddr) -> (*const libc::sockaddr, libc::socklen_t) {
+    pub(super) fn address(
+        &mut self,
+        address: &socket2::SockAddr,
+    ) -> (*const libc::sockaddr, libc::socklen_t) {
         debug_assert!(self.has_room(), "asked before");
         self.addresses.push(address.clone());
         let kept = self.addresses.last().expect("just pushed");
         (kept.as_ptr().cast(), kept.len())
     }
 
-    pub(super) fn message<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) -> *const libc::msghdr {
+    pub(super) fn message<'a>(
+        &mut self,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> *const libc::msghdr {
         debug_assert!(self.has_room(), "asked before");
         let first = self.vectors.len();
-        self.vectors.extend(
-            parts.map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() }),
-        );
+        self.vectors.extend(parts.map(|part| libc::iovec {
+            iov_base: part.as_ptr().cast_mut().cast(),
+            iov_len: part.len(),
+        }));
         // SAFETY: all zeroes is a valid message header: null pointers and no lengths.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
         header.msg_iov = self.vectors[first..].as_mut_ptr();
@@ -86,12 +93,15 @@ impl AcceptAddresses {
     pub(super) fn new(count: u16) -> AcceptAddresses {
         // SAFETY: all zeroes is a valid address storage, of no family.
         let empty: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-        AcceptAddresses { places: vec![(empty, 0); usize::from(count)].into() }
+        AcceptAddresses {
+            places: vec![(empty, 0); usize::from(count)].into(),
+        }
     }
 
     pub(super) fn place(&mut self, place: u16) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
         let (address, len) = &mut self.places[usize::from(place)];
-        *len = libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>()).expect("a small struct");
+        *len =
+            libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>()).expect("a small struct");
         ((&raw mut *address).cast(), len)
     }
 
@@ -130,7 +140,12 @@ pub(super) fn try_push(io: &mut IoUring, entry: &Entry) -> bool {
 }
 
 /// Submits everything, runs deferred work and waits for `want` completions, for at most `timeout`.
-pub(super) fn enter(io: &IoUring, want: u32, timeout: Option<Duration>, no_iowait: bool) -> io::Result<usize> {
+pub(super) fn enter(
+    io: &IoUring,
+    want: u32,
+    timeout: Option<Duration>,
+    no_iowait: bool,
+) -> io::Result<usize> {
     let spec = timeout.map(Timespec::from);
     let mut args = SubmitArgs::new();
     if let Some(spec) = &spec {

@@ -14,7 +14,10 @@ impl Links {
     /// A table for buffers `0..count`.
     #[must_use]
     pub fn new(count: u16) -> Links {
-        Links { next: vec![NONE; usize::from(count)].into(), len: vec![0; usize::from(count)].into() }
+        Links {
+            next: vec![NONE; usize::from(count)].into(),
+            len: vec![0; usize::from(count)].into(),
+        }
     }
 }
 
@@ -30,7 +33,12 @@ pub struct Chain {
 
 impl Default for Chain {
     fn default() -> Chain {
-        Chain { first: NONE, last: NONE, skip: 0, bytes: 0 }
+        Chain {
+            first: NONE,
+            last: NONE,
+            skip: 0,
+            bytes: 0,
+        }
     }
 }
 
@@ -86,7 +94,11 @@ impl Chain {
         let mut skip = self.skip;
         std::iter::from_fn(move || {
             let at = usize::from((buffer != NONE).then_some(buffer)?);
-            let part = Part { buffer, from: skip, len: links.len[at] - skip };
+            let part = Part {
+                buffer,
+                from: skip,
+                len: links.len[at] - skip,
+            };
             skip = 0;
             buffer = links.next[at];
             Some(part)

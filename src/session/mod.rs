@@ -278,7 +278,7 @@ pub enum Ending {
 pub enum Step {
     /// Pick a backend and connect. At once: `NoBackend` or `ConnectFailed`; else by completion.
     Connect,
-    /// Arm a receive that ends by itself after [`RECEIVE_LIMIT`] bytes.
+    /// Arm a receive that ends by itself once it has reached [`RECEIVE_LIMIT`] bytes.
     Receive(Side),
     /// Give everything spilled and queued to the target, without waiting.
     Send(Direction),
@@ -323,7 +323,12 @@ enum Phase {
     /// Relaying.
     Open,
     /// One side is reset: deliver what it had sent, then reset the other.
-    Resetting { failed: Side, since: Time, check_at: Time, pause: Duration },
+    Resetting {
+        failed: Side,
+        since: Time,
+        check_at: Time,
+        pause: Duration,
+    },
     /// Cancel and join.
     Terminating(Ending),
     /// Over.
@@ -360,12 +365,20 @@ struct Socket {
 
 impl Socket {
     fn new(open: bool) -> Socket {
-        Socket { open, armed: Operations::NONE, cancelling: Operations::NONE, write_shut: false, failed: false }
+        Socket {
+            open,
+            armed: Operations::NONE,
+            cancelling: Operations::NONE,
+            write_shut: false,
+            failed: false,
+        }
     }
 
     /// Whether an operation is armed that will tell of a reset.
     fn is_watched(&self) -> bool {
-        self.armed.without(self.cancelling).intersects(Operations::REPORTING)
+        self.armed
+            .without(self.cancelling)
+            .intersects(Operations::REPORTING)
     }
 
     /// Whether nothing of it is in the kernel.
@@ -458,13 +471,25 @@ impl Session {
             }
             Event::ReceiveEnded { side, end } => self.receive_ended(side, end, now),
             Event::Fed(side) => self.relay(side.outgoing()).feed(),
-            Event::Sent { direction, bytes, blocked } => self.sent(direction, bytes, blocked, now),
+            Event::Sent {
+                direction,
+                bytes,
+                blocked,
+            } => self.sent(direction, bytes, blocked, now),
             Event::SendFailed { direction, errno } => {
-                self.socket(direction.target()).armed.remove(Operation::Send);
+                self.socket(direction.target())
+                    .armed
+                    .remove(Operation::Send);
                 self.relay(direction).send_failed();
                 self.fail(direction.target(), errno, now);
             }
-            Event::Pumped { direction, took, gave, source, target } => {
+            Event::Pumped {
+                direction,
+                took,
+                gave,
+                source,
+                target,
+            } => {
                 self.pumped(direction, (took, gave), source, target, now);
             }
             Event::NoPipe(direction) => self.relay(direction).receive_instead(),
@@ -474,7 +499,9 @@ impl Session {
             Event::Writable(side) => self.relay(side.incoming()).writable(),
             Event::Hangup { side, errno } => self.fail(side, errno, now),
             Event::PollEnded { side, operation } => self.socket(side).armed.remove(operation),
-            Event::CancelEnded { side, operation } => self.socket(side).cancelling.remove(operation),
+            Event::CancelEnded { side, operation } => {
+                self.socket(side).cancelling.remove(operation)
+            }
             Event::Undelivered { bytes, .. } => self.delivery_checked(bytes, now),
             Event::Expired => self.expire(now),
             Event::Turn => self.relays.iter_mut().for_each(Relay::next_turn),
@@ -493,7 +520,9 @@ impl Session {
         match self.phase {
             Phase::Connecting(attempt) => self.connecting_steps(attempt, now, out),
             Phase::Open => self.open_steps(out),
-            Phase::Resetting { failed, check_at, .. } => self.resetting_steps(failed, check_at, now, out),
+            Phase::Resetting {
+                failed, check_at, ..
+            } => self.resetting_steps(failed, check_at, now, out),
             Phase::Terminating(ending) => self.terminating_steps(ending, out),
             Phase::Closed => {}
         }
@@ -506,16 +535,29 @@ impl Session {
         if self.frost != Frost::None {
             return None;
         }
-        let session = self.rules.session_timeout.map(|timeout| self.started + timeout);
+        let session = self
+            .rules
+            .session_timeout
+            .map(|timeout| self.started + timeout);
         match self.phase {
-            Phase::Connecting(Attempt::Pending { since }) => earliest(session, Some(since + self.rules.connect_timeout)),
+            Phase::Connecting(Attempt::Pending { since }) => {
+                earliest(session, Some(since + self.rules.connect_timeout))
+            }
             Phase::Connecting(_) => session,
             Phase::Open => {
                 let idle = self.rules.idle_timeout.map(|timeout| self.moved + timeout);
                 earliest(session, earliest(idle, self.half_close_deadline()))
             }
-            Phase::Resetting { failed, since, check_at, .. } => {
-                let check = self.relay_of(failed.outgoing()).drained().then_some(check_at);
+            Phase::Resetting {
+                failed,
+                since,
+                check_at,
+                ..
+            } => {
+                let check = self
+                    .relay_of(failed.outgoing())
+                    .drained()
+                    .then_some(check_at);
                 earliest(Some(since + DELIVERY_LIMIT), check)
             }
             Phase::Terminating(_) | Phase::Closed => None,
@@ -562,7 +604,10 @@ impl Session {
     /// Whether it is on its way out: a reset is being passed on, or its operations are being taken back.
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Resetting { .. } | Phase::Terminating(_) | Phase::Closed)
+        matches!(
+            self.phase,
+            Phase::Resetting { .. } | Phase::Terminating(_) | Phase::Closed
+        )
     }
 
     /// Why it ends; known from the first sign of it on.
@@ -661,7 +706,9 @@ impl Session {
         let backend = self.socket(Side::Backend);
         backend.armed.remove(Operation::Connect);
         backend.open = false;
-        let Phase::Connecting(attempt) = self.phase else { return };
+        let Phase::Connecting(attempt) = self.phase else {
+            return;
+        };
         if attempt == Attempt::Withdrawn && errno == libc::ECANCELED {
             self.phase = Phase::Connecting(Attempt::Wanted);
             return;
@@ -708,11 +755,16 @@ impl Session {
 
     /// A retried connect leaves the reason of its failure behind; an established session has none yet.
     fn reason_is_open(&self) -> bool {
-        !matches!(self.reason, Some(CloseReason::ClientClosed | CloseReason::BackendClosed))
+        !matches!(
+            self.reason,
+            Some(CloseReason::ClientClosed | CloseReason::BackendClosed)
+        )
     }
 
     fn sent(&mut self, direction: Direction, bytes: u32, blocked: bool, now: Time) {
-        self.socket(direction.target()).armed.remove(Operation::Send);
+        self.socket(direction.target())
+            .armed
+            .remove(Operation::Send);
         if bytes > 0 {
             self.moved = now;
         }
@@ -751,7 +803,12 @@ impl Session {
                 self.frost = Frost::None;
                 self.relay(side.incoming()).discard();
                 self.relay(side.outgoing()).look_again();
-                self.phase = Phase::Resetting { failed: side, since: now, check_at: now, pause: DELIVERY_CHECK };
+                self.phase = Phase::Resetting {
+                    failed: side,
+                    since: now,
+                    check_at: now,
+                    pause: DELIVERY_CHECK,
+                };
             }
             Phase::Resetting { failed, .. } if failed != side => self.terminate(Ending::Abort),
             Phase::Resetting { .. } | Phase::Terminating(_) | Phase::Closed => {}
@@ -759,11 +816,24 @@ impl Session {
     }
 
     fn delivery_checked(&mut self, undelivered: u32, now: Time) {
-        let Phase::Resetting { failed, since, pause, .. } = self.phase else { return };
+        let Phase::Resetting {
+            failed,
+            since,
+            pause,
+            ..
+        } = self.phase
+        else {
+            return;
+        };
         if undelivered == 0 {
             self.terminate(Ending::Abort);
         } else {
-            self.phase = Phase::Resetting { failed, since, check_at: now + pause, pause: pause * 2 };
+            self.phase = Phase::Resetting {
+                failed,
+                since,
+                check_at: now + pause,
+                pause: pause * 2,
+            };
         }
     }
 
@@ -777,11 +847,18 @@ impl Session {
             }
             return;
         }
-        if self.rules.session_timeout.is_some_and(|timeout| now >= self.started + timeout) {
+        if self
+            .rules
+            .session_timeout
+            .is_some_and(|timeout| now >= self.started + timeout)
+        {
             self.abort(CloseReason::SessionTimeout);
         } else if let Phase::Connecting(_) = self.phase {
             self.phase = Phase::Connecting(Attempt::TimedOut);
-        } else if self.half_close_deadline().is_some_and(|deadline| now >= deadline) {
+        } else if self
+            .half_close_deadline()
+            .is_some_and(|deadline| now >= deadline)
+        {
             self.abort(CloseReason::HalfCloseTimeout);
         } else {
             self.abort(CloseReason::IdleTimeout);
@@ -851,7 +928,9 @@ impl Session {
 
     fn relay_steps(&mut self, direction: Direction, out: &mut Steps) {
         let (source, target) = (direction.source(), direction.target());
-        let receive_armed = self.sockets[source.index()].armed.contains(Operation::Receive);
+        let receive_armed = self.sockets[source.index()]
+            .armed
+            .contains(Operation::Receive);
         match self.relays[direction.index()].wish(receive_armed) {
             Wish::Nothing => {}
             Wish::Send => {
@@ -863,7 +942,10 @@ impl Session {
             Wish::Pump => {
                 let drain_only = self.relays[direction.index()].source_ended();
                 self.relay(direction).pumping();
-                out.push(Step::Pump { direction, drain_only });
+                out.push(Step::Pump {
+                    direction,
+                    drain_only,
+                });
             }
             Wish::Finish => self.finish_relay(direction, out),
         }
@@ -921,7 +1003,10 @@ impl Session {
     /// Arms on a socket what its relays want, and takes back what they no longer want.
     fn arm(&mut self, side: Side, out: &mut Steps) {
         let relaying = self.is_connected();
-        let (source, sink) = (&self.relays[side.outgoing().index()], &self.relays[side.incoming().index()]);
+        let (source, sink) = (
+            &self.relays[side.outgoing().index()],
+            &self.relays[side.incoming().index()],
+        );
         let receive = relaying && source.wants_receive();
         let readable = relaying && source.wants_readable();
         let writable = relaying && sink.wants_writable();
@@ -930,12 +1015,19 @@ impl Session {
             self.socket(side).armed.insert(Operation::Receive);
             out.push(Step::Receive(side));
         }
-        if refuse_receive && self.sockets[side.index()].armed.contains(Operation::Receive) {
+        if refuse_receive
+            && self.sockets[side.index()]
+                .armed
+                .contains(Operation::Receive)
+        {
             self.cancel(side, Operation::Receive, out);
         }
         if readable {
             self.poll(side, Operation::Readable, out);
-        } else if self.sockets[side.index()].armed.contains(Operation::Readable) {
+        } else if self.sockets[side.index()]
+            .armed
+            .contains(Operation::Readable)
+        {
             self.cancel(side, Operation::Readable, out);
         }
         if writable {
@@ -964,7 +1056,10 @@ impl Session {
 
     fn half_close_deadline(&self) -> Option<Time> {
         let half_closed = self.relays[0].source_ended() != self.relays[1].source_ended();
-        self.rules.half_close_timeout.filter(|_| half_closed).map(|timeout| self.moved + timeout)
+        self.rules
+            .half_close_timeout
+            .filter(|_| half_closed)
+            .map(|timeout| self.moved + timeout)
     }
 
     fn socket(&mut self, side: Side) -> &mut Socket {
@@ -984,5 +1079,6 @@ fn earliest(one: Option<Time>, other: Option<Time>) -> Option<Time> {
 }
 
 fn micros_before(now: Time, age: Duration) -> u64 {
-    now.as_micros().saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
+    now.as_micros()
+        .saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
 }

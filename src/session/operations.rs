@@ -30,8 +30,13 @@ impl Operation {
     ];
 
     /// Those that may stay in the kernel for long, and are cancelled to end them.
-    pub const CANCELLABLE: [Operation; 5] =
-        [Operation::Connect, Operation::Receive, Operation::Watch, Operation::Readable, Operation::Writable];
+    pub const CANCELLABLE: [Operation; 5] = [
+        Operation::Connect,
+        Operation::Receive,
+        Operation::Watch,
+        Operation::Readable,
+        Operation::Writable,
+    ];
 }
 
 /// A set of [`Operation`]s.
@@ -94,7 +99,11 @@ mod tests {
         for operation in Operation::ALL {
             let mut set = Operations::NONE;
             set.insert(operation);
-            assert_eq!(set.intersects(Operations::REPORTING), operation != Operation::Send, "{operation:?}");
+            assert_eq!(
+                set.intersects(Operations::REPORTING),
+                operation != Operation::Send,
+                "{operation:?}"
+            );
         }
     }
 }

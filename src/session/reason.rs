@@ -93,7 +93,10 @@ impl CloseReason {
 
     /// An established connection broke with `errno`.
     pub(super) fn broken(side: Side, errno: i32) -> CloseReason {
-        let gone = matches!(errno, libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH);
+        let gone = matches!(
+            errno,
+            libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH
+        );
         match (side, gone) {
             (Side::Client, true) => CloseReason::ClientUnreachable,
             (Side::Client, false) => CloseReason::ClientReset,
@@ -141,7 +144,10 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_own_word_and_position() {
-        let mut words: Vec<_> = CloseReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        let mut words: Vec<_> = CloseReason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .collect();
         for (position, reason) in CloseReason::ALL.iter().enumerate() {
             assert_eq!(reason.index(), position);
         }
@@ -152,9 +158,21 @@ mod tests {
 
     #[test]
     fn our_own_errors_are_told_apart_from_the_backends() {
-        assert_eq!(CloseReason::not_connected(libc::EADDRNOTAVAIL), CloseReason::OutOfResources);
-        assert_eq!(CloseReason::not_connected(libc::ECONNREFUSED), CloseReason::ConnectRefused);
-        assert_eq!(CloseReason::not_connected(libc::ETIMEDOUT), CloseReason::ConnectTimeout);
-        assert_eq!(CloseReason::not_connected(libc::EHOSTUNREACH), CloseReason::BackendUnreachable);
+        assert_eq!(
+            CloseReason::not_connected(libc::EADDRNOTAVAIL),
+            CloseReason::OutOfResources
+        );
+        assert_eq!(
+            CloseReason::not_connected(libc::ECONNREFUSED),
+            CloseReason::ConnectRefused
+        );
+        assert_eq!(
+            CloseReason::not_connected(libc::ETIMEDOUT),
+            CloseReason::ConnectTimeout
+        );
+        assert_eq!(
+            CloseReason::not_connected(libc::EHOSTUNREACH),
+            CloseReason::BackendUnreachable
+        );
     }
 }

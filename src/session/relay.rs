@@ -1,7 +1,7 @@
 //! One direction of a session: what it holds, how it reads, and what it wants to do next. It counts bytes and never
 //! touches one.
 
-/// A receive ends by itself after so many bytes, so that no client can pin more than this.
+/// A receive ends by itself once it has reached so many bytes, so that no client can pin more than this and a buffer.
 pub const RECEIVE_LIMIT: u32 = 64 * 1024;
 
 /// Reads of at least this many bytes on average are cheaper to splice than to copy through buffers.
@@ -343,7 +343,11 @@ impl Relay {
 
     pub(super) fn restore(record: &super::RelayRecord) -> Relay {
         Relay {
-            mode: if record.piped > 0 { Mode::Pump } else { Mode::Receive },
+            mode: if record.piped > 0 {
+                Mode::Pump
+            } else {
+                Mode::Receive
+            },
             pump: Pump::Ready,
             source_ended: record.source_ended,
             finished: record.finished,

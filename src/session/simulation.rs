@@ -171,7 +171,9 @@ pub fn play<C: Choices>(choices: &mut C, tier: Tier) -> Outcome {
 impl<'c, C: Choices> World<'c, C> {
     fn new(choices: &'c mut C, tier: Tier) -> World<'c, C> {
         let timeout = |choices: &mut C, bound: u32| {
-            choices.once_in(4).then(|| Duration::from_millis(u64::from(1 + choices.below(bound))))
+            choices
+                .once_in(4)
+                .then(|| Duration::from_millis(u64::from(1 + choices.below(bound))))
         };
         let rules = Rc::new(Rules {
             retries: u8::try_from(choices.below(3)).expect("small"),
@@ -230,7 +232,11 @@ impl<'c, C: Choices> World<'c, C> {
         let len = 1 + self.choices.below(bound);
         let urgent = self.choices.once_in(40);
         let wire = &mut self.wires[side.index()];
-        if !wire.open || wire.fin || wire.reset || (side == Side::Backend && !self.session.is_connected()) {
+        if !wire.open
+            || wire.fin
+            || wire.reset
+            || (side == Side::Backend && !self.session.is_connected())
+        {
             return;
         }
         wire.arrived += u64::from(len);
@@ -283,7 +289,11 @@ impl<'c, C: Choices> World<'c, C> {
     fn time_passes(&mut self) {
         let millis = [0, 1, 5, 50, 300][self.choices.below(5) as usize];
         self.now = self.now + Duration::from_millis(millis);
-        if self.session.deadline().is_some_and(|deadline| deadline <= self.now) {
+        if self
+            .session
+            .deadline()
+            .is_some_and(|deadline| deadline <= self.now)
+        {
             if let Phase::Resetting { since, .. } = self.session.phase {
                 self.seen.delivery_timed_out |= self.now >= since + DELIVERY_LIMIT;
             }
@@ -318,7 +328,11 @@ impl<'c, C: Choices> World<'c, C> {
             }
             self.starved.clear();
             self.session = Session::from_record(&record, Rc::clone(&self.rules), self.now);
-            assert_eq!(self.session.record(self.now), record, "a record describes the session made from it");
+            assert_eq!(
+                self.session.record(self.now),
+                record,
+                "a record describes the session made from it"
+            );
             self.seen.thawed = true;
         }
         for wire in &mut self.wires {
@@ -332,9 +346,12 @@ impl<'c, C: Choices> World<'c, C> {
     fn complete_something(&mut self) {
         let side = self.any_side();
         let first = self.choices.below(6) as usize;
-        let armed = (0..6).map(|step| Operation::ALL[(first + step) % 6]).find(|operation| {
-            self.session.armed(side).contains(*operation) || self.wires[side.index()].cancels[*operation as usize]
-        });
+        let armed = (0..6)
+            .map(|step| Operation::ALL[(first + step) % 6])
+            .find(|operation| {
+                self.session.armed(side).contains(*operation)
+                    || self.wires[side.index()].cancels[*operation as usize]
+            });
         if let Some(operation) = armed {
             self.complete(side, operation);
         }
@@ -357,7 +374,9 @@ impl<'c, C: Choices> World<'c, C> {
             Operation::Connect => self.complete_connect(),
             Operation::Receive => self.complete_receive(side),
             Operation::Send => self.complete_send(side.incoming()),
-            Operation::Watch | Operation::Readable | Operation::Writable => self.complete_poll(side, operation),
+            Operation::Watch | Operation::Readable | Operation::Writable => {
+                self.complete_poll(side, operation)
+            }
         }
     }
 
@@ -370,7 +389,10 @@ impl<'c, C: Choices> World<'c, C> {
                     self.wires[side.index()].open = false;
                     self.event(Event::ConnectFailed(libc::ECANCELED));
                 }
-                Operation::Receive => self.event(Event::ReceiveEnded { side, end: ReceiveEnd::Cancelled }),
+                Operation::Receive => self.event(Event::ReceiveEnded {
+                    side,
+                    end: ReceiveEnd::Cancelled,
+                }),
                 Operation::Send => unreachable!("a send is never cancelled"),
                 Operation::Watch | Operation::Readable | Operation::Writable => {
                     self.event(Event::PollEnded { side, operation });
@@ -399,33 +421,54 @@ impl<'c, C: Choices> World<'c, C> {
         let wire = &mut self.wires[side.index()];
         if wire.unread() == 0 {
             if let Some(errno) = wire.pending_error.take() {
-                self.event(Event::ReceiveEnded { side, end: ReceiveEnd::Error(errno) });
+                self.event(Event::ReceiveEnded {
+                    side,
+                    end: ReceiveEnd::Error(errno),
+                });
             } else if wire.reset && !wire.fin {
                 // What the worker makes of an EOF on a closed connection.
-                self.event(Event::ReceiveEnded { side, end: ReceiveEnd::Error(libc::ECONNRESET) });
+                self.event(Event::ReceiveEnded {
+                    side,
+                    end: ReceiveEnd::Error(libc::ECONNRESET),
+                });
             } else if wire.fin {
-                self.event(Event::ReceiveEnded { side, end: ReceiveEnd::Eof });
+                self.event(Event::ReceiveEnded {
+                    side,
+                    end: ReceiveEnd::Eof,
+                });
             }
             return;
         }
         let Some(buffer) = self.free.pop() else {
             self.starved.push(side);
-            self.event(Event::ReceiveEnded { side, end: ReceiveEnd::Starved });
+            self.event(Event::ReceiveEnded {
+                side,
+                end: ReceiveEnd::Starved,
+            });
             return;
         };
-        let most = wire.unread().min(BUFFER_SIZE).min(wire.receive_left);
-        let len = if self.choices.once_in(3) { 1 + self.choices.below(most) } else { most };
+        let most = wire.unread().min(BUFFER_SIZE);
+        let len = if self.choices.once_in(3) {
+            1 + self.choices.below(most)
+        } else {
+            most
+        };
         self.buffer_start[usize::from(buffer)] = wire.read;
         wire.read += u64::from(len);
-        wire.receive_left -= len;
+        wire.receive_left = wire.receive_left.saturating_sub(len);
         if wire.urgent_at.is_some_and(|at| at < wire.read) {
             wire.urgent_at = None;
         }
         let ended = wire.receive_left == 0 || self.tier == Tier::Single;
-        self.held[side.outgoing().index()].chain.push(&mut self.links, buffer, len);
+        self.held[side.outgoing().index()]
+            .chain
+            .push(&mut self.links, buffer, len);
         self.event(Event::Received { side, len });
         if ended {
-            self.event(Event::ReceiveEnded { side, end: ReceiveEnd::Limit });
+            self.event(Event::ReceiveEnded {
+                side,
+                end: ReceiveEnd::Limit,
+            });
         }
     }
 
@@ -442,16 +485,30 @@ impl<'c, C: Choices> World<'c, C> {
         let from = held.spill.0;
         self.held[direction.index()].spill.0 += from_spill;
         self.give(direction, from, from_spill);
-        self.give_from_chain(direction, bytes - u32::try_from(from_spill).expect("at most bytes"));
-        self.event(Event::Sent { direction, bytes, blocked: bytes < asked });
+        self.give_from_chain(
+            direction,
+            bytes - u32::try_from(from_spill).expect("at most bytes"),
+        );
+        self.event(Event::Sent {
+            direction,
+            bytes,
+            blocked: bytes < asked,
+        });
     }
 
     fn give_from_chain(&mut self, direction: Direction, bytes: u32) {
         let mut left = bytes;
-        let parts: Vec<_> = self.held[direction.index()].chain.parts(&self.links).collect();
+        let parts: Vec<_> = self.held[direction.index()]
+            .chain
+            .parts(&self.links)
+            .collect();
         for part in parts {
             let len = part.len.min(left);
-            self.give(direction, self.buffer_start[usize::from(part.buffer)] + u64::from(part.from), u64::from(len));
+            self.give(
+                direction,
+                self.buffer_start[usize::from(part.buffer)] + u64::from(part.from),
+                u64::from(len),
+            );
             left -= len;
         }
         let (chain, free) = (&mut self.held[direction.index()].chain, &mut self.free);
@@ -471,7 +528,8 @@ impl<'c, C: Choices> World<'c, C> {
 
     fn write_error(&mut self, direction: Direction) -> Option<i32> {
         let wire = &mut self.wires[direction.target().index()];
-        wire.reset.then(|| wire.pending_error.take().unwrap_or(libc::EPIPE))
+        wire.reset
+            .then(|| wire.pending_error.take().unwrap_or(libc::EPIPE))
     }
 
     fn complete_poll(&mut self, side: Side, operation: Operation) {
@@ -485,9 +543,14 @@ impl<'c, C: Choices> World<'c, C> {
         let wire = &self.wires[side.index()];
         match operation {
             Operation::Readable if wire.is_readable() => {
-                self.event(Event::Readable { side, urgent: wire.urgent_at.is_some() });
+                self.event(Event::Readable {
+                    side,
+                    urgent: wire.urgent_at.is_some(),
+                });
             }
-            Operation::Writable if wire.space > 0 || wire.reset => self.event(Event::Writable(side)),
+            Operation::Writable if wire.space > 0 || wire.reset => {
+                self.event(Event::Writable(side))
+            }
             Operation::Connect
             | Operation::Receive
             | Operation::Send
@@ -504,7 +567,10 @@ impl<'c, C: Choices> World<'c, C> {
         self.session.on(event, self.now);
         self.seen.connected |= self.session.is_connected();
         for direction in Direction::BOTH {
-            match (modes[direction.index()], self.session.relay_of(direction).mode()) {
+            match (
+                modes[direction.index()],
+                self.session.relay_of(direction).mode(),
+            ) {
                 (Mode::Receive, Mode::Pump) => self.seen.pumped = true,
                 (Mode::Pump, Mode::Receive) => self.seen.returned = true,
                 (Mode::Receive, Mode::Receive) | (Mode::Pump, Mode::Pump) => {}
@@ -514,7 +580,11 @@ impl<'c, C: Choices> World<'c, C> {
 
     fn turn(&mut self) {
         for round in 0.. {
-            assert!(round < 100, "the steps of one turn never end: {:?}", self.session);
+            assert!(
+                round < 100,
+                "the steps of one turn never end: {:?}",
+                self.session
+            );
             let mut steps = Steps::new();
             self.session.steps(self.now, &mut steps);
             if steps.is_empty() {
@@ -533,7 +603,10 @@ impl<'c, C: Choices> World<'c, C> {
             Step::Connect => self.connect(),
             Step::Receive(side) => {
                 let relay = self.session.relay_of(side.outgoing());
-                assert!(!relay.blocked() && relay.piped() == 0, "received what cannot go on");
+                assert!(
+                    !relay.blocked() && relay.piped() == 0,
+                    "received what cannot go on"
+                );
                 self.wires[side.index()].receive_left = RECEIVE_LIMIT;
             }
             Step::Send(direction) => {
@@ -551,10 +624,18 @@ impl<'c, C: Choices> World<'c, C> {
                 self.seen.spilled = true;
                 self.event(Event::Spilled(direction));
             }
-            Step::Pump { direction, drain_only } => self.pump(direction, drain_only),
-            Step::Poll { side, operation } => self.wires[side.index()].edges[operation as usize] = true,
+            Step::Pump {
+                direction,
+                drain_only,
+            } => self.pump(direction, drain_only),
+            Step::Poll { side, operation } => {
+                self.wires[side.index()].edges[operation as usize] = true
+            }
             Step::Cancel { side, operation } => {
-                assert!(!self.wires[side.index()].cancels[operation as usize], "cancelled twice");
+                assert!(
+                    !self.wires[side.index()].cancels[operation as usize],
+                    "cancelled twice"
+                );
                 self.wires[side.index()].cancels[operation as usize] = true;
             }
             Step::ShutdownWrite(side) => self.shutdown_write(side),
@@ -594,38 +675,57 @@ impl<'c, C: Choices> World<'c, C> {
     fn shutdown_write(&mut self, side: Side) {
         let source = &self.wires[side.peer().index()];
         assert!(source.fin, "a FIN that the other side never sent");
-        assert_eq!(source.read, source.arrived, "FIN passed on before everything was read");
+        assert_eq!(
+            source.read, source.arrived,
+            "FIN passed on before everything was read"
+        );
         let arrived = source.arrived;
         let target = &mut self.wires[side.index()];
-        assert_eq!(target.written, arrived, "FIN passed on before everything went out");
+        assert_eq!(
+            target.written, arrived,
+            "FIN passed on before everything went out"
+        );
         assert!(!target.fin_sent, "FIN sent twice");
         target.fin_sent = true;
     }
 
     fn pump(&mut self, direction: Direction, drain_only: bool) {
-        if self.held[direction.index()].pipe.0 == self.held[direction.index()].pipe.1 && self.choices.once_in(10) {
+        if self.held[direction.index()].pipe.0 == self.held[direction.index()].pipe.1
+            && self.choices.once_in(10)
+        {
             self.event(Event::NoPipe(direction));
             return;
         }
         let (mut took, mut gave) = (0, 0);
         let mut budget = 1 + self.choices.below(4);
         let (source, target) = loop {
-            let from_source = if drain_only { PumpSource::Dry } else { self.splice_in(direction, &mut took) };
+            let from_source = if drain_only {
+                PumpSource::Dry
+            } else {
+                self.splice_in(direction, &mut took)
+            };
             let to_target = self.splice_out(direction, &mut gave);
             budget -= 1;
             if to_target != PumpTarget::Ready || from_source != PumpSource::Open || budget == 0 {
                 break (from_source, to_target);
             }
         };
-        self.event(Event::Pumped { direction, took, gave, source, target });
+        self.event(Event::Pumped {
+            direction,
+            took,
+            gave,
+            source,
+            target,
+        });
     }
 
     fn splice_in(&mut self, direction: Direction, took: &mut u32) -> PumpSource {
         let pipe = &mut self.held[direction.index()].pipe;
         let wire = &mut self.wires[direction.source().index()];
         let room = PIPE_SIZE - u32::try_from(pipe.1 - pipe.0).expect("small");
-        let until_urgent =
-            wire.urgent_at.map_or(u32::MAX, |at| u32::try_from(at.saturating_sub(wire.read)).expect("little"));
+        let until_urgent = wire.urgent_at.map_or(u32::MAX, |at| {
+            u32::try_from(at.saturating_sub(wire.read)).expect("little")
+        });
         let len = wire.unread().min(room).min(until_urgent);
         if len > 0 {
             if pipe.0 == pipe.1 {
@@ -661,32 +761,57 @@ impl<'c, C: Choices> World<'c, C> {
         self.give(direction, from, len);
         self.held[direction.index()].pipe.0 += len;
         *gave += u32::try_from(len).expect("small");
-        if from + len < to { PumpTarget::Full } else { PumpTarget::Ready }
+        if from + len < to {
+            PumpTarget::Full
+        } else {
+            PumpTarget::Ready
+        }
     }
 
     fn close(&mut self, ending: Ending) {
         for wire in &mut self.wires {
-            assert_eq!(wire.cancels, [false; 6], "closed before a cancel had completed");
+            assert_eq!(
+                wire.cancels, [false; 6],
+                "closed before a cancel had completed"
+            );
             wire.open = false;
         }
         for side in Side::BOTH {
-            assert!(self.session.armed(side).is_empty(), "closed with something in flight");
+            assert!(
+                self.session.armed(side).is_empty(),
+                "closed with something in flight"
+            );
         }
         let [client, backend] = &self.wires;
         if ending == Ending::Close {
-            assert!(client.fin && backend.fin, "a clean end without FIN from both sides");
-            assert_eq!((client.arrived, backend.arrived), (backend.written, client.written), "bytes are missing");
+            assert!(
+                client.fin && backend.fin,
+                "a clean end without FIN from both sides"
+            );
+            assert_eq!(
+                (client.arrived, backend.arrived),
+                (backend.written, client.written),
+                "bytes are missing"
+            );
         }
         for side in Side::BOTH {
             let (failed, other) = (&self.wires[side.index()], &self.wires[side.peer().index()]);
             let resetting = matches!(
                 (self.session.reason(), side),
-                (Some(CloseReason::ClientReset), Side::Client) | (Some(CloseReason::BackendReset), Side::Backend)
+                (Some(CloseReason::ClientReset), Side::Client)
+                    | (Some(CloseReason::BackendReset), Side::Backend)
             );
-            let cut_short = self.killed || self.refused_memory || self.seen.delivery_timed_out || other.reset;
+            let cut_short =
+                self.killed || self.refused_memory || self.seen.delivery_timed_out || other.reset;
             if resetting && !cut_short && self.seen.connected {
-                assert_eq!(failed.arrived, other.written, "what came before a reset was not delivered");
-                assert_eq!(other.written, other.acked, "reset before the peer had everything");
+                assert_eq!(
+                    failed.arrived, other.written,
+                    "what came before a reset was not delivered"
+                );
+                assert_eq!(
+                    other.written, other.acked,
+                    "reset before the peer had everything"
+                );
             }
         }
         let free = &mut self.free;
@@ -705,30 +830,71 @@ impl<'c, C: Choices> World<'c, C> {
             return;
         }
         for direction in Direction::BOTH {
-            let (relay, held) = (self.session.relay_of(direction), &self.held[direction.index()]);
+            let (relay, held) = (
+                self.session.relay_of(direction),
+                &self.held[direction.index()],
+            );
             assert_eq!(relay.queued(), held.chain.bytes(), "queued");
-            assert_eq!(u64::from(relay.spilled()), held.spill.1 - held.spill.0, "spilled");
+            assert_eq!(
+                u64::from(relay.spilled()),
+                held.spill.1 - held.spill.0,
+                "spilled"
+            );
             assert_eq!(u64::from(relay.piped()), held.pipe.1 - held.pipe.0, "piped");
-            assert!(relay.queued() + relay.spilled() <= 2 * RECEIVE_LIMIT, "more in memory than a client may pin");
-            assert!(relay.piped() == 0 || relay.queued() + relay.spilled() == 0, "bytes in memory and in the pipe");
-            assert_eq!(relay.taken(), self.wires[direction.source().index()].read, "taken");
-            assert_eq!(relay.given(), self.wires[direction.target().index()].written, "given");
-            let at_rest = !self.session.armed(direction.target()).contains(Operation::Send);
             assert!(
-                !at_rest || !relay.blocked() || relay.queued() == 0 || self.session.is_ending() || self.is_freezing(),
+                relay.queued() + relay.spilled() < 2 * RECEIVE_LIMIT + BUFFER_SIZE,
+                "more in memory than a client may pin"
+            );
+            assert!(
+                relay.piped() == 0 || relay.queued() + relay.spilled() == 0,
+                "bytes in memory and in the pipe"
+            );
+            assert_eq!(
+                relay.taken(),
+                self.wires[direction.source().index()].read,
+                "taken"
+            );
+            assert_eq!(
+                relay.given(),
+                self.wires[direction.target().index()].written,
+                "given"
+            );
+            let at_rest = !self
+                .session
+                .armed(direction.target())
+                .contains(Operation::Send);
+            assert!(
+                !at_rest
+                    || !relay.blocked()
+                    || relay.queued() == 0
+                    || self.session.is_ending()
+                    || self.is_freezing(),
                 "buffers pinned by a blocked target"
             );
         }
-        let relaying = matches!(self.session.phase, Phase::Connecting(_) | Phase::Open | Phase::Resetting { .. });
+        let relaying = matches!(
+            self.session.phase,
+            Phase::Connecting(_) | Phase::Open | Phase::Resetting { .. }
+        );
         for side in Side::BOTH {
             let socket = &self.session.sockets[side.index()];
             let watched = socket.is_watched() || socket.failed || !socket.open;
             // A connect or a watch that is being taken back completes at once, and brings the session here again.
-            let watched = watched || [Operation::Watch, Operation::Connect].iter().any(|op| socket.cancelling.contains(*op));
-            assert!(watched || !relaying || self.is_freezing(), "{side:?} would not notice a reset: {:?}", self.session);
+            let watched = watched
+                || [Operation::Watch, Operation::Connect]
+                    .iter()
+                    .any(|op| socket.cancelling.contains(*op));
+            assert!(
+                watched || !relaying || self.is_freezing(),
+                "{side:?} would not notice a reset: {:?}",
+                self.session
+            );
         }
         if self.session.is_frozen() {
-            assert!(self.session.sockets.iter().all(Socket::is_joined), "frozen with something in flight");
+            assert!(
+                self.session.sockets.iter().all(Socket::is_joined),
+                "frozen with something in flight"
+            );
         }
     }
 
@@ -745,7 +911,11 @@ impl<'c, C: Choices> World<'c, C> {
             if self.closed.is_some() {
                 return;
             }
-            assert!(turn < TURNS_TO_END, "the session does not end: {:?}", self.session);
+            assert!(
+                turn < TURNS_TO_END,
+                "the session does not end: {:?}",
+                self.session
+            );
             if self.session.is_frozen() || self.choices.once_in(2) {
                 self.event(Event::Thaw);
             }
@@ -838,13 +1008,23 @@ mod tests {
         ] {
             assert!(reasons.contains(&reason), "no seed ended with {reason:?}");
         }
-        let share = |what: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| what(outcome)).count();
-        assert!(share(|outcome| outcome.ending == Ending::Close) > 1_000, "clean ends");
+        let share =
+            |what: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| what(outcome)).count();
+        assert!(
+            share(|outcome| outcome.ending == Ending::Close) > 1_000,
+            "clean ends"
+        );
         assert!(share(|outcome| outcome.pumped) > 1_000, "pumping");
-        assert!(share(|outcome| outcome.returned) > 1_000, "back to receiving");
+        assert!(
+            share(|outcome| outcome.returned) > 1_000,
+            "back to receiving"
+        );
         assert!(share(|outcome| outcome.spilled) > 1_000, "spilling");
         assert!(share(|outcome| outcome.thawed) > 1_000, "thawing");
-        assert!(outcomes.iter().map(|outcome| outcome.bytes).sum::<u64>() > 1_000_000_000, "bytes");
+        assert!(
+            outcomes.iter().map(|outcome| outcome.bytes).sum::<u64>() > 1_000_000_000,
+            "bytes"
+        );
     }
 
     #[test]

@@ -24,7 +24,9 @@ pub fn raise_file_limit() -> io::Result<u64> {
 /// When the kernel does not tell.
 pub fn usable_cpus() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
-    Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
+    Ok((0..CpuSet::count())
+        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+        .collect())
 }
 
 /// Keeps the calling thread on one CPU.

@@ -26,7 +26,11 @@ impl Pipe {
             size /= 2;
         }
         let capacity = fcntl(&write, FcntlArg::F_GETPIPE_SZ)?;
-        Ok(Pipe { read, write, capacity: u32::try_from(capacity).unwrap_or(4096) })
+        Ok(Pipe {
+            read,
+            write,
+            capacity: u32::try_from(capacity).unwrap_or(4096),
+        })
     }
 
     /// Bytes that fit, if they come in whole pages.

@@ -1,5 +1,8 @@
 //! TCP and unix sockets: made with the options we want, asked what only the kernel knows, ended the way we mean.
-#![allow(unsafe_code, reason = "two queries that no crate offers: TCP_INFO's state and SIOCOUTQ")]
+#![allow(
+    unsafe_code,
+    reason = "two queries that no crate offers: TCP_INFO's state and SIOCOUTQ"
+)]
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
@@ -44,7 +47,11 @@ pub fn bind_tcp(bind: Bind, keepalive: &Keepalive) -> io::Result<Socket> {
         Bind::Address(address) => address,
         Bind::Any(port) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
     };
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(!matches!(bind, Bind::Any(_)))?;
     }
@@ -66,7 +73,11 @@ pub fn check_free(bind: Bind) -> io::Result<()> {
         Bind::Address(address) => (address, true),
         Bind::Any(port) => (SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false),
     };
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(only_v6)?;
     }
@@ -89,7 +100,11 @@ pub fn bind_unix(path: &std::path::Path) -> io::Result<Socket> {
 ///
 /// # Errors
 /// As of the system calls.
-pub fn backend_socket(address: &SockAddr, keepalive: &Keepalive, source: Option<IpAddr>) -> io::Result<OwnedFd> {
+pub fn backend_socket(
+    address: &SockAddr,
+    keepalive: &Keepalive,
+    source: Option<IpAddr>,
+) -> io::Result<OwnedFd> {
     let domain = address.domain();
     if domain == Domain::UNIX {
         return Ok(Socket::new(domain, Type::STREAM.nonblocking(), None)?.into());
@@ -153,7 +168,15 @@ pub fn is_tcp_closed(socket: BorrowedFd<'_>) -> bool {
     let mut len: libc::socklen_t = 1;
     let fd = socket.as_raw_fd();
     // SAFETY: `state` has room for the one byte that `len` says.
-    let done = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut state).cast(), &raw mut len) };
+    let done = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut len,
+        )
+    };
     done == 0 && state == TCP_CLOSE
 }
 
@@ -163,7 +186,11 @@ pub fn undelivered(socket: BorrowedFd<'_>) -> u32 {
     let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if done == 0 { u32::try_from(bytes).unwrap_or(0) } else { 0 }
+    if done == 0 {
+        u32::try_from(bytes).unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 /// Takes one waiting connection off a listening socket, if there is one.

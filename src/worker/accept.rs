@@ -52,8 +52,17 @@ pub(super) struct Accepts {
 impl Accepts {
     pub(super) fn new(sockets: Vec<Listening>) -> Accepts {
         let each = (PER_WORKER / sockets.len().max(1)).clamp(1, PER_SOCKET);
-        let places = (0..sockets.len()).flat_map(|socket| std::iter::repeat_n((socket, false), each)).collect();
-        Accepts { sockets, places, armed: 0, open: false, paused_until: None, parked: std::collections::VecDeque::new() }
+        let places = (0..sockets.len())
+            .flat_map(|socket| std::iter::repeat_n((socket, false), each))
+            .collect();
+        Accepts {
+            sockets,
+            places,
+            armed: 0,
+            open: false,
+            paused_until: None,
+            parked: std::collections::VecDeque::new(),
+        }
     }
 
     /// Accepts that may be armed at once, for so many sockets.
@@ -71,7 +80,11 @@ impl Accepts {
             if !*armed {
                 *armed = true;
                 self.armed += 1;
-                ring.accept(self.sockets[*socket].socket.as_raw_fd(), place, Token::Accept { place }.encode());
+                ring.accept(
+                    self.sockets[*socket].socket.as_raw_fd(),
+                    place,
+                    Token::Accept { place }.encode(),
+                );
             }
         }
     }
@@ -83,7 +96,11 @@ impl Worker {
         if !self.accepts.parked.is_empty() {
             self.serve_parked();
         }
-        if self.accepts.paused_until.is_some_and(|until| self.now < until) {
+        if self
+            .accepts
+            .paused_until
+            .is_some_and(|until| self.now < until)
+        {
             return;
         }
         self.accepts.paused_until = None;
@@ -104,7 +121,11 @@ impl Worker {
             return;
         }
         let client = self.ring.accepted_from(place);
-        self.welcome(Accepted { socket: Ring::accepted(result), listener, client });
+        self.welcome(Accepted {
+            socket: Ring::accepted(result),
+            listener,
+            client,
+        });
     }
 
     /// Takes what waits in the kernel's queues, so that closing the listeners loses nobody.
@@ -112,7 +133,11 @@ impl Worker {
         self.accepts.open = false;
         for listening in self.accepts.sockets.clone() {
             while let Some((socket, client)) = socket::accept_waiting(&listening.socket) {
-                self.welcome(Accepted { socket, listener: listening.listener, client });
+                self.welcome(Accepted {
+                    socket,
+                    listener: listening.listener,
+                    client,
+                });
             }
         }
     }
@@ -179,7 +204,9 @@ impl Worker {
 
     fn serve_parked(&mut self) {
         while !self.accepts.parked.is_empty() && self.shared.admit() {
-            let Some(accepted) = self.accepts.parked.pop_front() else { return };
+            let Some(accepted) = self.accepts.parked.pop_front() else {
+                return;
+            };
             self.cells.accepts_parked.sub(1);
             self.place(accepted);
         }

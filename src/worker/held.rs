@@ -34,19 +34,28 @@ impl Held {
     pub(super) fn spill(&mut self, ring: &mut Ring, links: &Links) -> u64 {
         self.spill.reserve_exact(self.chain.bytes() as usize);
         for part in self.chain.parts(links) {
-            self.spill.extend_from_slice(ring.bytes(BufferId(part.buffer), part.from, part.len));
+            self.spill
+                .extend_from_slice(ring.bytes(BufferId(part.buffer), part.from, part.len));
         }
         let grown = u64::from(self.chain.bytes());
-        self.chain.clear(links, |buffer| ring.buffers().give_back(BufferId(buffer)));
+        self.chain
+            .clear(links, |buffer| ring.buffers().give_back(BufferId(buffer)));
         grown
     }
 
     /// Sends spilled and queued bytes by a system call of its own. Returns what was taken (or the errno), how much
     /// was offered, and how many bytes of spill memory became free.
-    pub(super) fn send_now(&mut self, socket: &OwnedFd, ring: &mut Ring, links: &Links) -> (Result<u32, i32>, u32, u64) {
+    pub(super) fn send_now(
+        &mut self,
+        socket: &OwnedFd,
+        ring: &mut Ring,
+        links: &Links,
+    ) -> (Result<u32, i32>, u32, u64) {
         let mut parts = vec![IoSlice::new(&self.spill[self.spill_gone..])];
         let queued = self.chain.parts(links).take(VECTORS);
-        parts.extend(queued.map(|part| IoSlice::new(ring.bytes(BufferId(part.buffer), part.from, part.len))));
+        parts.extend(
+            queued.map(|part| IoSlice::new(ring.bytes(BufferId(part.buffer), part.from, part.len))),
+        );
         let offered = parts.iter().map(|part| part.len()).sum::<usize>();
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let sent = sendmsg::<()>(socket.as_raw_fd(), &parts, &[], flags, None);
@@ -66,14 +75,21 @@ impl Held {
         self.spill_gone += from_spill;
         let from_chain = bytes - u32::try_from(from_spill).unwrap_or(bytes);
         if from_chain > 0 {
-            self.chain.consume(links, from_chain, |buffer| ring.buffers().give_back(BufferId(buffer)));
+            self.chain.consume(links, from_chain, |buffer| {
+                ring.buffers().give_back(BufferId(buffer))
+            });
         }
-        if self.spill_gone == self.spill.len() { self.forget_spill() } else { 0 }
+        if self.spill_gone == self.spill.len() {
+            self.forget_spill()
+        } else {
+            0
+        }
     }
 
     /// Lets go of everything. Returns how many bytes of spill memory became free, and the pipe.
     pub(super) fn clear(&mut self, ring: &mut Ring, links: &Links) -> (u64, Option<Pipe>) {
-        self.chain.clear(links, |buffer| ring.buffers().give_back(BufferId(buffer)));
+        self.chain
+            .clear(links, |buffer| ring.buffers().give_back(BufferId(buffer)));
         (self.forget_spill(), self.pipe.take())
     }
 

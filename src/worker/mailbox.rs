@@ -62,7 +62,16 @@ pub(super) fn mailbox() -> io::Result<(Mailbox, Inbox)> {
     let (sender, receiver) = bounded(CAPACITY);
     // Blocking: the ring only polls it, nobody reads.
     let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC)?);
-    Ok((Mailbox { commands: sender, wake: Arc::clone(&wake) }, Inbox { commands: receiver, wake }))
+    Ok((
+        Mailbox {
+            commands: sender,
+            wake: Arc::clone(&wake),
+        },
+        Inbox {
+            commands: receiver,
+            wake,
+        },
+    ))
 }
 
 impl Mailbox {
@@ -71,7 +80,9 @@ impl Mailbox {
     /// # Errors
     /// The command comes back when the mailbox is full or its worker is gone.
     pub fn send(&self, command: Command) -> Result<(), Command> {
-        self.commands.try_send(command).map_err(TrySendError::into_inner)?;
+        self.commands
+            .try_send(command)
+            .map_err(TrySendError::into_inner)?;
         // A counter of 64 bits that nobody reads does not fill up.
         let _ = self.wake.write(1);
         Ok(())

@@ -169,7 +169,12 @@ impl Worker {
         reports: Box<dyn Fn(Report)>,
     ) -> Result<Worker, SetupError> {
         let places = u16::try_from(Accepts::places(parts.sockets.len())).unwrap_or(u16::MAX);
-        let setup = Setup { tier: parts.tier, buffers: BUFFERS, buffer_size: BUFFER_SIZE, accepts: places };
+        let setup = Setup {
+            tier: parts.tier,
+            buffers: BUFFERS,
+            buffer_size: BUFFER_SIZE,
+            accepts: places,
+        };
         let (pipes, fewer) = Pipes::new(parts.limits.pipes);
         if let Some(error) = fewer {
             tracing::warn!(wanted = parts.limits.pipes, made = pipes.total(), %error, "fewer splice pipes than wanted");
@@ -180,7 +185,12 @@ impl Worker {
             picks: Picks::new(&parts.snapshot, parts.id),
             accepts: Accepts::new(parts.sockets),
             slots: Slab::new(parts.limits.max_sessions.min(SLOTS_MAX)),
-            rules: parts.snapshot.pools.iter().map(|pool| Rc::new(pool.rules.clone())).collect(),
+            rules: parts
+                .snapshot
+                .pools
+                .iter()
+                .map(|pool| Rc::new(pool.rules.clone()))
+                .collect(),
             id: parts.id,
             snapshot: parts.snapshot,
             limits: parts.limits,
@@ -210,7 +220,8 @@ impl Worker {
     /// # Errors
     /// When the ring breaks.
     pub fn run(mut self) -> Result<(), Failure> {
-        self.ring.poll(self.inbox.wake_fd(), POLL_READABLE, Token::Wake.encode());
+        self.ring
+            .poll(self.inbox.wake_fd(), POLL_READABLE, Token::Wake.encode());
         (self.reports)(Report::Ready(self.id));
         let mut completions = Vec::new();
         while !self.is_done() {
@@ -223,7 +234,9 @@ impl Worker {
                 if completions.is_empty() {
                     break;
                 }
-                completions.drain(..).for_each(|completion| self.complete(completion));
+                completions
+                    .drain(..)
+                    .for_each(|completion| self.complete(completion));
             }
             self.expire_timers();
             self.read_mail();
@@ -259,11 +272,22 @@ impl Worker {
             self.ring.buffers().taken();
         }
         match Token::decode(completion.token) {
-            Some(Token::Session { operation, side, key }) => self.session_completion(operation, side, key, completion),
-            Some(Token::Cancel { operation, side, key }) => self.cancel_completion(operation, side, key),
+            Some(Token::Session {
+                operation,
+                side,
+                key,
+            }) => self.session_completion(operation, side, key, completion),
+            Some(Token::Cancel {
+                operation,
+                side,
+                key,
+            }) => self.cancel_completion(operation, side, key),
             Some(Token::Accept { place }) => self.accepted(place, completion.result),
             Some(Token::Wake) if completion.more => {}
-            Some(Token::Wake) => self.ring.poll(self.inbox.wake_fd(), POLL_READABLE, Token::Wake.encode()),
+            Some(Token::Wake) => {
+                self.ring
+                    .poll(self.inbox.wake_fd(), POLL_READABLE, Token::Wake.encode())
+            }
             None => self.cells.stale_completions_total.add(1),
         }
     }
@@ -279,7 +303,8 @@ impl Worker {
                     (self.reports)(Report::AcceptsDrained(self.id));
                 }
                 Command::Kill(reason) => {
-                    self.kills.extend(self.slots.keys().map(|key| (key, reason)));
+                    self.kills
+                        .extend(self.slots.keys().map(|key| (key, reason)));
                     self.refuse_parked();
                 }
                 Command::FreezeAndThaw => self.freeze_all(),
@@ -320,7 +345,9 @@ impl Worker {
     fn count_gauges(&mut self) {
         let cells = &self.cells;
         cells.turns_total.add(1);
-        cells.cq_overflows_total.add(u64::from(self.ring.new_overflows()));
+        cells
+            .cq_overflows_total
+            .add(u64::from(self.ring.new_overflows()));
         cells.buffers_total.set(u64::from(BUFFERS));
         cells.buffers_free.set(u64::from(self.ring.free_buffers()));
         cells.pipes_total.set(self.pipes.total() as u64);

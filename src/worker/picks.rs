@@ -25,19 +25,36 @@ impl Picks {
     /// The pickers of the workers begin with different backends.
     pub(super) fn new(snapshot: &Snapshot, worker: WorkerId) -> Picks {
         Picks {
-            pickers: snapshot.pools.iter().map(|_| RoundRobin::new(worker.index())).collect(),
+            pickers: snapshot
+                .pools
+                .iter()
+                .map(|_| RoundRobin::new(worker.index()))
+                .collect(),
             passive: vec![Passive::default(); snapshot.backends.len()],
-            addresses: snapshot.backends.iter().map(|backend| socket_address(&backend.address)).collect(),
+            addresses: snapshot
+                .backends
+                .iter()
+                .map(|backend| socket_address(&backend.address))
+                .collect(),
         }
     }
 
     /// A backend of the pool that was not tried yet: one that is not avoided if there is one, else any.
-    pub(super) fn pick(&mut self, snapshot: &Snapshot, pool: PoolId, tried: &Tried, now: Time) -> Option<BackendId> {
+    pub(super) fn pick(
+        &mut self,
+        snapshot: &Snapshot,
+        pool: PoolId,
+        tried: &Tried,
+        now: Time,
+    ) -> Option<BackendId> {
         let backends = &snapshot.pools[pool.index()].backends;
         let (picker, passive) = (&mut self.pickers[pool.index()], &self.passive);
         let untried = |place: usize| !tried.contains(&backends[place]);
-        let well = |place: usize| untried(place) && !passive[backends[place].index()].is_avoided(now);
-        let place = picker.pick(backends.len(), well).or_else(|| picker.pick(backends.len(), untried))?;
+        let well =
+            |place: usize| untried(place) && !passive[backends[place].index()].is_avoided(now);
+        let place = picker
+            .pick(backends.len(), well)
+            .or_else(|| picker.pick(backends.len(), untried))?;
         Some(backends[place])
     }
 
@@ -52,7 +69,13 @@ impl Picks {
     }
 
     /// True when this failure was the one too many.
-    pub(super) fn failed(&mut self, snapshot: &Snapshot, backend: BackendId, now: Time, cells: &WorkerCells) -> bool {
+    pub(super) fn failed(
+        &mut self,
+        snapshot: &Snapshot,
+        backend: BackendId,
+        now: Time,
+        cells: &WorkerCells,
+    ) -> bool {
         let rule = &snapshot.pools[snapshot.backends[backend.index()].pool.index()].passive;
         let avoided = self.passive[backend.index()].failed(rule, now);
         if avoided {
@@ -65,6 +88,8 @@ impl Picks {
 fn socket_address(address: &BackendAddress) -> SockAddr {
     match address {
         BackendAddress::Tcp(address) => (*address).into(),
-        BackendAddress::Unix(path) => SockAddr::unix(path).expect("the configuration has checked the length of the path"),
+        BackendAddress::Unix(path) => {
+            SockAddr::unix(path).expect("the configuration has checked the length of the path")
+        }
     }
 }

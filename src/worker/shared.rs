@@ -32,7 +32,10 @@ impl Shared {
     /// Takes one of the places for sessions; false when all are taken. Exact, however many workers try at once.
     pub(super) fn admit(&self) -> bool {
         let one_more = |total| (total < self.max_sessions).then_some(total + 1);
-        self.total.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+        self.total
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_ok()
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -41,18 +44,24 @@ impl Shared {
 
     /// An admitted session is this worker's.
     pub(super) fn count(&self, worker: WorkerId) {
-        self.sessions[worker.index()].0.fetch_add(1, Ordering::Relaxed);
+        self.sessions[worker.index()]
+            .0
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// It is another's after all.
     pub(super) fn recount(&self, from: WorkerId, to: WorkerId) {
-        self.sessions[from.index()].0.fetch_sub(1, Ordering::Relaxed);
+        self.sessions[from.index()]
+            .0
+            .fetch_sub(1, Ordering::Relaxed);
         self.count(to);
     }
 
     /// A session of this worker is over.
     pub(super) fn ended(&self, worker: WorkerId) {
-        self.sessions[worker.index()].0.fetch_sub(1, Ordering::Relaxed);
+        self.sessions[worker.index()]
+            .0
+            .fetch_sub(1, Ordering::Relaxed);
         self.total.0.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -63,7 +72,10 @@ impl Shared {
 
     /// The worker with the fewest sessions, and their number.
     pub(super) fn least_loaded(&self) -> (WorkerId, u32) {
-        let loads = self.sessions.iter().map(|sessions| sessions.0.load(Ordering::Relaxed));
+        let loads = self
+            .sessions
+            .iter()
+            .map(|sessions| sessions.0.load(Ordering::Relaxed));
         let least = (0..).map(WorkerId).zip(loads).min_by_key(|(_, load)| *load);
         least.expect("there is at least one worker")
     }
@@ -82,10 +94,16 @@ mod tests {
             let race = |worker| {
                 let shared = Arc::clone(&shared);
                 scope.spawn(move || {
-                    (0..1000).filter(|_| shared.admit()).map(|_| shared.count(WorkerId(worker))).count()
+                    (0..1000)
+                        .filter(|_| shared.admit())
+                        .map(|_| shared.count(WorkerId(worker)))
+                        .count()
                 })
             };
-            [race(0), race(1)].map(|thread| thread.join().unwrap()).iter().sum()
+            [race(0), race(1)]
+                .map(|thread| thread.join().unwrap())
+                .iter()
+                .sum()
         });
         assert_eq!(admitted, 1000);
         assert!(!shared.has_room());

@@ -17,7 +17,11 @@ struct Place<T> {
 impl<T> Slab<T> {
     /// Room for `capacity` entries. The memory is used as they come, and never moves.
     pub(super) fn new(capacity: u32) -> Slab<T> {
-        Slab { places: Vec::with_capacity(capacity as usize), free: Vec::new(), capacity }
+        Slab {
+            places: Vec::with_capacity(capacity as usize),
+            free: Vec::new(),
+            capacity,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -29,20 +33,36 @@ impl<T> Slab<T> {
         if let Some(slot) = self.free.pop() {
             let place = &mut self.places[slot as usize];
             place.entry = Some(entry);
-            return Some(Key { slot, generation: place.generation });
+            return Some(Key {
+                slot,
+                generation: place.generation,
+            });
         }
-        let slot = u32::try_from(self.places.len()).ok().filter(|slot| *slot < self.capacity)?;
-        self.places.push(Place { generation: 0, entry: Some(entry) });
-        Some(Key { slot, generation: 0 })
+        let slot = u32::try_from(self.places.len())
+            .ok()
+            .filter(|slot| *slot < self.capacity)?;
+        self.places.push(Place {
+            generation: 0,
+            entry: Some(entry),
+        });
+        Some(Key {
+            slot,
+            generation: 0,
+        })
     }
 
     pub(super) fn get(&mut self, key: Key) -> Option<&mut T> {
         let place = self.places.get_mut(key.slot as usize)?;
-        (place.generation == key.generation).then_some(place.entry.as_mut()).flatten()
+        (place.generation == key.generation)
+            .then_some(place.entry.as_mut())
+            .flatten()
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<T> {
-        let place = self.places.get_mut(key.slot as usize).filter(|place| place.generation == key.generation)?;
+        let place = self
+            .places
+            .get_mut(key.slot as usize)
+            .filter(|place| place.generation == key.generation)?;
         let entry = place.entry.take()?;
         place.generation = place.generation.wrapping_add(1);
         self.free.push(key.slot);
@@ -52,15 +72,21 @@ impl<T> Slab<T> {
     /// The key of what is in a slot now.
     pub(super) fn key(&self, slot: u32) -> Option<Key> {
         let place = self.places.get(slot as usize)?;
-        place.entry.is_some().then_some(Key { slot, generation: place.generation })
+        place.entry.is_some().then_some(Key {
+            slot,
+            generation: place.generation,
+        })
     }
 
     /// The keys of all entries.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        (0..).zip(&self.places).filter(|(_, place)| place.entry.is_some()).map(|(slot, place)| Key {
-            slot,
-            generation: place.generation,
-        })
+        (0..)
+            .zip(&self.places)
+            .filter(|(_, place)| place.entry.is_some())
+            .map(|(slot, place)| Key {
+                slot,
+                generation: place.generation,
+            })
     }
 }
 

@@ -14,8 +14,8 @@ use crate::ring::{
     BufferId, Completion, POLL_ERROR, POLL_ERRORS, POLL_READABLE, POLL_URGENT, POLL_WRITABLE,
 };
 use crate::session::{
-    CloseReason, Direction, Ending, Event, Mode, Operation, PumpSource, PumpTarget, RECEIVE_LIMIT, ReceiveEnd, Session,
-    Side, Step, Steps, errno_is_ours,
+    CloseReason, Direction, Ending, Event, Mode, Operation, PumpSource, PumpTarget, RECEIVE_LIMIT,
+    ReceiveEnd, Session, Side, Step, Steps, errno_is_ours,
 };
 use crate::sys::socket;
 
@@ -48,13 +48,19 @@ impl Slot {
     }
 
     fn socket(&self, side: Side) -> &OwnedFd {
-        self.sockets[side.index()].as_ref().expect("the session asks for open sockets only")
+        self.sockets[side.index()]
+            .as_ref()
+            .expect("the session asks for open sockets only")
     }
 
     /// The end of a stream: a FIN, or a reset whose error somebody else got to see.
     fn end_of_stream(&self, side: Side) -> Result<(), i32> {
         let asked = self.is_tcp[side.index()] && !self.session.write_is_shut(side);
-        if asked && socket::is_tcp_closed(self.socket(side).as_fd()) { Err(libc::ECONNRESET) } else { Ok(()) }
+        if asked && socket::is_tcp_closed(self.socket(side).as_fd()) {
+            Err(libc::ECONNRESET)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -76,7 +82,10 @@ impl Worker {
             dirty: false,
         };
         // The slab has a place for every session that can be admitted.
-        let key = self.slots.insert(slot).expect("an admitted session has a place");
+        let key = self
+            .slots
+            .insert(slot)
+            .expect("an admitted session has a place");
         self.cells.sessions_total.add(1);
         self.cells.sessions_active.add(1);
         self.mark_dirty(key);
@@ -91,7 +100,13 @@ impl Worker {
     }
 
     /// A completion of an operation of a session.
-    pub(super) fn session_completion(&mut self, operation: Operation, side: Side, key: Key, completion: Completion) {
+    pub(super) fn session_completion(
+        &mut self,
+        operation: Operation,
+        side: Side,
+        key: Key,
+        completion: Completion,
+    ) {
         let Some(slot) = self.slots.get(key) else {
             self.stale(completion);
             return;
@@ -111,7 +126,10 @@ impl Worker {
                 slot.session.on(sent_event(direction, taken, offered), now);
             }
             Operation::Watch | Operation::Readable | Operation::Writable => {
-                for event in poll_events(slot, operation, side, completion).into_iter().flatten() {
+                for event in poll_events(slot, operation, side, completion)
+                    .into_iter()
+                    .flatten()
+                {
                     slot.session.on(event, now);
                 }
             }
@@ -147,13 +165,19 @@ impl Worker {
     /// Whether a session that was told to freeze still moves.
     pub(super) fn any_freezing(&mut self) -> bool {
         let keys: Vec<_> = self.slots.keys().collect();
-        keys.into_iter().any(|key| self.slots.get(key).is_some_and(|slot| slot.session.is_freezing()))
+        keys.into_iter().any(|key| {
+            self.slots
+                .get(key)
+                .is_some_and(|slot| slot.session.is_freezing())
+        })
     }
 
     /// Buffers came back: as many starved receives as there are buffers go on, first come, first served.
     pub(super) fn feed_starved(&mut self) {
         for _ in 0..self.ring.free_buffers().min(256) {
-            let Some((key, side)) = self.starved.pop_front() else { return };
+            let Some((key, side)) = self.starved.pop_front() else {
+                return;
+            };
             self.tell(key, Event::Fed(side));
         }
     }
@@ -189,7 +213,9 @@ impl Worker {
     // --- completions ---
 
     fn connect_completion(&mut self, key: Key, result: i32) {
-        let Some(slot) = self.slots.get(key) else { return };
+        let Some(slot) = self.slots.get(key) else {
+            return;
+        };
         let backend = slot.backend.expect("a session that connects has picked");
         if result == 0 {
             slot.counted = true;
@@ -214,7 +240,11 @@ impl Worker {
     fn note_connect_failure(&mut self, backend: BackendId, errno: i32) {
         self.cells.connect_failures_total.add(1);
         self.cells.backend(backend).connect_failures_total.add(1);
-        if !errno_is_ours(errno) && self.picks.failed(&self.snapshot, backend, self.now, &self.cells) {
+        if !errno_is_ours(errno)
+            && self
+                .picks
+                .failed(&self.snapshot, backend, self.now, &self.cells)
+        {
             let backend = &self.snapshot.backends[backend.index()];
             tracing::warn!(
                 pool = %self.snapshot.pools[backend.pool.index()].name, backend = %backend.name,
@@ -224,10 +254,16 @@ impl Worker {
     }
 
     fn receive_completion(&mut self, side: Side, key: Key, completion: Completion) {
-        let Some(slot) = self.slots.get(key) else { return };
+        let Some(slot) = self.slots.get(key) else {
+            return;
+        };
         let direction = side.outgoing();
-        if let (Some(BufferId(buffer)), Ok(len @ 1..)) = (completion.buffer, u32::try_from(completion.result)) {
-            slot.held[direction.index()].chain.push(&mut self.links, buffer, len);
+        if let (Some(BufferId(buffer)), Ok(len @ 1..)) =
+            (completion.buffer, u32::try_from(completion.result))
+        {
+            slot.held[direction.index()]
+                .chain
+                .push(&mut self.links, buffer, len);
             slot.session.on(Event::Received { side, len }, self.now);
         } else if let Some(buffer) = completion.buffer {
             self.ring.buffers().give_back(buffer);
@@ -237,7 +273,9 @@ impl Worker {
         }
         let end = match completion.result {
             1.. => ReceiveEnd::Limit,
-            0 => slot.end_of_stream(side).map_or_else(ReceiveEnd::Error, |()| ReceiveEnd::Eof),
+            0 => slot
+                .end_of_stream(side)
+                .map_or_else(ReceiveEnd::Error, |()| ReceiveEnd::Eof),
             result if result == -libc::ENOBUFS => ReceiveEnd::Starved,
             result if result == -libc::ECANCELED => ReceiveEnd::Cancelled,
             result => ReceiveEnd::Error(-result),
@@ -258,7 +296,9 @@ impl Worker {
     /// Asks one session until it has nothing more to do.
     fn ask(&mut self, key: Key) {
         loop {
-            let Some(slot) = self.slots.get(key) else { return };
+            let Some(slot) = self.slots.get(key) else {
+                return;
+            };
             let mut steps = Steps::new();
             slot.session.steps(self.now, &mut steps);
             if steps.is_empty() {
@@ -270,7 +310,9 @@ impl Worker {
                 }
             }
         }
-        let Some(slot) = self.slots.get(key) else { return };
+        let Some(slot) = self.slots.get(key) else {
+            return;
+        };
         self.timers.set(key.slot, slot.session.deadline());
         if slot.session.waits_for_turn() {
             self.next_turn.push(key);
@@ -282,7 +324,9 @@ impl Worker {
 
     /// The event that answers a step which acted at once.
     fn answer(&mut self, key: Key, event: Event) {
-        let Some(slot) = self.slots.get(key) else { return };
+        let Some(slot) = self.slots.get(key) else {
+            return;
+        };
         slot.session.on(event, self.now);
         if let Event::Pumped { direction, .. } | Event::NoPipe(direction) = event
             && slot.session.relay_of(direction).mode() == Mode::Receive
@@ -294,33 +338,76 @@ impl Worker {
     /// Performs one step. Those that act at once are answered by an event.
     fn perform(&mut self, key: Key, step: Step) -> Option<Event> {
         let under_pressure = self.cells.spill_bytes.get() > self.limits.spill_memory / 2;
-        let slot = self.slots.get(key).expect("the steps of a session end with its slot");
+        let slot = self
+            .slots
+            .get(key)
+            .expect("the steps of a session end with its slot");
         match step {
             Step::Connect => return self.connect(key),
             Step::Receive(side) => {
-                let token = Token::Session { operation: Operation::Receive, side, key }.encode();
-                let limit = if under_pressure { RECEIVE_LIMIT_UNDER_PRESSURE } else { RECEIVE_LIMIT };
+                let token = Token::Session {
+                    operation: Operation::Receive,
+                    side,
+                    key,
+                }
+                .encode();
+                let limit = if under_pressure {
+                    RECEIVE_LIMIT_UNDER_PRESSURE
+                } else {
+                    RECEIVE_LIMIT
+                };
                 self.ring.receive(slot.fd(side), limit, token);
             }
             Step::Send(direction) => return self.send(key, direction),
             Step::Spill(direction) => return Some(self.spill(key, direction)),
-            Step::Pump { direction, drain_only } => return Some(self.pump(key, direction, drain_only)),
+            Step::Pump {
+                direction,
+                drain_only,
+            } => return Some(self.pump(key, direction, drain_only)),
             Step::Poll { side, operation } => {
                 let events = match operation {
                     Operation::Readable => POLL_READABLE,
                     Operation::Writable => POLL_WRITABLE,
-                    Operation::Watch | Operation::Connect | Operation::Receive | Operation::Send => POLL_ERRORS,
+                    Operation::Watch
+                    | Operation::Connect
+                    | Operation::Receive
+                    | Operation::Send => POLL_ERRORS,
                 };
-                self.ring.poll(slot.fd(side), events, Token::Session { operation, side, key }.encode());
+                self.ring.poll(
+                    slot.fd(side),
+                    events,
+                    Token::Session {
+                        operation,
+                        side,
+                        key,
+                    }
+                    .encode(),
+                );
             }
             Step::Cancel { side, operation } => {
-                let target = Token::Session { operation, side, key }.encode();
-                self.ring.cancel(target, Token::Cancel { operation, side, key }.encode());
+                let target = Token::Session {
+                    operation,
+                    side,
+                    key,
+                }
+                .encode();
+                self.ring.cancel(
+                    target,
+                    Token::Cancel {
+                        operation,
+                        side,
+                        key,
+                    }
+                    .encode(),
+                );
             }
             Step::ShutdownWrite(side) => socket::shutdown_write(slot.socket(side).as_fd()),
             Step::CheckDelivered(side) => {
-                let bytes =
-                    if slot.is_tcp[side.index()] { socket::undelivered(slot.socket(side).as_fd()) } else { 0 };
+                let bytes = if slot.is_tcp[side.index()] {
+                    socket::undelivered(slot.socket(side).as_fd())
+                } else {
+                    0
+                };
                 return Some(Event::Undelivered { side, bytes });
             }
             Step::Close(ending) => self.close(key, ending),
@@ -330,18 +417,28 @@ impl Worker {
 
     fn connect(&mut self, key: Key) -> Option<Event> {
         let slot = self.slots.get(key).expect("performed for a live session");
-        let Some(backend) = self.picks.pick(&self.snapshot, slot.pool, &slot.tried, self.now) else {
+        let Some(backend) = self
+            .picks
+            .pick(&self.snapshot, slot.pool, &slot.tried, self.now)
+        else {
             return Some(Event::NoBackend);
         };
         self.cells.connects_total.add(1);
-        self.cells.connect_retries_total.add(u64::from(!slot.tried.is_empty()));
+        self.cells
+            .connect_retries_total
+            .add(u64::from(!slot.tried.is_empty()));
         slot.backend = Some(backend);
         slot.tried.push(backend);
         let pool = &self.snapshot.pools[slot.pool.index()];
         let address = self.picks.address(backend);
         match socket::backend_socket(address, &pool.keepalive, pool.source) {
             Ok(socket) => {
-                let token = Token::Session { operation: Operation::Connect, side: Side::Backend, key }.encode();
+                let token = Token::Session {
+                    operation: Operation::Connect,
+                    side: Side::Backend,
+                    key,
+                }
+                .encode();
                 self.ring.connect(socket.as_raw_fd(), address, token);
                 slot.is_tcp[Side::Backend.index()] = !address.is_unix();
                 slot.sockets[Side::Backend.index()] = Some(socket);
@@ -360,7 +457,9 @@ impl Worker {
         let slot = self.slots.get(key).expect("performed for a live session");
         let side = direction.target();
         if slot.held[direction.index()].has_spill() {
-            let socket = slot.sockets[side.index()].as_ref().expect("the session sends to open sockets only");
+            let socket = slot.sockets[side.index()]
+                .as_ref()
+                .expect("the session sends to open sockets only");
             let held = &mut slot.held[direction.index()];
             let (taken, offered, freed) = held.send_now(socket, &mut self.ring, &self.links);
             self.cells.spill_bytes.sub(freed);
@@ -368,8 +467,16 @@ impl Worker {
         }
         let fd = slot.fd(side);
         let held = &mut slot.held[direction.index()];
-        let token = Token::Session { operation: Operation::Send, side, key }.encode();
-        let parts = held.chain.parts(&self.links).map(|part| (BufferId(part.buffer), part.from, part.len));
+        let token = Token::Session {
+            operation: Operation::Send,
+            side,
+            key,
+        }
+        .encode();
+        let parts = held
+            .chain
+            .parts(&self.links)
+            .map(|part| (BufferId(part.buffer), part.from, part.len));
         held.sending = self.ring.send(fd, parts, token);
         None
     }
@@ -391,19 +498,33 @@ impl Worker {
     fn pump(&mut self, key: Key, direction: Direction, drain_only: bool) -> Event {
         let slot = self.slots.get(key).expect("performed for a live session");
         let mut piped = slot.session.relay_of(direction).piped();
-        let Some(pipe) = slot.held[direction.index()].pipe.take().or_else(|| self.pipes.take()) else {
+        let Some(pipe) = slot.held[direction.index()]
+            .pipe
+            .take()
+            .or_else(|| self.pipes.take())
+        else {
             self.cells.pipes_unavailable_total.add(1);
             return Event::NoPipe(direction);
         };
-        let (from, to) = (slot.socket(direction.source()).as_fd(), slot.socket(direction.target()).as_fd());
+        let (from, to) = (
+            slot.socket(direction.source()).as_fd(),
+            slot.socket(direction.target()).as_fd(),
+        );
         let (mut took, mut gave) = (0, 0);
         let (mut source, mut target) = (PumpSource::Open, PumpTarget::Ready);
-        while source == PumpSource::Open && target == PumpTarget::Ready && took.max(gave) < PUMP_BUDGET {
+        while source == PumpSource::Open
+            && target == PumpTarget::Ready
+            && took.max(gave) < PUMP_BUDGET
+        {
             if drain_only {
                 source = PumpSource::Dry;
             } else {
                 match pipe.fill(from, pipe.capacity()) {
-                    Ok(0) => source = slot.end_of_stream(direction.source()).map_or_else(PumpSource::Error, |()| PumpSource::Eof),
+                    Ok(0) => {
+                        source = slot
+                            .end_of_stream(direction.source())
+                            .map_or_else(PumpSource::Error, |()| PumpSource::Eof)
+                    }
                     Ok(bytes) => {
                         took += bytes;
                         piped += bytes;
@@ -430,11 +551,19 @@ impl Worker {
         } else {
             slot.held[direction.index()].pipe = Some(pipe);
         }
-        Event::Pumped { direction, took, gave, source, target }
+        Event::Pumped {
+            direction,
+            took,
+            gave,
+            source,
+            target,
+        }
     }
 
     fn close(&mut self, key: Key, ending: Ending) {
-        let Some(mut slot) = self.slots.remove(key) else { return };
+        let Some(mut slot) = self.slots.remove(key) else {
+            return;
+        };
         self.timers.unset(key.slot);
         if ending == Ending::Abort {
             for socket in slot.sockets.iter().flatten() {
@@ -448,7 +577,8 @@ impl Worker {
                 self.pipes.give_back_dirty(pipe);
             }
         }
-        let [to_backend, to_client] = Direction::BOTH.map(|direction| slot.session.relay_of(direction).given());
+        let [to_backend, to_client] =
+            Direction::BOTH.map(|direction| slot.session.relay_of(direction).given());
         self.cells.bytes_to_backend.add(to_backend);
         self.cells.bytes_to_client.add(to_client);
         if let (true, Some(backend)) = (slot.counted, slot.backend) {
@@ -467,20 +597,42 @@ impl Worker {
 
 fn sent_event(direction: Direction, taken: Result<u32, i32>, offered: u32) -> Event {
     match taken {
-        Ok(bytes) => Event::Sent { direction, bytes, blocked: bytes < offered },
-        Err(libc::EAGAIN) => Event::Sent { direction, bytes: 0, blocked: true },
+        Ok(bytes) => Event::Sent {
+            direction,
+            bytes,
+            blocked: bytes < offered,
+        },
+        Err(libc::EAGAIN) => Event::Sent {
+            direction,
+            bytes: 0,
+            blocked: true,
+        },
         Err(errno) => Event::SendFailed { direction, errno },
     }
 }
 
 /// What a poll says: an error, readiness, its own end.
-fn poll_events(slot: &Slot, operation: Operation, side: Side, completion: Completion) -> [Option<Event>; 3] {
+fn poll_events(
+    slot: &Slot,
+    operation: Operation,
+    side: Side,
+    completion: Completion,
+) -> [Option<Event>; 3] {
     let mask = u32::try_from(completion.result).unwrap_or(0);
-    let errno = if mask & POLL_ERROR == 0 { 0 } else { socket::take_error(slot.socket(side).as_fd()) };
+    let errno = if mask & POLL_ERROR == 0 {
+        0
+    } else {
+        socket::take_error(slot.socket(side).as_fd())
+    };
     let readiness = match operation {
-        Operation::Readable if mask != 0 => Some(Event::Readable { side, urgent: mask & POLL_URGENT != 0 }),
+        Operation::Readable if mask != 0 => Some(Event::Readable {
+            side,
+            urgent: mask & POLL_URGENT != 0,
+        }),
         // Not every wake-up is for us: a FIN from the peer is no room to write.
-        Operation::Writable if mask & (POLL_WRITABLE | POLL_ERROR) != 0 => Some(Event::Writable(side)),
+        Operation::Writable if mask & (POLL_WRITABLE | POLL_ERROR) != 0 => {
+            Some(Event::Writable(side))
+        }
         Operation::Readable
         | Operation::Writable
         | Operation::Watch

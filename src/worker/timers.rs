@@ -7,7 +7,7 @@ use crate::time::Time;
 
 const TICK_MICROS: u64 = 1_000;
 /// Slots of one level; each level's tick is a whole turn of the level below.
-const SPOKES: u64 = 64;
+const SPOKES: usize = 64;
 const SPOKE_BITS: u32 = 6;
 /// Six levels of 64 spokes reach 2 years.
 const LEVELS: usize = 6;
@@ -22,13 +22,18 @@ struct Entry {
     list: u32,
 }
 
-const UNSET: Entry = Entry { deadline: 0, next: NONE, previous: NONE, list: NONE };
+const UNSET: Entry = Entry {
+    deadline: 0,
+    next: NONE,
+    previous: NONE,
+    list: NONE,
+};
 
 /// Deadlines of slots.
 pub(super) struct Timers {
     entries: Vec<Entry>,
     /// First entry of each spoke of each level.
-    lists: [u32; LEVELS * SPOKES as usize],
+    lists: [u32; LEVELS * SPOKES],
     /// A bit per spoke that is not empty.
     occupied: [u64; LEVELS],
     /// Every tick before this one has been looked at.
@@ -37,7 +42,12 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn new() -> Timers {
-        Timers { entries: Vec::new(), lists: [NONE; LEVELS * SPOKES as usize], occupied: [0; LEVELS], now: 0 }
+        Timers {
+            entries: Vec::new(),
+            lists: [NONE; LEVELS * SPOKES],
+            occupied: [0; LEVELS],
+            now: 0,
+        }
     }
 
     /// Makes `slot` due at `deadline`, instead of when it was due before. A slot that is due earlier already is left:
@@ -63,7 +73,11 @@ impl Timers {
 
     /// Forgets the slot's deadline.
     pub(super) fn unset(&mut self, slot: u32) {
-        if self.entries.get(slot as usize).is_some_and(|entry| entry.list != NONE) {
+        if self
+            .entries
+            .get(slot as usize)
+            .is_some_and(|entry| entry.list != NONE)
+        {
             self.unlink(slot);
         }
     }
@@ -94,13 +108,15 @@ impl Timers {
 
     /// The next tick at which something is due or a spoke must be dealt out.
     fn next_tick(&self) -> Option<u64> {
-        (0..LEVELS).filter_map(|level| self.next_tick_of(level)).min()
+        (0..LEVELS)
+            .filter_map(|level| self.next_tick_of(level))
+            .min()
     }
 
     fn next_tick_of(&self, level: usize) -> Option<u64> {
         let shift = SPOKE_BITS * u32::try_from(level).ok()?;
         let here = self.now >> shift;
-        let first = u32::try_from(here % SPOKES).ok()?;
+        let first = u32::try_from(here % SPOKES as u64).ok()?;
         let rotated = self.occupied[level].rotate_right(first);
         let ahead = u64::from((rotated != 0).then_some(rotated)?.trailing_zeros());
         Some(((here + ahead) << shift).max(self.now))
@@ -122,8 +138,11 @@ impl Timers {
         let deadline = self.entries[slot as usize].deadline;
         let level = self.level_of(deadline);
         // Beyond the reach of the wheel: the last spoke, to be dealt out again from there.
-        let reach = (self.now >> (SPOKE_BITS as usize * level)) + SPOKES - 1;
-        let list = list_of(level, (deadline >> (SPOKE_BITS as usize * level)).min(reach));
+        let reach = (self.now >> (SPOKE_BITS as usize * level)) + SPOKES as u64 - 1;
+        let list = list_of(
+            level,
+            (deadline >> (SPOKE_BITS as usize * level)).min(reach),
+        );
         let first = self.lists[list];
         if first != NONE {
             self.entries[first as usize].previous = slot;
@@ -133,11 +152,16 @@ impl Timers {
         entry.previous = NONE;
         entry.list = u32::try_from(list).unwrap_or(NONE);
         self.lists[list] = slot;
-        self.occupied[level] |= 1 << (list % SPOKES as usize);
+        self.occupied[level] |= 1 << (list % SPOKES);
     }
 
     fn unlink(&mut self, slot: u32) {
-        let Entry { next, previous, list, .. } = self.entries[slot as usize];
+        let Entry {
+            next,
+            previous,
+            list,
+            ..
+        } = self.entries[slot as usize];
         let list = list as usize;
         match previous {
             NONE => self.lists[list] = next,
@@ -147,7 +171,7 @@ impl Timers {
             self.entries[next as usize].previous = previous;
         }
         if self.lists[list] == NONE {
-            self.occupied[list / SPOKES as usize] &= !(1 << (list % SPOKES as usize));
+            self.occupied[list / SPOKES] &= !(1 << (list % SPOKES));
         }
         self.entries[slot as usize].list = NONE;
     }
@@ -157,14 +181,14 @@ impl Timers {
         (0..LEVELS - 1)
             .find(|level| {
                 let shift = SPOKE_BITS as usize * level;
-                (deadline >> shift) - (self.now >> shift) < SPOKES
+                (deadline >> shift) - (self.now >> shift) < SPOKES as u64
             })
             .unwrap_or(LEVELS - 1)
     }
 }
 
 fn list_of(level: usize, spoke: u64) -> usize {
-    level * SPOKES as usize + usize::try_from(spoke % SPOKES).unwrap_or(0)
+    level * SPOKES + usize::try_from(spoke % SPOKES as u64).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -15,9 +15,17 @@ pub(super) const SLOTS_MAX: u32 = 1 << SLOT_BITS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
     /// An operation of a session.
-    Session { operation: Operation, side: Side, key: Key },
+    Session {
+        operation: Operation,
+        side: Side,
+        key: Key,
+    },
     /// The cancel of an operation of a session.
-    Cancel { operation: Operation, side: Side, key: Key },
+    Cancel {
+        operation: Operation,
+        side: Side,
+        key: Key,
+    },
     /// The accept of a place.
     Accept { place: u16 },
     /// The mailbox's eventfd.
@@ -34,17 +42,40 @@ pub(super) struct Key {
 impl Token {
     pub(super) fn encode(self) -> u64 {
         match self {
-            Token::Session { operation, side, key } => pack(operation as u8, side, key),
-            Token::Cancel { operation, side, key } => pack(CANCEL | operation as u8, side, key),
-            Token::Accept { place } => {
-                pack(ACCEPT, Side::Client, Key { slot: u32::from(place), generation: 0 })
-            }
-            Token::Wake => pack(WAKE, Side::Client, Key { slot: 0, generation: 0 }),
+            Token::Session {
+                operation,
+                side,
+                key,
+            } => pack(operation as u8, side, key),
+            Token::Cancel {
+                operation,
+                side,
+                key,
+            } => pack(CANCEL | operation as u8, side, key),
+            Token::Accept { place } => pack(
+                ACCEPT,
+                Side::Client,
+                Key {
+                    slot: u32::from(place),
+                    generation: 0,
+                },
+            ),
+            Token::Wake => pack(
+                WAKE,
+                Side::Client,
+                Key {
+                    slot: 0,
+                    generation: 0,
+                },
+            ),
         }
     }
 
     /// None for a number that no token encodes to.
-    #[allow(clippy::cast_possible_truncation, reason = "the parts are masked or shifted to their width")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the parts are masked or shifted to their width"
+    )]
     pub(super) fn decode(bits: u64) -> Option<Token> {
         let generation = bits as u32;
         let slot = (bits >> GENERATION_BITS) as u32 & (SLOTS_MAX - 1);
@@ -57,9 +88,17 @@ impl Token {
             _ => {
                 let operation = *Operation::ALL.get(usize::from(kind & !CANCEL))?;
                 Some(if kind & CANCEL == 0 {
-                    Token::Session { operation, side, key }
+                    Token::Session {
+                        operation,
+                        side,
+                        key,
+                    }
                 } else {
-                    Token::Cancel { operation, side, key }
+                    Token::Cancel {
+                        operation,
+                        side,
+                        key,
+                    }
                 })
             }
         }
@@ -69,7 +108,9 @@ impl Token {
 fn pack(kind: u8, side: Side, key: Key) -> u64 {
     debug_assert!(key.slot < SLOTS_MAX, "the slab is smaller than that");
     let place = u64::from(kind) << 1 | side.index() as u64;
-    place << (SLOT_BITS + GENERATION_BITS) | u64::from(key.slot) << GENERATION_BITS | u64::from(key.generation)
+    place << (SLOT_BITS + GENERATION_BITS)
+        | u64::from(key.slot) << GENERATION_BITS
+        | u64::from(key.generation)
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ both_tiers! {
     data_then_fin_arrives_complete_at_any_size,
     client_that_closed_before_the_answer,
     many_resets_at_once_reach_their_backends,
+    ends_are_passed_on_while_frozen_again_and_again,
 }
 
 /// A session whose two ends the test holds.
@@ -423,4 +424,39 @@ fn many_resets_at_once_reach_their_backends(tier: Tier) {
     }
     let counters = ringway.finish();
     assert_ends(&counters, &[("client_reset", SESSIONS as u64)]);
+}
+
+fn ends_are_passed_on_while_frozen_again_and_again(tier: Tier) {
+    const ROUNDS: u64 = 40;
+    let (backend, accepted) = Backend::handing_over();
+    let ringway = Launch::to([backend.address()])
+        .tier(tier)
+        .arguments(["--freeze-every", "5ms"])
+        .start();
+    for _ in 0..ROUNDS {
+        let (client, mut served) = connect(&ringway, &accepted);
+        stream::abort(client);
+        assert_eq!(stream::ended(&mut served), Ended::Reset);
+
+        let (mut client, served) = connect(&ringway, &accepted);
+        stream::abort(served);
+        assert_eq!(stream::ended(&mut client), Ended::Reset);
+
+        let (client, served) = connect(&ringway, &accepted);
+        assert_arrives_complete(client, served, 100_000);
+
+        let (client, mut served) = connect(&ringway, &accepted);
+        stream::finish_writing(&client);
+        assert_eq!(stream::ended(&mut served), Ended::Fin);
+        stream::abort(client);
+        stream::wait_reset_after_fin(&served);
+    }
+    assert!(ringway.counter("freezes_total") > 0);
+    let counters = ringway.finish();
+    let expected = [
+        ("backend_reset", ROUNDS),
+        ("client_closed", ROUNDS),
+        ("client_reset", 2 * ROUNDS),
+    ];
+    assert_ends(&counters, &expected);
 }

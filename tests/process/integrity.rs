@@ -6,15 +6,19 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::harness::backend::Backend;
+use crate::harness::backend::{Backend, listener_on};
+use crate::harness::namespace::Namespace;
 use crate::harness::stream::{self, Ended, Pattern, Random};
-use crate::harness::{Launch, Tier, assert_ends, join, number};
+use crate::harness::{Launch, SOON, Tier, assert_ends, join, number, one_pool};
 
 both_tiers! {
     single_bytes_arrive_in_order,
     requests_around_the_crossover_arrive_in_order,
     streams_of_mixed_sizes_arrive_in_order,
     gigabyte_each_way_at_once_arrives_in_order,
+    tiny_writes_behind_large_ones_wait_for_a_slow_reader,
+    bulk_streams_arrive_without_a_pipe_for_each,
+    segments_of_an_ordinary_network_arrive_in_order,
     frozen_again_and_again_nothing_is_lost,
 }
 
@@ -168,6 +172,111 @@ fn both_ways(mut stream: TcpStream, written: Pattern, read: Pattern, bytes: u64)
     stream::send_pattern(&mut stream, written, bytes, 1 << 20).unwrap();
     stream::finish_writing(&stream);
     join(reader);
+}
+
+/// Many small segments fill a pipe long before its bytes do, while the target takes nothing.
+fn tiny_writes_behind_large_ones_wait_for_a_slow_reader(tier: Tier) {
+    const BYTES: u64 = 24 << 20;
+    let (backend, accepted) = Backend::handing_over();
+    let ringway = Launch::to([backend.address()]).tier(tier).start();
+    let mut client = ringway.connect();
+    let mut served = accepted.recv_timeout(SOON).unwrap();
+    served.set_read_timeout(Some(SOON)).unwrap();
+    let pattern = Pattern::new(22);
+    let writer = thread::spawn(move || {
+        let mut sent = 0;
+        while sent < BYTES {
+            let left = usize::try_from(BYTES - sent).unwrap();
+            let large = pattern.bytes(sent, left.min(700_000));
+            client.write_all(large).unwrap();
+            sent += large.len() as u64;
+            for _ in 0..left.saturating_sub(large.len()).min(3000) {
+                client.write_all(pattern.bytes(sent, 1)).unwrap();
+                sent += 1;
+            }
+        }
+    });
+    for part in 0..24 {
+        thread::sleep(Duration::from_millis(40));
+        stream::receive_exactly(&mut served, pattern, part << 20, 1 << 20);
+    }
+    assert_eq!(stream::ended(&mut served), Ended::Fin);
+    join(writer);
+    drop(served);
+    ringway.finish();
+}
+
+/// Four pipes for thirty-two relays, of which some have a reader that makes them need one.
+fn bulk_streams_arrive_without_a_pipe_for_each(tier: Tier) {
+    const BYTES: u64 = 12 << 20;
+    let (requests, answers) = (Pattern::new(23), Pattern::new(24));
+    let backend = Backend::scripted(move |served| both_ways(served, answers, requests, BYTES));
+    let pool = format!("backends: [\"{}\"]", backend.address());
+    let config = one_pool("workers: 2, pipe_memory: 1MiB", &pool);
+    let ringway = Launch::config(config).tier(tier).start();
+    let address = ringway.address();
+    let clients: Vec<_> = (0..16)
+        .map(|number| {
+            let mut client = stream::connect(address);
+            thread::spawn(move || {
+                if number % 2 == 0 {
+                    return both_ways(client, requests, answers, BYTES);
+                }
+                // Reads only after everything was written as far as it is taken.
+                let mut reader = client.try_clone().unwrap();
+                let writer = thread::spawn(move || {
+                    stream::send_pattern(&mut client, requests, BYTES, 1 << 20).unwrap();
+                    stream::finish_writing(&client);
+                });
+                thread::sleep(Duration::from_millis(500));
+                assert_eq!(
+                    stream::receive_pattern(&mut reader, answers),
+                    (BYTES, Ended::Fin)
+                );
+                join(writer);
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(join);
+    let counters = ringway.finish();
+    assert!(
+        number(&counters, "pipes_total") <= 8,
+        "it keeps to its memory: {counters}"
+    );
+    assert!(
+        number(&counters, "pipes_unavailable_total") > 0,
+        "no pipe was missing: {counters}"
+    );
+    assert_eq!(number(&counters, "bytes_to_client"), 16 * BYTES);
+}
+
+/// Over a veth pair, where a segment has 1448 bytes and not 64 KiB.
+fn segments_of_an_ordinary_network_arrive_in_order(tier: Tier) {
+    const BYTES: u64 = 128 << 20;
+    let Some(inside) = Namespace::new("lb") else {
+        return;
+    };
+    let Some(outside) = Namespace::new("peers") else {
+        return;
+    };
+    inside.link("10.83.0.1/24", &outside, "10.83.0.2/24");
+    let (requests, answers) = (Pattern::new(25), Pattern::new(26));
+    let backend = outside.run(|| {
+        let listener = listener_on("10.83.0.2:4000".parse().unwrap(), 128);
+        Backend::scripted_on(listener, move |served, _| {
+            both_ways(served, answers, requests, BYTES)
+        })
+    });
+    let ringway = inside.run(|| {
+        Launch::listening("10.83.0.1:0", [backend.address()])
+            .tier(tier)
+            .start()
+    });
+    let client = outside.run(|| ringway.connect());
+    both_ways(client, requests, answers, BYTES);
+    let counters = ringway.finish();
+    assert_eq!(number(&counters, "bytes_to_backend"), BYTES);
+    assert_eq!(number(&counters, "bytes_to_client"), BYTES);
 }
 
 fn frozen_again_and_again_nothing_is_lost(tier: Tier) {

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::harness::backend::{self, Backend};
+use crate::harness::load::Busy;
 use crate::harness::stream;
 use crate::harness::{
     Launch, Ringway, SOON, Tier, assert_ends, eventually, facts, join, number, one_pool,
@@ -18,6 +19,7 @@ use crate::harness::{
 
 both_tiers! {
     nine_thousand_idle_sessions_cost_little,
+    thousands_of_sessions_that_end_at_once_harm_nobody,
     storm_of_connects_never_exceeds_the_limit_and_all_are_served,
     low_limit_of_files_makes_clients_wait,
     running_out_of_files_harms_nobody_and_passes,
@@ -49,6 +51,47 @@ fn nine_thousand_idle_sessions_cost_little(tier: Tier) {
     drop(backend);
     let counters = ringway.finish();
     assert_ends(&counters, &[("client_closed", IDLE_SESSIONS as u64)]);
+}
+
+fn thousands_of_sessions_that_end_at_once_harm_nobody(tier: Tier) {
+    const SESSIONS: usize = 4000;
+    let _alone = alone();
+    raise_files_limit();
+    let holding = HoldingBackend::start();
+    let echoing = Backend::echo();
+    let config = format!(
+        "listeners: [{{name: held, bind: \"127.0.0.1:0\", pool: held}}, {{name: busy, bind: \
+         \"127.0.0.1:0\", pool: busy}}]\npools: {{held: [\"{}\"], busy: [\"{}\"]}}\n",
+        holding.address,
+        echoing.address()
+    );
+    let ringway = Launch::config(config).tier(tier).start();
+    let (held, busy) = (ringway.address_of("held"), ringway.address_of("busy"));
+    let quiet = Busy::run_for(Duration::from_secs(1), busy, 4, 64);
+    let clients: Vec<TcpStream> = (0..SESSIONS).map(|_| stream::connect(held)).collect();
+    ringway.counter_becomes("sessions_active", SESSIONS as u64);
+    let running = Busy::start(busy, 4, 64);
+    ringway.counter_becomes("sessions_active", SESSIONS as u64 + 4);
+    clients.into_iter().for_each(stream::abort);
+    ringway.counter_becomes("sessions_active", 4);
+    let latencies = running.finish();
+    println!(
+        "worst {:?} without, {:?} beside the ends",
+        quiet.worst(),
+        latencies.worst()
+    );
+    let allowed = Duration::from_millis(100) + 5 * quiet.worst();
+    assert!(
+        latencies.worst() < allowed,
+        "{:?}, {:?} without",
+        latencies.worst(),
+        quiet.worst()
+    );
+    let counters = ringway.finish();
+    assert_ends(
+        &counters,
+        &[("client_closed", 8), ("client_reset", SESSIONS as u64)],
+    );
 }
 
 /// Under `cargo test` the tests of this binary share one limit of open files.

@@ -19,6 +19,7 @@ mod endings;
 mod flow_control;
 mod integrity;
 mod limits;
+mod servers;
 mod stop;
 mod timeouts;
 mod urgent;

@@ -75,7 +75,11 @@ fn sessions_in_progress_finish_while_new_ones_are_refused(tier: Tier) {
     let bytes: u64 = clients.into_iter().map(join).sum();
     let counters = ringway.exit_in_order(SOON);
     assert_eq!(number(&counters, "bytes_to_client"), bytes);
-    assert_eq!(number(&counters, "ends.client_closed"), SESSIONS);
+    // Connecting until it is refused may have got further sessions in.
+    assert!(
+        number(&counters, "ends.client_closed") >= SESSIONS,
+        "{counters}"
+    );
     assert_eq!(number(&counters, "ends.drain_timeout"), 0);
 }
 
