@@ -29,14 +29,12 @@ const COMPLETIONS: u32 = 32 * 1024;
 /// Completions taken out of the queue at a time.
 const BATCH: usize = 512;
 
-/// Readiness for reading, urgent data included (`POLLIN | POLLPRI`).
-pub const POLL_READABLE: u32 = 0x1 | 0x2;
+/// Readiness for reading (`POLLIN`).
+pub const POLL_READABLE: u32 = 0x1;
 /// Readiness for writing (`POLLOUT`).
 pub const POLL_WRITABLE: u32 = 0x4;
 /// Nothing but errors and hang-ups, which are always reported.
 pub const POLL_ERRORS: u32 = 0;
-/// In a poll's result: there is urgent data.
-pub const POLL_URGENT: u32 = 0x2;
 /// In a poll's result: the socket has an error.
 pub const POLL_ERROR: u32 = 0x8;
 

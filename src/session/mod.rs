@@ -216,12 +216,7 @@ pub enum Event {
     /// There is no memory to spill into.
     SpillRefused(Direction),
     /// There is something to read.
-    Readable {
-        /// On which socket.
-        side: Side,
-        /// Urgent data is among it, which splice does not pass.
-        urgent: bool,
-    },
+    Readable(Side),
     /// There is room to write.
     Writable(Side),
     /// The connection is broken, says a poll.
@@ -495,7 +490,7 @@ impl Session {
             Event::NoPipe(direction) => self.relay(direction).receive_instead(),
             Event::Spilled(direction) => self.relay(direction).spill(),
             Event::SpillRefused(_) => self.abort(CloseReason::OutOfResources),
-            Event::Readable { side, urgent } => self.relay(side.outgoing()).readable(urgent),
+            Event::Readable(side) => self.relay(side.outgoing()).readable(),
             Event::Writable(side) => self.relay(side.incoming()).writable(),
             Event::Hangup { side, errno } => self.fail(side, errno, now),
             Event::PollEnded { side, operation } => self.socket(side).armed.remove(operation),
@@ -784,7 +779,7 @@ impl Session {
         }
         self.relay(direction).pumped(took, gave, source, target);
         match source {
-            PumpSource::Open | PumpSource::Dry => {}
+            PumpSource::Open | PumpSource::Dry | PumpSource::Urgent => {}
             PumpSource::Eof => self.source_closed(direction.source(), now),
             PumpSource::Error(errno) => self.fail(direction.source(), errno, now),
         }

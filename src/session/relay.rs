@@ -40,6 +40,8 @@ pub enum PumpSource {
     Open,
     /// Nothing more for now.
     Dry,
+    /// Bytes wait that splice does not pass: urgent data. The pipe is empty.
+    Urgent,
     /// The end.
     Eof,
     /// The connection is broken: errno.
@@ -83,8 +85,6 @@ pub struct Relay {
     blocked: bool,
     /// The ring had no buffer; [`super::Event::Fed`] will tell.
     starved: bool,
-    /// Urgent data stops splice: receive once the pipe is empty.
-    urgent: bool,
     /// The FIN was passed on.
     finished: bool,
     small_pumps: u8,
@@ -107,7 +107,6 @@ impl Relay {
             sending: false,
             blocked: false,
             starved: false,
-            urgent: false,
             finished: false,
             small_pumps: 0,
             reads: 0,
@@ -301,23 +300,21 @@ impl Relay {
         match source {
             PumpSource::Open => self.pump = Pump::NextTurn,
             PumpSource::Dry => self.judge_small_pumps(took),
+            PumpSource::Urgent => self.receive_instead(),
             PumpSource::Eof | PumpSource::Error(_) => self.source_ended = true,
         }
-        self.receive_if_urgent();
     }
 
-    /// Splice cannot be used now: no pipe is free.
+    /// Splice cannot be used now: no pipe is free, or urgent data waits.
     pub(super) fn receive_instead(&mut self) {
         debug_assert_eq!(self.piped, 0, "a relay whose bytes are in a pipe has one");
         self.mode = Mode::Receive;
         self.pump = Pump::Waiting;
     }
 
-    pub(super) fn readable(&mut self, urgent: bool) {
+    pub(super) fn readable(&mut self) {
         if self.mode == Mode::Pump {
             self.pump = Pump::Ready;
-            self.urgent |= urgent;
-            self.receive_if_urgent();
         }
     }
 
@@ -383,13 +380,6 @@ impl Relay {
             self.small_pumps += 1;
         }
         if self.small_pumps >= PUMP_SMALL_RUN && self.piped == 0 {
-            self.receive_instead();
-        }
-    }
-
-    fn receive_if_urgent(&mut self) {
-        if self.urgent && self.piped == 0 {
-            self.urgent = false;
             self.receive_instead();
         }
     }

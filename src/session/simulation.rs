@@ -16,7 +16,7 @@ const TURNS_TO_END: u32 = 10_000;
 
 /// Where the decisions come from.
 pub trait Choices {
-    /// A number in `0..bound`; 0 when the source has run dry.
+    /// A number in `0..bound`. A source that has run dry must still vary, or a session would wait for ever.
     fn below(&mut self, bound: u32) -> u32;
 
     /// True once in `times`, about.
@@ -543,10 +543,7 @@ impl<'c, C: Choices> World<'c, C> {
         let wire = &self.wires[side.index()];
         match operation {
             Operation::Readable if wire.is_readable() => {
-                self.event(Event::Readable {
-                    side,
-                    urgent: wire.urgent_at.is_some(),
-                });
+                self.event(Event::Readable(side));
             }
             Operation::Writable if wire.space > 0 || wire.reset => {
                 self.event(Event::Writable(side))
@@ -738,7 +735,13 @@ impl<'c, C: Choices> World<'c, C> {
         }
         if room == 0 {
             PumpSource::Open
-        } else if until_urgent == 0 || (wire.unread() == 0 && !wire.fin && !wire.reset) {
+        } else if until_urgent == 0 {
+            if pipe.0 == pipe.1 {
+                PumpSource::Urgent
+            } else {
+                PumpSource::Open
+            }
+        } else if wire.unread() == 0 && !wire.fin && !wire.reset {
             PumpSource::Dry
         } else if let Some(errno) = wire.pending_error.take() {
             PumpSource::Error(errno)

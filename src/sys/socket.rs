@@ -1,7 +1,7 @@
 //! TCP and unix sockets: made with the options we want, asked what only the kernel knows, ended the way we mean.
 #![allow(
     unsafe_code,
-    reason = "two queries that no crate offers: TCP_INFO's state and SIOCOUTQ"
+    reason = "three queries that no crate offers: TCP_INFO's state, SIOCOUTQ and SIOCINQ"
 )]
 
 use std::io;
@@ -186,6 +186,20 @@ pub fn undelivered(socket: BorrowedFd<'_>) -> u32 {
     let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done == 0 {
+        u32::try_from(bytes).unwrap_or(0)
+    } else {
+        0
+    }
+}
+
+/// Bytes that wait to be read (`SIOCINQ`), urgent ones included since those are in line; 0 when the kernel does not
+/// tell.
+#[must_use]
+pub fn unread(socket: BorrowedFd<'_>) -> u32 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCINQ (the same number as FIONREAD) writes one int.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
     if done == 0 {
         u32::try_from(bytes).unwrap_or(0)
     } else {

@@ -10,9 +10,7 @@ use super::mailbox::Accepted;
 use super::picks::Tried;
 use super::token::{Key, Token};
 use crate::ids::{BackendId, ListenerId, PoolId};
-use crate::ring::{
-    BufferId, Completion, POLL_ERROR, POLL_ERRORS, POLL_READABLE, POLL_URGENT, POLL_WRITABLE,
-};
+use crate::ring::{BufferId, Completion, POLL_ERROR, POLL_ERRORS, POLL_READABLE, POLL_WRITABLE};
 use crate::session::{
     CloseReason, Direction, Ending, Event, Mode, Operation, PumpSource, PumpTarget, RECEIVE_LIMIT,
     ReceiveEnd, Session, Side, Step, Steps, errno_is_ours,
@@ -511,6 +509,7 @@ impl Worker {
             slot.socket(direction.target()).as_fd(),
         );
         let (mut took, mut gave) = (0, 0);
+        let mut stuck = false;
         let (mut source, mut target) = (PumpSource::Open, PumpTarget::Ready);
         while source == PumpSource::Open
             && target == PumpTarget::Ready
@@ -530,7 +529,15 @@ impl Worker {
                         piped += bytes;
                     }
                     // A pipe that holds something may just be full.
-                    Err(libc::EAGAIN) if piped == 0 => source = PumpSource::Dry,
+                    Err(libc::EAGAIN) if piped == 0 => {
+                        source = match (socket::unread(from), stuck) {
+                            (0, _) => PumpSource::Dry,
+                            // It may have come this very moment: look once more.
+                            (_, false) => PumpSource::Open,
+                            (_, true) => PumpSource::Urgent,
+                        };
+                        stuck = true;
+                    }
                     Err(libc::EAGAIN) => {}
                     Err(errno) => source = PumpSource::Error(errno),
                 }
@@ -625,10 +632,7 @@ fn poll_events(
         socket::take_error(slot.socket(side).as_fd())
     };
     let readiness = match operation {
-        Operation::Readable if mask != 0 => Some(Event::Readable {
-            side,
-            urgent: mask & POLL_URGENT != 0,
-        }),
+        Operation::Readable if mask != 0 => Some(Event::Readable(side)),
         // Not every wake-up is for us: a FIN from the peer is no room to write.
         Operation::Writable if mask & (POLL_WRITABLE | POLL_ERROR) != 0 => {
             Some(Event::Writable(side))

@@ -411,16 +411,23 @@ fn client_that_closed_before_the_answer(tier: Tier) {
 
 fn many_resets_at_once_reach_their_backends(tier: Tier) {
     const SESSIONS: usize = 400;
-    let (backend, ends) = Backend::reporting_ends();
+    let (backend, accepted) = Backend::handing_over();
     let ringway = Launch::to([backend.address()]).tier(tier).start();
-    let mut clients: Vec<TcpStream> = (0..SESSIONS).map(|_| ringway.connect()).collect();
-    clients
-        .iter_mut()
-        .for_each(|client| client.write_all(b"0123456789").unwrap());
-    ringway.counter_becomes("bytes_to_backend", 10 * SESSIONS as u64);
+    let mut sessions: Vec<_> = (0..SESSIONS)
+        .map(|_| (ringway.connect(), accepted.recv_timeout(SOON).unwrap()))
+        .collect();
+    // The two of a pair need not belong to each other.
+    for (client, served) in &mut sessions {
+        client.write_all(b"0123456789").unwrap();
+        served.set_read_timeout(Some(SOON)).unwrap();
+    }
+    for (_, served) in &mut sessions {
+        served.read_exact(&mut [0; 10]).unwrap();
+    }
+    let (clients, served): (Vec<_>, Vec<_>) = sessions.into_iter().unzip();
     clients.into_iter().for_each(stream::abort);
-    for _ in 0..SESSIONS {
-        assert_eq!(ends.recv_timeout(SOON).unwrap(), (10, Ended::Reset));
+    for mut served in served {
+        assert_eq!(stream::ended(&mut served), Ended::Reset);
     }
     let counters = ringway.finish();
     assert_ends(&counters, &[("client_reset", SESSIONS as u64)]);

@@ -2,14 +2,16 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
 use crate::harness::backend::Backend;
 use crate::harness::load::{Busy, Latencies};
 use crate::harness::namespace::Namespace;
-use crate::harness::stream::{self, Ended, Pattern};
-use crate::harness::{Launch, Ringway, Tier, eventually, facts, join};
+use crate::harness::stream::{self, Counted, Ended, Pattern};
+use crate::harness::{Launch, Ringway, SOON, Tier, eventually, facts, join};
 
 both_tiers! {
     client_that_reads_nothing_harms_nobody_and_loses_nothing,
@@ -37,12 +39,12 @@ fn start(tier: Tier, flooding: SocketAddr, echoing: SocketAddr) -> Ringway {
 
 fn client_that_reads_nothing_harms_nobody_and_loses_nothing(tier: Tier) {
     let pattern = Pattern::new(12);
-    let flooding = Backend::source(pattern, FLOOD);
+    let (flooding, written) = Backend::source(pattern, FLOOD);
     let echoing = Backend::echo();
     let ringway = start(tier, flooding.address(), echoing.address());
     let before = Measured::now(&ringway);
     let mut client = stream::connect(ringway.address_of("flood"));
-    wait_stuck(&ringway, "bytes_to_client");
+    stream::wait_stuck(&written);
     before.assert_unharmed(&ringway, 16 << 20);
     stream::finish_writing(&client);
     assert_eq!(
@@ -58,13 +60,18 @@ fn backend_that_reads_nothing_harms_nobody_and_loses_nothing(tier: Tier) {
     let echoing = Backend::echo();
     let ringway = start(tier, flooded.address(), echoing.address());
     let before = Measured::now(&ringway);
-    let mut client = stream::connect(ringway.address_of("flood"));
-    let mut served = accepted.recv().unwrap();
+    let stream = stream::connect(ringway.address_of("flood"));
+    let mut served = accepted.recv_timeout(SOON).unwrap();
     let pattern = Pattern::new(13);
+    let written = Arc::new(AtomicU64::new(0));
+    let mut client = Counted {
+        stream,
+        written: Arc::clone(&written),
+    };
     let writer = thread::spawn(move || {
         stream::send_pattern(&mut client, pattern, FLOOD, 256 * 1024).unwrap()
     });
-    wait_stuck(&ringway, "bytes_to_backend");
+    stream::wait_stuck(&written);
     before.assert_unharmed(&ringway, 16 << 20);
     assert_eq!(
         stream::receive_pattern(&mut served, pattern),
@@ -93,12 +100,12 @@ fn thousand_clients_that_read_nothing_harm_nobody(tier: Tier) {
     };
     namespace.run(|| {
         let pattern = Pattern::new(14);
-        let flooding = Backend::source(pattern, CROWD_BYTES);
+        let (flooding, written) = Backend::source(pattern, CROWD_BYTES);
         let echoing = Backend::echo();
         let ringway = start(tier, flooding.address(), echoing.address());
         let before = Measured::now(&ringway);
         let mut clients = crowd(&ringway, &flooding);
-        wait_stuck(&ringway, "bytes_to_client");
+        stream::wait_stuck(&written);
         before.assert_unharmed(&ringway, 192 << 20);
         // A few of them read it all after all; the others hang up.
         for client in &mut clients[..5] {
@@ -130,7 +137,6 @@ fn thousand_backends_that_read_nothing_harm_nobody(tier: Tier) {
             // Ends when the kernel takes no more.
             while client.write(&[b'x'; 65_536]).is_ok() {}
         }
-        wait_stuck(&ringway, "bytes_to_backend");
         before.assert_unharmed(&ringway, 192 << 20);
         drop((clients, accepted));
         ringway.finish();
@@ -144,18 +150,6 @@ fn crowd(ringway: &Ringway, backend: &Backend) -> Vec<TcpStream> {
         backend.accepted() == CROWD
     });
     clients
-}
-
-/// Waits until the bytes that flow stop flowing, although there are more.
-fn wait_stuck(ringway: &Ringway, counter: &str) {
-    let mut last = 0;
-    eventually(Duration::from_secs(30), "the flood is stuck", || {
-        let now = ringway.counter(counter);
-        let stuck = now > 0 && now == last;
-        last = now;
-        thread::sleep(Duration::from_millis(150));
-        stuck
-    });
 }
 
 /// How busy sessions did, and the memory of the process.

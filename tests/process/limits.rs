@@ -1,9 +1,9 @@
 //! Many sessions, and more than there may be: what an idle one costs, and that at each limit the sessions that live go on,
 //! the others wait, and nothing spins.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,8 +13,8 @@ use crate::harness::backend::{self, Backend};
 use crate::harness::load::Busy;
 use crate::harness::stream;
 use crate::harness::{
-    Launch, Ringway, SOON, Tier, assert_ends, eventually, facts, join, number, one_pool,
-    raise_files_limit, skip,
+    Launch, Ringway, SOON, Tier, assert_ends, ends_total, eventually, facts, join, number,
+    one_pool, raise_files_limit, skip,
 };
 
 both_tiers! {
@@ -49,8 +49,11 @@ fn nine_thousand_idle_sessions_cost_little(tier: Tier) {
     assert_idle(&ringway, Duration::from_millis(60));
     drop(clients);
     drop(backend);
+    // All clients close before their backend does, but nothing says when the last FIN was seen.
     let counters = ringway.finish();
-    assert_ends(&counters, &[("client_closed", IDLE_SESSIONS as u64)]);
+    let closed = number(&counters, "ends.client_closed") + number(&counters, "ends.backend_closed");
+    assert_eq!(closed, IDLE_SESSIONS as u64, "{counters}");
+    assert_eq!(ends_total(&counters), closed, "{counters}");
 }
 
 fn thousands_of_sessions_that_end_at_once_harm_nobody(tier: Tier) {
@@ -117,6 +120,7 @@ fn assert_idle(ringway: &Ringway, allowed: Duration) {
 struct HoldingBackend {
     process: Child,
     address: SocketAddr,
+    _output: Lines<BufReader<ChildStdout>>,
 }
 
 const HOLDING_BACKEND: &str = "RINGWAY_TESTS_HOLDING_BACKEND";
@@ -141,9 +145,11 @@ impl HoldingBackend {
                 .split_once("holding at ")
                 .map(|(_, address)| address.parse().unwrap())
         });
+        let address = address.expect("the process says where it is");
         Self {
             process,
-            address: address.expect("the process says where it is"),
+            address,
+            _output: lines,
         }
     }
 }
@@ -191,9 +197,11 @@ fn storm_of_connects_never_exceeds_the_limit_and_all_are_served(tier: Tier) {
             })
         })
         .collect();
-    let mut most = 0;
+    let (mut most, mut parked) = (0, 0);
     eventually(Duration::from_secs(40), "all clients are served", || {
-        let active = ringway.counter("sessions_active");
+        let counters = ringway.counters();
+        let active = number(&counters, "sessions_active");
+        parked = parked.max(number(&counters, "accepts_parked"));
         assert!(
             active <= LIMIT,
             "{active} sessions at once, {LIMIT} are allowed"
@@ -209,10 +217,8 @@ fn storm_of_connects_never_exceeds_the_limit_and_all_are_served(tier: Tier) {
     );
     assert_eq!(backend.accepted(), CLIENTS);
     assert_eq!(number(&counters, "sessions_total"), CLIENTS as u64);
-    assert!(
-        number(&counters, "accepts_parked") > 0,
-        "no accept ever waited: {counters}"
-    );
+    assert!(parked > 0, "no accepted connection ever waited: {counters}");
+    assert_eq!(number(&counters, "accepts_parked"), 0, "one still waits");
     assert_ends(&counters, &[("client_closed", CLIENTS as u64)]);
 }
 
@@ -287,23 +293,21 @@ fn running_out_of_files_harms_nobody_and_passes(tier: Tier) {
         number(counters, "sessions_total") > before
     });
     set_files_limit(&ringway, "4096").unwrap();
-    let served = clients
-        .into_iter()
-        .map(join)
-        .filter(|served| *served)
-        .count();
+    let served: Vec<TcpStream> = clients.into_iter().filter_map(join).collect();
+    let served_total = served.len();
+    drop(served);
     let counters = ringway.finish();
     let refused = number(&counters, "ends.out_of_resources");
-    println!("{served} of {CLIENTS} clients were served, {refused} were reset");
+    println!("{served_total} of {CLIENTS} clients were served, {refused} were reset");
     assert_eq!(
-        served as u64 + refused,
+        served_total as u64 + refused,
         CLIENTS as u64,
         "nobody is refused silently"
     );
     assert_ends(
         &counters,
         &[
-            ("client_closed", (LIVE + served) as u64),
+            ("client_closed", (LIVE + served_total) as u64),
             ("out_of_resources", refused),
         ]
         .into_iter()
@@ -312,8 +316,8 @@ fn running_out_of_files_harms_nobody_and_passes(tier: Tier) {
     );
 }
 
-/// Whether a client that stays for a moment was served; a reset is the only other end that is allowed.
-fn serve_or_reset(address: SocketAddr) -> bool {
+/// A client that is served and stays; a reset is the only other end that is allowed.
+fn serve_or_reset(address: SocketAddr) -> Option<TcpStream> {
     let mut client = stream::connect(address);
     client
         .set_read_timeout(Some(Duration::from_secs(60)))
@@ -325,9 +329,9 @@ fn serve_or_reset(address: SocketAddr) -> bool {
     {
         Ok(()) => {
             assert_eq!(&answer, b"hello");
-            true
+            Some(client)
         }
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
         Err(error) => panic!("neither served nor reset: {error}"),
     }
 }

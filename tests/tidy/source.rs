@@ -127,8 +127,11 @@ pub(crate) fn sources(root: &Path, top_level: &[&str]) -> Vec<Source> {
     sources
 }
 
+/// All files below, without what tools make there.
 fn files_below(path: &Path, files: &mut Vec<PathBuf>) {
-    if path.is_dir() {
+    const MADE: &[&str] = &["target", "corpus", "artifacts", "coverage"];
+    let is_made = MADE.iter().any(|name| path.ends_with(name));
+    if path.is_dir() && !is_made {
         for entry in fs::read_dir(path).unwrap() {
             files_below(&entry.unwrap().path(), files);
         }

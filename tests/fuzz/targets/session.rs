@@ -5,21 +5,26 @@
 use libfuzzer_sys::fuzz_target;
 use ringway::session::simulation::{Choices, Tier, play};
 
-struct Bytes<'a>(&'a [u8]);
+struct Bytes<'a> {
+    left: &'a [u8],
+    /// Counts on once the bytes have run out.
+    count: u32,
+}
 
 impl Choices for Bytes<'_> {
     fn below(&mut self, bound: u32) -> u32 {
-        let wide = bound > 256;
-        let taken = if wide { 4 } else { 1 }.min(self.0.len());
-        let (head, rest) = self.0.split_at(taken);
-        self.0 = rest;
-        let number = head.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
-        number.checked_rem(bound).unwrap_or(0)
+        let wanted = if bound > 256 { 4 } else { 1 };
+        let Some((head, rest)) = self.left.split_at_checked(wanted) else {
+            self.count = self.count.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            return (self.count >> 8) % bound;
+        };
+        self.left = rest;
+        head.iter().fold(0, |number, byte| number << 8 | u32::from(*byte)) % bound
     }
 }
 
 fuzz_target!(|data: &[u8]| {
     let Some((tier, choices)) = data.split_first() else { return };
     let tier = if tier & 1 == 0 { Tier::Limited } else { Tier::Single };
-    play(&mut Bytes(choices), tier);
+    play(&mut Bytes { left: choices, count: 1 }, tier);
 });

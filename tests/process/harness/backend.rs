@@ -8,14 +8,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::stream::{self, Ended, Pattern};
+use super::stream::{self, Counted, Ended, Pattern};
 
 /// A listening backend. Dropping it refuses further connections; those that are open go on.
 pub struct Backend {
@@ -104,13 +104,21 @@ impl Backend {
     }
 
     /// Sends so many bytes of the pattern at once, whatever the client says, then a FIN; reads until the client's end.
-    pub fn source(pattern: Pattern, bytes: u64) -> Self {
-        Self::scripted(move |mut stream| {
-            if stream::send_pattern(&mut stream, pattern, bytes, 64 * 1024).is_ok() {
-                stream::finish_writing(&stream);
-                let _ = stream::discard_to_end(&mut stream);
+    /// The counter says how much it has written to all clients.
+    pub fn source(pattern: Pattern, bytes: u64) -> (Self, Arc<AtomicU64>) {
+        let written = Arc::new(AtomicU64::new(0));
+        let total = Arc::clone(&written);
+        let backend = Self::scripted(move |stream| {
+            let mut counted = Counted {
+                stream,
+                written: Arc::clone(&total),
+            };
+            if stream::send_pattern(&mut counted, pattern, bytes, 64 * 1024).is_ok() {
+                stream::finish_writing(&counted.stream);
+                let _ = stream::discard_to_end(&mut counted.stream);
             }
-        })
+        });
+        (backend, written)
     }
 
     /// Answers each 8-byte request (a count of bytes, little endian) with so many bytes.

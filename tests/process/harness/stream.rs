@@ -6,7 +6,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -144,6 +146,37 @@ pub fn write_to_end(stream: &mut TcpStream) -> Ended {
 pub fn wait_acknowledged(stream: &TcpStream) {
     eventually(SOON, "everything is acknowledged", || {
         facts::unacknowledged(stream) == Some(0)
+    });
+}
+
+/// A stream that counts what it was given to write, so that another thread can see it make progress.
+pub struct Counted {
+    pub stream: TcpStream,
+    pub written: Arc<AtomicU64>,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.stream.write(bytes)?;
+        self.written.fetch_add(written as u64, Ordering::SeqCst);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// Waits until a writer has begun and then makes no progress for a while, although it wants to.
+#[track_caller]
+pub fn wait_stuck(written: &AtomicU64) {
+    let mut last = 0;
+    eventually(SOON, "the writer is stuck", || {
+        let now = written.load(Ordering::SeqCst);
+        let stuck = now > 0 && now == last;
+        last = now;
+        thread::sleep(Duration::from_millis(200));
+        stuck
     });
 }
 

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::program::{Server, find, setting};
 use super::redis;
 use super::watch::Watch;
@@ -29,19 +31,31 @@ both_tiers! {
 }
 
 fn killed_and_restarted_backends_leave_nothing_behind(tier: Tier) {
+    // The second tier has the same ends; it gets a shorter run.
+    let share = if tier == Tier::Limited { 1 } else { 4 };
+    survive(tier, &[], setting("RINGWAY_CHAOS_SECONDS", 60) / share);
+}
+
+#[test]
+fn sessions_that_are_frozen_again_and_again_leave_nothing_behind() {
+    survive(
+        Tier::Limited,
+        &["--freeze-every", "30ms"],
+        setting("RINGWAY_CHAOS_SECONDS", 60) / 4,
+    );
+}
+
+/// Compares what Ringway holds before and after a storm.
+fn survive(tier: Tier, options: &[&str], seconds: u64) {
     let Some([redis_server]) = find(["redis-server"]) else {
         return;
     };
-    // The second tier has the same ends; it gets a shorter run.
-    let share = if tier == Tier::Limited { 1 } else { 4 };
-    let seconds = setting("RINGWAY_CHAOS_SECONDS", 60) / share;
     let seed = setting("RINGWAY_CHAOS_SEED", std::process::id().into());
     println!("RINGWAY_CHAOS_SEED={seed}");
     let mut random = Random::new(seed);
     let mut backends: Vec<_> = (0..3).map(|_| Restartable::start(&redis_server)).collect();
-    let ringway = Launch::to(backends.iter().map(|backend| backend.address))
-        .tier(tier).arguments(["--freeze-every", "30ms"])
-        .start();
+    let launch = Launch::to(backends.iter().map(|backend| backend.address));
+    let ringway = launch.tier(tier).arguments(options.iter().copied()).start();
     let watch = Watch::on(&ringway);
 
     storm(&mut backends, &ringway, WARM_UP, &mut random);
@@ -57,14 +71,8 @@ fn killed_and_restarted_backends_leave_nothing_behind(tier: Tier) {
 
     watch.saw_no_kernel_worker();
     println!("{load:?}\nbefore {before:?}\nafter  {after:?}");
-    assert!(
-        load.kills > seconds / 10 && load.answers > load.connections && load.cuts > 0,
-        "no storm: {load:?}"
-    );
-    assert_eq!(
-        (after.files, after.buffers, after.threads),
-        (before.files, before.buffers, before.threads)
-    );
+    let held = |footprint: &Footprint| (footprint.files, footprint.buffers, footprint.threads);
+    assert_eq!(held(&after), held(&before), "open files, buffers, threads");
     assert!(
         after.resident <= before.resident + MEMORY_PLAY,
         "{} bytes grew to {}",
@@ -72,6 +80,7 @@ fn killed_and_restarted_backends_leave_nothing_behind(tier: Tier) {
         after.resident
     );
     let counters = ringway.finish();
+    assert_it_was_a_storm(&load, seconds, &counters);
     assert_eq!(
         ends_total(&counters),
         number(&counters, "sessions_total"),
@@ -87,6 +96,26 @@ fn killed_and_restarted_backends_leave_nothing_behind(tier: Tier) {
             number(&counters, &format!("ends.{reason}")),
             0,
             "two backends were always there: {counters}"
+        );
+    }
+}
+
+/// A calm run proves nothing: backends were missed, sessions cut, bytes sent every way that there is.
+#[track_caller]
+fn assert_it_was_a_storm(load: &Load, seconds: u64, counters: &Value) {
+    assert!(
+        load.kills > seconds / 10 && load.answers > load.connections && load.cuts > 0,
+        "{load:?}"
+    );
+    for path in [
+        "connect_retries_total",
+        "pumps_entered_total",
+        "pumps_left_total",
+        "ends.backend_reset",
+    ] {
+        assert!(
+            number(counters, path) > 0,
+            "{path} is 0 after {load:?}: {counters}"
         );
     }
 }
