@@ -18,10 +18,13 @@ Examples:
 
 Signals: SIGTERM or SIGINT stops gracefully, a second one at once; SIGUSR1 prints the counters.";
 
+const DEFAULT_FILE: &str = "/etc/ringway/ringway.yaml";
+
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Configuration file
-    #[arg(short, long, value_name = "FILE", default_value = "/etc/ringway/ringway.yaml", conflicts_with_all = ["listen", "to"])]
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_FILE)]
+    #[arg(conflicts_with_all = ["listen", "to"])]
     config: PathBuf,
 
     /// Without a file: listen here (`127.0.0.1:5000`, `[::1]:5000`, `*:5000`, `unix:/path`)

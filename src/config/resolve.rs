@@ -252,7 +252,10 @@ impl Resolver {
             };
             let name = name.unwrap_or_else(|| address.clone());
             if !names.insert(name.clone()) {
-                self.problem(format!("pools.{pool}.backends: there are two backends `{name}`; names are unique in a pool"));
+                let key = format!("pools.{pool}.backends");
+                self.problem(format!(
+                    "{key}: there are two backends `{name}`; names are unique in a pool"
+                ));
             }
             match backend_address(&address) {
                 Ok(address) => {

@@ -248,7 +248,7 @@ impl Control {
             workers = self.mailboxes.len(),
             max_sessions = self.max_sessions,
             receive = ?self.tier,
-            " ready "
+            "ready"
         );
         Ok(())
     }

@@ -136,7 +136,7 @@ impl Ring {
     /// # Errors
     /// Only those that mean a broken ring; a timeout or a signal is none.
     pub fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let waits = timeout != Some(Duration::ZERO);
+        let waits = timeout != Some(Duration::ZERO) && self.batch.is_empty();
         let outcome = scratch::enter(
             &self.io,
             u32::from(waits),
@@ -145,7 +145,7 @@ impl Ring {
         );
         self.forget_submitted();
         match outcome.map_err(|error| (error.raw_os_error(), error)) {
-            // EBUSY: completions wait in the kernel's own list until the queue has room for them; the caller reads next.
+            // EBUSY: completions wait in the kernel's own list until the queue has room; the caller reads next.
             Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {
                 Ok(())
             }

@@ -15,9 +15,12 @@
 //! reset; closed exactly once, with nothing in flight; every session ends.
 
 mod chain;
+mod event;
 mod operations;
 mod reason;
+mod record;
 mod relay;
+mod side;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 
@@ -29,9 +32,12 @@ use arrayvec::ArrayVec;
 use crate::time::Time;
 
 pub use chain::{Chain, Links};
+pub use event::{Ending, Event, ReceiveEnd, Step};
 pub use operations::{Operation, Operations};
 pub use reason::{CloseReason, errno_is_ours};
+pub use record::{Record, RelayRecord};
 pub use relay::{Mode, PumpSource, PumpTarget, RECEIVE_LIMIT, Relay};
+pub use side::{Direction, Side};
 
 use relay::Wish;
 
@@ -40,85 +46,6 @@ pub const DELIVERY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The first pause between two looks at what a socket has not delivered yet; it doubles from look to look.
 const DELIVERY_CHECK: Duration = Duration::from_millis(1);
-
-/// One end of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// Who connected to a listener.
-    Client,
-    /// The backend that was picked for it.
-    Backend,
-}
-
-impl Side {
-    /// Both, in the order of their positions.
-    pub const BOTH: [Side; 2] = [Side::Client, Side::Backend];
-
-    /// The other end.
-    #[must_use]
-    pub fn peer(self) -> Side {
-        match self {
-            Side::Client => Side::Backend,
-            Side::Backend => Side::Client,
-        }
-    }
-
-    /// The direction whose source this side is.
-    #[must_use]
-    pub fn outgoing(self) -> Direction {
-        match self {
-            Side::Client => Direction::ToBackend,
-            Side::Backend => Direction::ToClient,
-        }
-    }
-
-    /// The direction whose target this side is.
-    #[must_use]
-    pub fn incoming(self) -> Direction {
-        self.peer().outgoing()
-    }
-
-    /// The position in a table of both sides.
-    #[must_use]
-    pub fn index(self) -> usize {
-        self as usize
-    }
-}
-
-/// One of the two relays of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From the client to the backend.
-    ToBackend,
-    /// From the backend to the client.
-    ToClient,
-}
-
-impl Direction {
-    /// Both, in the order of their positions.
-    pub const BOTH: [Direction; 2] = [Direction::ToBackend, Direction::ToClient];
-
-    /// Where the bytes come from.
-    #[must_use]
-    pub fn source(self) -> Side {
-        match self {
-            Direction::ToBackend => Side::Client,
-            Direction::ToClient => Side::Backend,
-        }
-    }
-
-    /// Where the bytes go.
-    #[must_use]
-    pub fn target(self) -> Side {
-        self.source().peer()
-    }
-
-    /// The position in a table of both directions.
-    #[must_use]
-    pub fn index(self) -> usize {
-        self as usize
-    }
-}
 
 /// What the configuration says about the sessions of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,174 +65,6 @@ pub struct Rules {
 impl Rules {
     /// Most [`Self::retries`] that a configuration may ask for.
     pub const RETRIES_MAX: u8 = 7;
-}
-
-/// Why a receive is no longer armed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReceiveEnd {
-    /// By itself: it reached its byte limit, or was for one read only.
-    Limit,
-    /// The source sent FIN.
-    Eof,
-    /// No buffer was free. [`Event::Fed`] follows when there is one.
-    Starved,
-    /// It was cancelled.
-    Cancelled,
-    /// The connection is broken: errno.
-    Error(i32),
-}
-
-/// What happened. Past tense; the worker translates completions into these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The backend accepted the connection.
-    Connected,
-    /// The attempt failed, and the worker has closed its socket.
-    ConnectFailed(i32),
-    /// The picker had no backend (left) to try.
-    NoBackend,
-    /// Bytes are in a buffer, at the end of those from the same side.
-    Received {
-        /// From where.
-        side: Side,
-        /// How many, at least 1.
-        len: u32,
-    },
-    /// A receive is no longer armed.
-    ReceiveEnded {
-        /// On which socket.
-        side: Side,
-        /// Why.
-        end: ReceiveEnd,
-    },
-    /// A buffer is free for a receive that had starved.
-    Fed(Side),
-    /// A send is done.
-    Sent {
-        /// Of which relay.
-        direction: Direction,
-        /// How many bytes the target took.
-        bytes: u32,
-        /// It was given more than it took.
-        blocked: bool,
-    },
-    /// A send failed and took nothing.
-    SendFailed {
-        /// Of which relay.
-        direction: Direction,
-        /// Why.
-        errno: i32,
-    },
-    /// A pump is done.
-    Pumped {
-        /// Of which relay.
-        direction: Direction,
-        /// Bytes moved from the source into the pipe.
-        took: u32,
-        /// Bytes moved from the pipe to the target.
-        gave: u32,
-        /// What it found at the source.
-        source: PumpSource,
-        /// What it found at the target.
-        target: PumpTarget,
-    },
-    /// A pump did not begin: no pipe is free.
-    NoPipe(Direction),
-    /// What was queued has been moved out of the buffers.
-    Spilled(Direction),
-    /// There is no memory to spill into.
-    SpillRefused(Direction),
-    /// There is something to read.
-    Readable(Side),
-    /// There is room to write.
-    Writable(Side),
-    /// The connection is broken, says a poll.
-    Hangup {
-        /// Which one.
-        side: Side,
-        /// Why.
-        errno: i32,
-    },
-    /// A poll is no longer armed.
-    PollEnded {
-        /// On which socket.
-        side: Side,
-        /// Which of the polls.
-        operation: Operation,
-    },
-    /// A cancel is done; what it cancelled reports for itself.
-    CancelEnded {
-        /// On which socket.
-        side: Side,
-        /// What was to be cancelled.
-        operation: Operation,
-    },
-    /// So many bytes given to a socket have not been acknowledged by its peer.
-    Undelivered {
-        /// Which socket.
-        side: Side,
-        /// How many.
-        bytes: u32,
-    },
-    /// The deadline that [`Session::deadline`] named has passed.
-    Expired,
-    /// A new turn of the loop, for those that waited for it.
-    Turn,
-    /// End it now, with a reset to both sides.
-    Kill(CloseReason),
-    /// Take everything back from the kernel and hold still.
-    Freeze,
-    /// Go on.
-    Thaw,
-}
-
-/// How the sockets are to be closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// FIN was, or is now, sent to both.
-    Close,
-    /// Reset both (linger 0).
-    Abort,
-}
-
-/// What to do. Imperative; the worker performs it. Those that act at once are answered by an event in the same turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Pick a backend and connect. At once: `NoBackend` or `ConnectFailed`; else by completion.
-    Connect,
-    /// Arm a receive that ends by itself once it has reached [`RECEIVE_LIMIT`] bytes.
-    Receive(Side),
-    /// Give everything spilled and queued to the target, without waiting.
-    Send(Direction),
-    /// Move what is queued out of the buffers. At once.
-    Spill(Direction),
-    /// Splice until dry, full, or out of budget. At once.
-    Pump {
-        /// Which relay.
-        direction: Direction,
-        /// Only empty the pipe: the source has ended.
-        drain_only: bool,
-    },
-    /// Arm one of the polls.
-    Poll {
-        /// On which socket.
-        side: Side,
-        /// Which of the polls.
-        operation: Operation,
-    },
-    /// Take an operation back.
-    Cancel {
-        /// On which socket.
-        side: Side,
-        /// What.
-        operation: Operation,
-    },
-    /// Send FIN.
-    ShutdownWrite(Side),
-    /// Ask how much a socket has not delivered. At once: `Undelivered`.
-    CheckDelivered(Side),
-    /// Close the open sockets; the session is over.
-    Close(Ending),
 }
 
 /// The steps of one turn; their number is bounded by the operations that exist.
@@ -385,42 +144,6 @@ impl Socket {
     fn is_idle(&self, operation: Operation) -> bool {
         !self.armed.contains(operation) && !self.cancelling.contains(operation)
     }
-}
-
-/// A frozen session as plain data: enough to go on elsewhere, given its sockets and the bytes it holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Version of this layout.
-    pub version: u16,
-    /// Whether a backend connection exists; without one the session connects anew.
-    pub connected: bool,
-    /// Attempts to connect so far.
-    pub attempts: u8,
-    /// Age of the session.
-    pub age: Duration,
-    /// Time since the last byte.
-    pub quiet: Duration,
-    /// The FIN that came first, if one has come.
-    pub first_closed: Option<Side>,
-    /// Both relays, `ToBackend` first.
-    pub relays: [RelayRecord; 2],
-}
-
-/// One relay of a [`Record`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelayRecord {
-    /// Bytes taken from the source.
-    pub taken: u64,
-    /// Bytes given to the target.
-    pub given: u64,
-    /// Bytes held in memory.
-    pub held: u32,
-    /// Bytes held in the pipe.
-    pub piped: u32,
-    /// The source has sent FIN.
-    pub source_ended: bool,
-    /// FIN was sent to the target.
-    pub finished: bool,
 }
 
 /// One session. See the module's text.
@@ -633,58 +356,6 @@ impl Session {
     #[must_use]
     pub fn armed(&self, side: Side) -> Operations {
         self.sockets[side.index()].armed
-    }
-
-    /// A frozen session as plain data.
-    ///
-    /// # Panics
-    /// If the session is not frozen: its state would still change.
-    #[must_use]
-    pub fn record(&self, now: Time) -> Record {
-        assert!(self.is_frozen(), "only a frozen session has a record");
-        Record {
-            version: 1,
-            connected: self.phase == Phase::Open,
-            attempts: self.attempts,
-            age: now - self.started,
-            quiet: now - self.moved,
-            first_closed: match self.reason {
-                Some(CloseReason::ClientClosed) => Some(Side::Client),
-                Some(CloseReason::BackendClosed) => Some(Side::Backend),
-                Some(_) | None => None,
-            },
-            relays: Direction::BOTH.map(|direction| {
-                let relay = self.relay_of(direction);
-                RelayRecord {
-                    taken: relay.taken(),
-                    given: relay.given(),
-                    held: relay.queued() + relay.spilled(),
-                    piped: relay.piped(),
-                    source_ended: relay.source_ended(),
-                    finished: relay.finished(),
-                }
-            }),
-        }
-    }
-
-    /// A session that goes on from a record. The bytes held in memory count as spilled.
-    #[must_use]
-    pub fn from_record(record: &Record, rules: Rc<Rules>, now: Time) -> Session {
-        let mut session = Session::new(rules, Time::from_micros(micros_before(now, record.age)));
-        session.moved = Time::from_micros(micros_before(now, record.quiet));
-        session.attempts = record.attempts;
-        session.reason = record.first_closed.map(CloseReason::closed);
-        session.frost = Frost::Frozen;
-        for direction in Direction::BOTH {
-            let relay = &record.relays[direction.index()];
-            session.relays[direction.index()] = Relay::restore(relay);
-            session.socket(direction.target()).write_shut = relay.finished;
-        }
-        if record.connected {
-            session.phase = Phase::Open;
-            session.socket(Side::Backend).open = true;
-        }
-        session
     }
 
     // --- events ---
@@ -1071,9 +742,4 @@ fn earliest(one: Option<Time>, other: Option<Time>) -> Option<Time> {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
     }
-}
-
-fn micros_before(now: Time, age: Duration) -> u64 {
-    now.as_micros()
-        .saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
 }

@@ -95,12 +95,12 @@ pub fn bind_unix(path: &std::path::Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket to connect to a backend with, bound to `source` if one is given; the port is chosen by connect, so that
+/// A socket to connect with, bound to `source` if one is given; the port is chosen by connect, so that
 /// one port serves many destinations.
 ///
 /// # Errors
 /// As of the system calls.
-pub fn backend_socket(
+pub fn outgoing_socket(
     address: &SockAddr,
     keepalive: &Keepalive,
     source: Option<IpAddr>,
@@ -209,8 +209,8 @@ pub fn unread(socket: BorrowedFd<'_>) -> u32 {
 
 /// Takes one waiting connection off a listening socket, if there is one.
 #[must_use]
-pub fn accept_waiting(listener: &Socket) -> Option<(OwnedFd, Option<SocketAddr>)> {
-    let (socket, address) = listener.accept().ok()?;
+pub fn accept_waiting(listening: &Socket) -> Option<(OwnedFd, Option<SocketAddr>)> {
+    let (socket, address) = listening.accept().ok()?;
     socket.set_nonblocking(true).ok()?;
     Some((socket.into(), address.as_socket()))
 }

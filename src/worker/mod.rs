@@ -155,6 +155,8 @@ pub struct Worker {
     freezing: bool,
     due: Vec<u32>,
     stopping: bool,
+    /// Every session is to end for this reason, those that are still to come included.
+    killing: Option<CloseReason>,
 }
 
 impl Worker {
@@ -211,6 +213,7 @@ impl Worker {
             freezing: false,
             due: Vec::new(),
             stopping: false,
+            killing: None,
         };
         Ok(worker)
     }
@@ -303,6 +306,7 @@ impl Worker {
                     (self.reports)(Report::AcceptsDrained(self.id));
                 }
                 Command::Kill(reason) => {
+                    self.killing = Some(reason);
                     self.kills
                         .extend(self.slots.keys().map(|key| (key, reason)));
                     self.refuse_parked();

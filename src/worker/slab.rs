@@ -2,11 +2,15 @@
 
 use super::token::Key;
 
+/// Places are allocated so many at a time, and never move.
+const CHUNK: u32 = 256;
+
 /// Entries by key; a place is used again last in, first out, while it is warm.
 pub(super) struct Slab<T> {
-    places: Vec<Place<T>>,
+    chunks: Vec<Box<[Place<T>]>>,
     free: Vec<u32>,
     capacity: u32,
+    len: usize,
 }
 
 struct Place<T> {
@@ -15,44 +19,35 @@ struct Place<T> {
 }
 
 impl<T> Slab<T> {
-    /// Room for `capacity` entries. The memory is used as they come, and never moves.
+    /// Room for `capacity` entries; memory is taken as they come.
     pub(super) fn new(capacity: u32) -> Slab<T> {
         Slab {
-            places: Vec::with_capacity(capacity as usize),
+            chunks: Vec::new(),
             free: Vec::new(),
             capacity,
+            len: 0,
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.len
     }
 
     /// None when it is full.
     pub(super) fn insert(&mut self, entry: T) -> Option<Key> {
-        if let Some(slot) = self.free.pop() {
-            let place = &mut self.places[slot as usize];
-            place.entry = Some(entry);
-            return Some(Key {
-                slot,
-                generation: place.generation,
-            });
+        if self.free.is_empty() {
+            self.grow();
         }
-        let slot = u32::try_from(self.places.len())
-            .ok()
-            .filter(|slot| *slot < self.capacity)?;
-        self.places.push(Place {
-            generation: 0,
-            entry: Some(entry),
-        });
-        Some(Key {
-            slot,
-            generation: 0,
-        })
+        let slot = self.free.pop()?;
+        let place = self.place(slot)?;
+        place.entry = Some(entry);
+        let generation = place.generation;
+        self.len += 1;
+        Some(Key { slot, generation })
     }
 
     pub(super) fn get(&mut self, key: Key) -> Option<&mut T> {
-        let place = self.places.get_mut(key.slot as usize)?;
+        let place = self.place(key.slot)?;
         (place.generation == key.generation)
             .then_some(place.entry.as_mut())
             .flatten()
@@ -60,18 +55,18 @@ impl<T> Slab<T> {
 
     pub(super) fn remove(&mut self, key: Key) -> Option<T> {
         let place = self
-            .places
-            .get_mut(key.slot as usize)
+            .place(key.slot)
             .filter(|place| place.generation == key.generation)?;
         let entry = place.entry.take()?;
         place.generation = place.generation.wrapping_add(1);
         self.free.push(key.slot);
+        self.len -= 1;
         Some(entry)
     }
 
     /// The key of what is in a slot now.
-    pub(super) fn key(&self, slot: u32) -> Option<Key> {
-        let place = self.places.get(slot as usize)?;
+    pub(super) fn key(&mut self, slot: u32) -> Option<Key> {
+        let place = self.place(slot)?;
         place.entry.is_some().then_some(Key {
             slot,
             generation: place.generation,
@@ -80,13 +75,36 @@ impl<T> Slab<T> {
 
     /// The keys of all entries.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        (0..)
-            .zip(&self.places)
-            .filter(|(_, place)| place.entry.is_some())
-            .map(|(slot, place)| Key {
-                slot,
-                generation: place.generation,
-            })
+        let places = (0..).zip(self.chunks.iter().flatten());
+        let taken = places.filter(|(_, place)| place.entry.is_some());
+        taken.map(|(slot, place)| Key {
+            slot,
+            generation: place.generation,
+        })
+    }
+
+    fn place(&mut self, slot: u32) -> Option<&mut Place<T>> {
+        self.chunks
+            .get_mut((slot / CHUNK) as usize)?
+            .get_mut((slot % CHUNK) as usize)
+    }
+
+    fn grow(&mut self) {
+        let first = u32::try_from(self.chunks.len())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(CHUNK);
+        let more = CHUNK.min(self.capacity.saturating_sub(first));
+        if more > 0 {
+            self.chunks.push(
+                (0..more)
+                    .map(|_| Place {
+                        generation: 0,
+                        entry: None,
+                    })
+                    .collect(),
+            );
+            self.free.extend((first..first + more).rev());
+        }
     }
 }
 
@@ -117,5 +135,19 @@ mod tests {
         assert_eq!(slab.len(), 1);
         assert!(slab.insert(3).is_some());
         assert_eq!(slab.keys().count(), 2);
+    }
+
+    #[test]
+    fn it_grows_up_to_its_bound_and_not_beyond() {
+        let mut slab = Slab::new(CHUNK + 3);
+        let keys: Vec<_> = (0..CHUNK + 3)
+            .map(|number| slab.insert(number).unwrap())
+            .collect();
+        assert!(slab.insert(0).is_none());
+        assert_eq!(slab.keys().count(), keys.len());
+        for (key, number) in keys.into_iter().zip(0..) {
+            assert_eq!(slab.remove(key), Some(number));
+        }
+        assert_eq!(slab.len(), 0);
     }
 }

@@ -86,6 +86,7 @@ impl Worker {
             .expect("an admitted session has a place");
         self.cells.sessions_total.add(1);
         self.cells.sessions_active.add(1);
+        self.kills.extend(self.killing.map(|reason| (key, reason)));
         self.mark_dirty(key);
     }
 
@@ -429,7 +430,7 @@ impl Worker {
         slot.tried.push(backend);
         let pool = &self.snapshot.pools[slot.pool.index()];
         let address = self.picks.address(backend);
-        match socket::backend_socket(address, &pool.keepalive, pool.source) {
+        match socket::outgoing_socket(address, &pool.keepalive, pool.source) {
             Ok(socket) => {
                 let token = Token::Session {
                     operation: Operation::Connect,
@@ -527,6 +528,7 @@ impl Worker {
                     Ok(bytes) => {
                         took += bytes;
                         piped += bytes;
+                        stuck = false;
                     }
                     // A pipe that holds something may just be full.
                     Err(libc::EAGAIN) if piped == 0 => {

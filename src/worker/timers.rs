@@ -213,7 +213,8 @@ mod tests {
                     1 | 2 => {
                         let deadline = now + far % [50_000, 100_000_000, 100_000_000_000_000][(pass % 3) as usize];
                         timers.set(slot, Some(Time::from_micros(deadline)));
-                        let earlier = model.get(&slot).is_some_and(|old| old.div_ceil(TICK_MICROS) <= deadline.div_ceil(TICK_MICROS));
+                        let tick = |micros: u64| micros.div_ceil(TICK_MICROS);
+                        let earlier = model.get(&slot).is_some_and(|old| tick(*old) <= tick(deadline));
                         if !earlier { model.insert(slot, deadline); }
                     }
                     _ => {
@@ -232,7 +233,8 @@ mod tests {
                 let earliest = model.values().min();
                 prop_assert_eq!(next.is_some(), earliest.is_some());
                 if let (Some(next), Some(earliest)) = (next, earliest) {
-                    let latest = Duration::from_micros((earliest.div_ceil(TICK_MICROS) * TICK_MICROS).saturating_sub(now));
+                    let tick = earliest.div_ceil(TICK_MICROS) * TICK_MICROS;
+                    let latest = Duration::from_micros(tick.saturating_sub(now));
                     prop_assert!(next <= latest, "would sleep past a deadline: {next:?} > {latest:?}");
                 }
             }

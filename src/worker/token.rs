@@ -121,7 +121,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_survives_its_encoding(slot in 0..SLOTS_MAX, generation: u32, operation in 0..6_usize, side in 0..2_usize) {
+        fn a_token_survives_its_encoding(
+            slot in 0..SLOTS_MAX, generation: u32, operation in 0..6_usize, side in 0..2_usize
+        ) {
             let (operation, side) = (Operation::ALL[operation], Side::BOTH[side]);
             let key = Key { slot, generation };
             for token in [Token::Session { operation, side, key }, Token::Cancel { operation, side, key }] {

@@ -261,7 +261,7 @@ fn port_of_another_process_is_a_clear_error() {
     let other = TcpListener::bind(LOOPBACK_4).unwrap();
     let address = other.local_addr().unwrap().to_string();
     let launch = Launch::listening(&address, ["127.0.0.1:9"]);
-    assert_refuses_to_start(launch, 69, &[&address, "in use"]);
+    assert_refuses_to_start(launch, 69, &[&address, "already"]);
 }
 
 /// Both could have the port by SO_REUSEPORT, and would then take each other's clients.
@@ -271,7 +271,7 @@ fn port_of_another_ringway_is_a_clear_error() {
     let first = Launch::to([backend.address()]).start();
     let address = first.address().to_string();
     let launch = Launch::listening(&address, [backend.address()]);
-    assert_refuses_to_start(launch, 69, &[&address, "in use"]);
+    assert_refuses_to_start(launch, 69, &[&address, "already"]);
     for _ in 0..20 {
         assert_echoes(first.connect());
     }
@@ -284,7 +284,7 @@ fn unix_socket_of_another_process_is_a_clear_error() {
     let path = folder.path().join("taken.sock");
     let _other = Backend::scripted_unix(&path, |stream, _| echo(stream));
     let launch = Launch::listening(&unix_address(&path), ["127.0.0.1:9"]);
-    assert_refuses_to_start(launch, 69, &[&path.display().to_string(), "in use"]);
+    assert_refuses_to_start(launch, 69, &[&path.display().to_string(), "already"]);
     assert_echoes(stream::connect_unix(&path));
 }
 
@@ -314,14 +314,22 @@ fn port_that_needs_a_permission_is_a_clear_error() {
 #[test]
 fn key_that_does_not_exist_is_a_clear_error() {
     let launch = Launch::config(one_pool("worker: 1", "backends: [\"127.0.0.1:9\"]"));
-    assert_refuses_to_start(launch, 78, &["ringway.yaml:1", "worker"]);
+    assert_refuses_to_start(
+        launch,
+        78,
+        &["ringway.yaml", "line 1", "column 10", "`worker`", "workers"],
+    );
 }
 
 #[test]
 fn listener_to_a_pool_that_does_not_exist_is_a_clear_error() {
     let config =
         "listeners: [{bind: \"127.0.0.1:0\", pool: pgg}]\npools: {pg: [\"127.0.0.1:9\"]}\n";
-    assert_refuses_to_start(Launch::config(config), 78, &["ringway.yaml:1", "pgg", "pg"]);
+    assert_refuses_to_start(
+        Launch::config(config),
+        78,
+        &["ringway.yaml", "`pgg`", "there is: pg"],
+    );
 }
 
 #[test]

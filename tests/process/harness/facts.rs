@@ -1,6 +1,7 @@
 //! What `/proc` says about a process (threads, open files, memory, processor time) and about a connection. Does not change
 //! anything.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -24,11 +25,14 @@ pub fn open_files(pid: u32) -> usize {
         .count()
 }
 
-/// The largest number of an open file.
-pub fn highest_file(pid: u32) -> u64 {
+/// The limit of open files that leaves room for so many more.
+pub fn files_limit_leaving(pid: u32, more: usize) -> u64 {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
-    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    numbers.max().expect("it has its output open")
+    let used: HashSet<u64> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    let last = (0..).filter(|number| !used.contains(number)).nth(more - 1);
+    last.expect("numbers do not end") + 1
 }
 
 /// Bytes of memory that it has resident, counted exactly and not from the kernel's batched sums.

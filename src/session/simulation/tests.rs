@@ -1,0 +1,86 @@
+//! The simulation, seed after seed.
+
+use std::collections::HashSet;
+
+use super::*;
+
+/// splitmix64: small, seeded, good enough to choose by.
+struct Seed(u64);
+
+impl Choices for Seed {
+    fn below(&mut self, bound: u32) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let high = (z ^ (z >> 31)) >> 32;
+        u32::try_from((high * u64::from(bound)) >> 32).expect("below a u32")
+    }
+}
+
+/// Plays one seed; on a panic the seed is in the message.
+fn play_seed(seed: u64, tier: Tier) -> Outcome {
+    struct Name(u64, Tier);
+    impl Drop for Name {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("RINGWAY_SEED={} with {:?}", self.0, self.1);
+            }
+        }
+    }
+    let _name = Name(seed, tier);
+    play(&mut Seed(seed), tier)
+}
+
+fn play_all(tier: Tier) {
+    if let Ok(seed) = std::env::var("RINGWAY_SEED") {
+        play_seed(seed.parse().expect("RINGWAY_SEED is a number"), tier);
+        return;
+    }
+    let outcomes: Vec<_> = (0..50_000).map(|seed| play_seed(seed, tier)).collect();
+    let reasons: HashSet<_> = outcomes.iter().map(|outcome| outcome.reason).collect();
+    for reason in [
+        CloseReason::ClientClosed,
+        CloseReason::BackendClosed,
+        CloseReason::ClientReset,
+        CloseReason::BackendReset,
+        CloseReason::ConnectRefused,
+        CloseReason::ConnectTimeout,
+        CloseReason::BackendUnreachable,
+        CloseReason::NoBackend,
+        CloseReason::OutOfResources,
+        CloseReason::IdleTimeout,
+        CloseReason::HalfCloseTimeout,
+        CloseReason::SessionTimeout,
+        CloseReason::Operator,
+    ] {
+        assert!(reasons.contains(&reason), "no seed ended with {reason:?}");
+    }
+    let share =
+        |what: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| what(outcome)).count();
+    assert!(
+        share(|outcome| outcome.ending == Ending::Close) > 1_000,
+        "clean ends"
+    );
+    assert!(share(|outcome| outcome.pumped) > 1_000, "pumping");
+    assert!(
+        share(|outcome| outcome.returned) > 1_000,
+        "back to receiving"
+    );
+    assert!(share(|outcome| outcome.spilled) > 1_000, "spilling");
+    assert!(share(|outcome| outcome.thawed) > 1_000, "thawing");
+    assert!(
+        outcomes.iter().map(|outcome| outcome.bytes).sum::<u64>() > 1_000_000_000,
+        "bytes"
+    );
+}
+
+#[test]
+fn no_order_of_completions_breaks_a_session_that_receives_up_to_a_limit() {
+    play_all(Tier::Limited);
+}
+
+#[test]
+fn no_order_of_completions_breaks_a_session_that_receives_one_read_at_a_time() {
+    play_all(Tier::Single);
+}
