@@ -123,11 +123,11 @@ pub fn outgoing_socket(
 fn set_stream_options(socket: &Socket, keepalive: &Keepalive) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
-    socket.set_keepalive(true)?;
     let parameters = socket2::TcpKeepalive::new()
         .with_time(keepalive.idle)
         .with_interval(keepalive.interval)
         .with_retries(keepalive.count);
+    // Switches keepalive on, too.
     socket.set_tcp_keepalive(&parameters)?;
     if keepalive.user_timeout.is_some() {
         socket.set_tcp_user_timeout(keepalive.user_timeout)?;
