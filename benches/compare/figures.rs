@@ -72,14 +72,11 @@ impl Sample {
         self
     }
 
-    pub(crate) fn holding(mut self, before: &Memory, after: &Memory, sessions: usize) -> Self {
-        let each = |before: u64, after: u64| after.saturating_sub(before) / sessions as u64;
-        let (process, slab) = (
-            each(before.process, after.process),
-            each(before.slab, after.slab),
-        );
-        self.memory = Some(Memory { process, slab });
-        self
+    pub(crate) fn holding(memory: Memory) -> Self {
+        Self {
+            memory: Some(memory),
+            ..Self::default()
+        }
     }
 
     fn per_unit(&self, scale: f64) -> f64 {

@@ -152,20 +152,31 @@ const OTHERS: &[&str] = &[
     "xfs",
 ];
 
-/// Bytes of kernel objects in use; none where only root may look.
-pub(crate) fn slab_memory() -> Option<u64> {
+/// Kernel objects in use.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Slab {
+    pub(crate) bytes: u64,
+    pub(crate) tcp_sockets: u64,
+}
+
+/// The kernel objects in use now; none where only root may look.
+pub(crate) fn slab() -> Option<Slab> {
     let text = fs::read_to_string("/proc/slabinfo").ok()?;
-    let in_use = |line: &str| {
+    let mut slab = Slab::default();
+    for line in text.lines().skip(2) {
         let mut fields = line.split_ascii_whitespace();
         let name = fields.next()?;
         if OTHERS.iter().any(|other| name.starts_with(other)) {
-            return None;
+            continue;
         }
         let objects: u64 = fields.next()?.parse().ok()?;
         let size: u64 = fields.nth(1)?.parse().ok()?;
-        Some(objects * size)
-    };
-    Some(text.lines().skip(2).filter_map(in_use).sum())
+        slab.bytes += objects * size;
+        if name == "TCP" {
+            slab.tcp_sockets = objects;
+        }
+    }
+    Some(slab)
 }
 
 /// Kernel, processor and number of cores.

@@ -51,8 +51,8 @@ impl Report {
             }
         }
         let document = json!({
-            "date": date, "machine": machine, "network": network, "command": command, "turns": turns, "seconds": seconds,
-            "versions": versions, "rows": [],
+            "date": date, "machine": machine, "network": network, "command": command,
+            "turns": turns, "seconds": seconds, "versions": versions, "rows": [],
         });
         Self {
             document,

@@ -5,10 +5,10 @@
 pub const RECEIVE_LIMIT: u32 = 64 * 1024;
 
 /// Reads of at least this many bytes on average are cheaper to splice than to copy through buffers.
-const PUMP_FROM_AVERAGE: u32 = 3 * 1024;
+const PUMP_FROM_AVERAGE: u32 = 8 * 1024;
 
 /// A pump that found less than this was not worth its system calls.
-const PUMP_SMALL: u32 = 2 * 1024;
+const PUMP_SMALL: u32 = 6 * 1024;
 
 /// So many small pumps in a row lead back to receiving.
 const PUMP_SMALL_RUN: u8 = 4;

@@ -26,6 +26,8 @@ both_tiers! {
     backend_that_is_slow_to_accept_gets_the_early_bytes,
     client_gone_during_a_connect_that_is_swallowed,
     client_gone_during_a_retry,
+    retries_are_as_many_as_the_pool_says,
+    retries_survive_freezing,
     network_without_a_route_is_not_held_against_the_backend,
 }
 
@@ -310,6 +312,45 @@ fn client_gone_during_a_retry(tier: Tier) {
     let counters = ringway.counter_becomes("sessions_active", 0);
     assert_ends(&counters, &[("client_reset", 1)]);
     ringway.finish();
+}
+
+fn retries_are_as_many_as_the_pool_says(tier: Tier) {
+    for retries in [0, 1] {
+        let refusing: Vec<String> = (0..3)
+            .map(|_| format!("\"{}\"", refusing_address()))
+            .collect();
+        let pool = format!("backends: [{}], retries: {retries}", refusing.join(", "));
+        let ringway = Launch::config(one_pool("workers: 1", &pool))
+            .tier(tier)
+            .start();
+        assert_eq!(stream::ended(&mut ringway.connect()), Ended::Reset);
+        let counters = ringway.finish();
+        assert_eq!(number(&counters, "connect_retries_total"), retries);
+        assert_eq!(number(&counters, "connect_failures_total"), retries + 1);
+    }
+}
+
+fn retries_survive_freezing(tier: Tier) {
+    let (full, echoing) = (FullBacklog::new(), Backend::echo());
+    let pool = format!(
+        "backends: [\"{}\", \"{}\", \"{}\"], timeouts: {{connect: 300ms}}",
+        refusing_address(),
+        full.address(),
+        echoing.address()
+    );
+    let ringway = Launch::config(one_pool("workers: 1", &pool))
+        .tier(tier)
+        .arguments(["--freeze-every", "7ms"])
+        .start();
+    for seed in 0..9 {
+        assert_served_from_the_first_byte(ringway.address(), seed);
+    }
+    let counters = ringway.finish();
+    assert!(
+        number(&counters, "connect_retries_total") >= 2,
+        "nothing was retried: {counters}"
+    );
+    assert_ends(&counters, &[("client_closed", 9)]);
 }
 
 /// Nothing was sent to the backend, so nothing is known about it.

@@ -2,14 +2,16 @@
 //! that was received before it.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::Receiver;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::harness::backend::{Backend, FullBacklog};
-use crate::harness::stream::{self, Ended, Pattern};
-use crate::harness::{Launch, Ringway, SOON, Tier, assert_ends, join, number};
+use crate::harness::backend::{self, Backend, FullBacklog};
+use crate::harness::stream::{self, Ended, Pattern, Random};
+use crate::harness::{
+    Launch, Ringway, SOON, Tier, assert_ends, ends_total, join, number, one_pool,
+};
 
 both_tiers! {
     client_reset_before_any_byte,
@@ -36,6 +38,10 @@ both_tiers! {
     client_sends_a_lot_after_the_backends_fin,
     data_then_fin_arrives_complete_at_any_size,
     client_that_closed_before_the_answer,
+    client_reset_in_the_middle_of_an_answer_after_its_own_fin,
+    delivery_before_a_reset_takes_a_second_at_most,
+    random_endings_leave_nothing_behind,
+    nothing_spins_while_sessions_wait,
     many_resets_at_once_reach_their_backends,
     ends_are_passed_on_while_frozen_again_and_again,
 }
@@ -407,6 +413,125 @@ fn client_that_closed_before_the_answer(tier: Tier) {
     served.write_all(b"answer").unwrap();
     stream::wait_reset_after_fin(&served);
     assert_ended_for(ringway, "client_reset");
+}
+
+fn client_reset_in_the_middle_of_an_answer_after_its_own_fin(tier: Tier) {
+    let (ringway, _backend, mut client, mut served) = session(tier);
+    stream::finish_writing(&client);
+    assert_eq!(stream::ended(&mut served), Ended::Fin);
+    // Ends with an error only when a reset comes; a writer does not notice a FIN.
+    let writer = thread::spawn(move || stream::write_to_end(&mut served));
+    client.read_exact(&mut vec![0; 8 << 20]).unwrap();
+    stream::abort(client);
+    join(writer);
+    assert_ended_for(ringway, "client_reset");
+}
+
+fn delivery_before_a_reset_takes_a_second_at_most(tier: Tier) {
+    let (ringway, _backend, mut client, served) = session(tier);
+    fill(&served);
+    let start = Instant::now();
+    stream::abort(served);
+    ringway.counter_becomes("sessions_active", 0);
+    let waited = start.elapsed();
+    assert!(
+        waited < Duration::from_secs(4),
+        "the session ended after {waited:?}"
+    );
+    let (bytes, ended) = stream::discard_to_end(&mut client);
+    assert!(bytes > 0, "what the client's kernel had taken is lost");
+    assert_eq!(ended, Ended::Reset);
+    assert_ended_for(ringway, "backend_reset");
+}
+
+/// Both ends decide by chance how much they send and read and how they leave, some while the session is being frozen.
+fn random_endings_leave_nothing_behind(tier: Tier) {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 250;
+    let backend = Backend::scripted_on(backend::listener(), |served, number| {
+        leave_by_chance(served, &mut Random::new(number as u64 + 1));
+    });
+    let pool = format!(
+        "backends: [\"{}\"], timeouts: {{idle: 400ms}}",
+        backend.address()
+    );
+    let ringway = Launch::config(one_pool("workers: 2", &pool))
+        .tier(tier)
+        .arguments(["--freeze-every", "25ms"])
+        .start();
+    let address = ringway.address();
+    let threads: Vec<_> = (0..THREADS)
+        .map(|seed| {
+            thread::spawn(move || {
+                let mut random = Random::new(1_000_000 + seed);
+                (0..EACH).for_each(|_| leave_by_chance(stream::connect(address), &mut random));
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(join);
+    let counters = ringway.finish();
+    println!("{}", counters["ends"]);
+    assert_eq!(number(&counters, "sessions_total"), THREADS * EACH);
+    assert_eq!(ends_total(&counters), THREADS * EACH);
+}
+
+/// Errors are of no interest here: the other end has left in its own way.
+fn leave_by_chance(mut stream: TcpStream, random: &mut Random) {
+    let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+    let _ = stream.set_write_timeout(Some(Duration::from_millis(500)));
+    for _ in 0..random.range(0, 4) {
+        let size = [1, 300, 20_000, 400_000][random.range(0, 4)];
+        let _ = match random.range(0, 4) {
+            0 => stream.read(&mut vec![0; size]).map(drop),
+            1 => stream.shutdown(Shutdown::Write),
+            _ => stream.write_all(&vec![b'r'; size]),
+        };
+    }
+    match random.range(0, 3) {
+        0 => stream::abort(stream),
+        1 => drop(stream),
+        _ => {
+            let _ = stream.shutdown(Shutdown::Write);
+            while stream.read(&mut [0; 65_536]).is_ok_and(|n| n > 0) {}
+        }
+    }
+}
+
+/// Every state in which a session may wait for long: half-closed either way, blocked either way, connecting after a FIN.
+fn nothing_spins_while_sessions_wait(tier: Tier) {
+    let (backend, accepted) = Backend::handing_over();
+    let full = FullBacklog::new();
+    let config = format!(
+        "listeners: [{{name: in, bind: \"127.0.0.1:0\", pool: p}}, {{name: full, bind: \
+         \"127.0.0.1:0\", pool: full}}]\npools: {{p: [\"{}\"], full: {{backends: [\"{}\"], \
+         timeouts: {{connect: 1h}}}}}}\n",
+        backend.address(),
+        full.address(),
+    );
+    let ringway = Launch::config(config).tier(tier).start();
+    let mut waiting: Vec<_> = (0..6).map(|_| connect(&ringway, &accepted)).collect();
+    stream::finish_writing(&waiting[0].0);
+    stream::finish_writing(&waiting[1].1);
+    fill(&waiting[2].0);
+    fill(&waiting[3].1);
+    // Half-closed, and the other direction is blocked.
+    stream::finish_writing(&waiting[4].0);
+    fill(&waiting[4].1);
+    exchange_small(&mut waiting[5]);
+    let connecting = stream::connect(ringway.address_of("full"));
+    stream::finish_writing(&connecting);
+    ringway.counter_becomes("sessions_active", 7);
+    ringway.assert_idle(Duration::from_millis(60));
+    drop((waiting, connecting));
+    drop(full);
+    ringway.counters_become("those that were connected are gone", |counters| {
+        number(counters, "sessions_active") <= 1
+    });
+}
+
+fn exchange_small((client, served): &mut (TcpStream, TcpStream)) {
+    exchange(client, served, 10);
+    exchange(served, client, 10);
 }
 
 fn many_resets_at_once_reach_their_backends(tier: Tier) {

@@ -352,6 +352,19 @@ impl Ringway {
         self.exited.is_some()
     }
 
+    /// Checks that it takes no more processor time than this in two seconds in which it has nothing to do.
+    #[track_caller]
+    pub fn assert_idle(&self, allowed: Duration) {
+        let before = facts::cpu_time(self.pid());
+        thread::sleep(Duration::from_secs(2));
+        let used = facts::cpu_time(self.pid()) - before;
+        println!("{used:?} of processor time in two idle seconds");
+        assert!(
+            used < allowed,
+            "it took {used:?} of processor time in two idle seconds"
+        );
+    }
+
     /// Stops it gracefully (SIGTERM), requires exit code 0; its last counters.
     #[track_caller]
     pub fn stop(mut self) -> Value {

@@ -73,7 +73,7 @@ fn bytes_are_counted_while_their_session_lives(tier: Tier) {
 /// Small and large messages take turns, so that each relay goes over to splice and comes back again and again.
 fn requests_around_the_crossover_arrive_in_order(tier: Tier) {
     const SESSIONS: u64 = 24;
-    const ROUNDS: usize = 60;
+    const ROUNDS: usize = 150;
     let backend = Backend::echo();
     let ringway = Launch::to([backend.address()]).tier(tier).start();
     let address = ringway.address();

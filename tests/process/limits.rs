@@ -21,6 +21,7 @@ both_tiers! {
     nine_thousand_idle_sessions_cost_little,
     thousands_of_sessions_that_end_at_once_harm_nobody,
     storm_of_connects_never_exceeds_the_limit_and_all_are_served,
+    clients_that_give_up_waiting_leave_nothing_behind,
     low_limit_of_files_makes_clients_wait,
     running_out_of_files_harms_nobody_and_passes,
 }
@@ -46,7 +47,7 @@ fn nine_thousand_idle_sessions_cost_little(tier: Tier) {
     let each = facts::resident_bytes(ringway.pid()).saturating_sub(before) / IDLE_SESSIONS as u64;
     println!("{each} bytes of memory for each idle session");
     assert!(each < 4096, "{each} bytes for each idle session");
-    assert_idle(&ringway, Duration::from_millis(60));
+    ringway.assert_idle(Duration::from_millis(60));
     drop(clients);
     drop(backend);
     // All clients close before their backend does, but nothing says when the last FIN was seen.
@@ -83,7 +84,8 @@ fn thousands_of_sessions_that_end_at_once_harm_nobody(tier: Tier) {
         quiet.worst(),
         latencies.worst()
     );
-    let allowed = Duration::from_millis(100) + 5 * quiet.worst();
+    // Measured on a busy machine: some 150 ms; cancelling one by one in a long list took seconds.
+    let allowed = Duration::from_millis(400) + 5 * quiet.worst();
     assert!(
         latencies.worst() < allowed,
         "{:?}, {:?} without",
@@ -101,19 +103,6 @@ fn thousands_of_sessions_that_end_at_once_harm_nobody(tier: Tier) {
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Processor time that it takes in two seconds without events.
-#[track_caller]
-fn assert_idle(ringway: &Ringway, allowed: Duration) {
-    let before = facts::cpu_time(ringway.pid());
-    thread::sleep(Duration::from_secs(2));
-    let used = facts::cpu_time(ringway.pid()) - before;
-    println!("{used:?} of processor time in two idle seconds");
-    assert!(
-        used < allowed,
-        "it took {used:?} of processor time in two idle seconds"
-    );
 }
 
 /// A backend in a process of its own, so that its files do not count here: it accepts and holds what comes.
@@ -222,6 +211,44 @@ fn storm_of_connects_never_exceeds_the_limit_and_all_are_served(tier: Tier) {
     assert_ends(&counters, &[("client_closed", CLIENTS as u64)]);
 }
 
+/// Some were accepted and wait, others are still in the kernel's queue.
+fn clients_that_give_up_waiting_leave_nothing_behind(tier: Tier) {
+    const WAITING: usize = 60;
+    let backend = Backend::echo();
+    let pool = format!("backends: [\"{}\"]", backend.address());
+    let ringway = Launch::config(one_pool("workers: 2, max_sessions: 2", &pool))
+        .tier(tier)
+        .start();
+    let mut live = [ringway.connect(), ringway.connect()];
+    live.iter_mut()
+        .for_each(|client| stream::exchange(client, b"served"));
+    let mut waiting: Vec<TcpStream> = (0..WAITING).map(|_| ringway.connect()).collect();
+    waiting
+        .iter_mut()
+        .for_each(|client| client.write_all(b"waits").unwrap());
+    let stay = waiting.split_off(WAITING - 5);
+    for (number, client) in waiting.into_iter().enumerate() {
+        if number % 2 == 0 {
+            stream::abort(client)
+        } else {
+            drop(client)
+        }
+    }
+    live.iter_mut()
+        .for_each(|client| stream::exchange(client, b"still served"));
+    drop(live);
+    for mut client in stay {
+        client.read_exact(&mut [0; 5]).unwrap();
+    }
+    stream::exchange(&mut ringway.connect(), b"a new one");
+    let counters = ringway.finish();
+    assert_eq!(
+        ends_total(&counters),
+        number(&counters, "sessions_total"),
+        "{counters}"
+    );
+}
+
 /// With `max_sessions: auto` the limit of files decides how many sessions there are; nobody is refused.
 fn low_limit_of_files_makes_clients_wait(tier: Tier) {
     const CLIENTS: usize = 300;
@@ -233,7 +260,7 @@ fn low_limit_of_files_makes_clients_wait(tier: Tier) {
     let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| stream::connect(address)).collect();
     let full = wait_steady(&ringway);
     assert!((10..100).contains(&full), "{full} sessions with 200 files");
-    assert_idle(&ringway, Duration::from_millis(200));
+    ringway.assert_idle(Duration::from_millis(200));
     // Who waits for whom is not known: each leaves as soon as it was served.
     let served: Vec<_> = clients
         .into_iter()
@@ -286,25 +313,29 @@ fn running_out_of_files_harms_nobody_and_passes(tier: Tier) {
     });
     live.iter_mut()
         .for_each(|client| stream::exchange(client, b"still here"));
-    assert_idle(&ringway, Duration::from_millis(300));
+    ringway.assert_idle(Duration::from_millis(300));
     live.iter_mut()
         .for_each(|client| stream::exchange(client, b"still here"));
 
-    let before = ringway.counter("sessions_total");
     drop(live);
-    ringway.counters_become("others take the place of those that left", |counters| {
-        number(counters, "sessions_total") > before
+    let mut later = 0;
+    eventually(SOON, "there is room for others when some have left", || {
+        later += 1;
+        serve_or_reset(address).is_some()
     });
     set_files_limit(&ringway, "4096").unwrap();
     let served: Vec<TcpStream> = clients.into_iter().filter_map(join).collect();
-    let served_total = served.len();
+    let served_total = served.len() + 1;
     drop(served);
     let counters = ringway.finish();
     let refused = number(&counters, "ends.out_of_resources");
-    println!("{served_total} of {CLIENTS} clients were served, {refused} were reset");
+    println!(
+        "{served_total} of {} clients were served, {refused} were reset",
+        CLIENTS + later
+    );
     assert_eq!(
         served_total as u64 + refused,
-        CLIENTS as u64,
+        (CLIENTS + later) as u64,
         "nobody is refused silently"
     );
     assert_ends(

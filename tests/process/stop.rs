@@ -21,6 +21,7 @@ both_tiers! {
     drain_timeout_resets_what_is_left,
     drain_timeout_ends_sessions_that_are_stuck,
     drain_timeout_ends_sessions_that_still_connect,
+    clients_that_wait_for_room_do_not_hold_it_up,
     second_signal_ends_at_once,
     interrupt_is_like_terminate,
 }
@@ -161,6 +162,40 @@ fn drain_timeout_ends_sessions_that_still_connect(tier: Tier) {
     assert_eq!(stream::ended(&mut client), Ended::Reset);
     let counters = ringway.exit_in_order(SOON);
     assert_ends(&counters, &[("drain_timeout", 1)]);
+}
+
+fn clients_that_wait_for_room_do_not_hold_it_up(tier: Tier) {
+    let backend = Backend::echo();
+    let pool = format!("backends: [\"{}\"]", backend.address());
+    let config = one_pool("workers: 2, max_sessions: 1, drain_timeout: 60s", &pool);
+    let mut ringway = Launch::config(config).tier(tier).start();
+    let mut live = ringway.connect();
+    stream::exchange(&mut live, b"served");
+    let mut waiting: Vec<TcpStream> = (0..30).map(|_| ringway.connect()).collect();
+    waiting
+        .iter_mut()
+        .for_each(|client| client.write_all(b"waits").unwrap());
+    ringway.signal(Signal::SIGTERM);
+    wait_refused(ringway.address());
+    stream::exchange(&mut live, b"still served");
+    drop(live);
+    let readers: Vec<_> = waiting
+        .into_iter()
+        .map(|client| thread::spawn(move || served_or_reset(client)))
+        .collect();
+    let counters = ringway.exit_in_order(SOON);
+    readers.into_iter().for_each(join);
+    assert!(number(&counters, "ends.client_closed") >= 1, "{counters}");
+    assert_eq!(number(&counters, "sessions_active"), 0);
+}
+
+/// Nobody who was let in before the signal and had to wait is told that all went well.
+fn served_or_reset(mut client: TcpStream) {
+    let mut answer = [0; 5];
+    match client.read_exact(&mut answer) {
+        Ok(()) => assert_eq!(&answer, b"waits"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
 }
 
 fn second_signal_ends_at_once(tier: Tier) {
