@@ -37,7 +37,7 @@ fn play_all(tier: Tier) {
         play_seed(seed.parse().expect("RINGWAY_SEED is a number"), tier);
         return;
     }
-    let outcomes: Vec<_> = (0..50_000).map(|seed| play_seed(seed, tier)).collect();
+    let outcomes: Vec<_> = (0..100_000).map(|seed| play_seed(seed, tier)).collect();
     let reasons: HashSet<_> = outcomes.iter().map(|outcome| outcome.reason).collect();
     for reason in [
         CloseReason::ClientClosed,
