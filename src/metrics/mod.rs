@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ids::BackendId;
-use crate::session::CloseReason;
+use crate::session::{CloseReason, Direction};
 
 /// A number with one writer. Monotonic as a counter, up and down as a gauge.
 #[derive(Debug, Default)]
@@ -116,8 +116,6 @@ worker_cells! {
     spill_bytes,
     /// Times that buffers were emptied into that memory.
     spills_total,
-    /// Times that there was no such memory left, which ends the session.
-    spills_refused_total,
     /// Times that a relay went from receiving to splicing.
     pumps_entered_total,
     /// Times that a relay went back to receiving.
@@ -152,6 +150,15 @@ impl WorkerCells {
     #[must_use]
     pub fn backend(&self, id: BackendId) -> &BackendCells {
         &self.backends[id.index()]
+    }
+
+    /// Notes bytes that a target took.
+    pub fn given(&self, direction: Direction, bytes: u32) {
+        let cell = match direction {
+            Direction::ToBackend => &self.bytes_to_backend,
+            Direction::ToClient => &self.bytes_to_client,
+        };
+        cell.add(u64::from(bytes));
     }
 
     /// Notes why a session ended.

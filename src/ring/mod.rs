@@ -197,12 +197,14 @@ impl Ring {
         let fd = types::Fd(fd);
         let entry = match self.setup.tier {
             ReceiveTier::Limited => scratch::limited_receive(fd, limit),
-            ReceiveTier::Single => opcode::Recv::new(fd, std::ptr::null_mut(), 0)
-                .buf_group(buffers::GROUP)
-                .build()
-                .flags(io_uring::squeue::Flags::BUFFER_SELECT),
+            ReceiveTier::Single => single_receive(fd, 0),
         };
         self.push(entry, token);
+    }
+
+    /// Receives into one of the ring's buffers, once, at most `len` bytes.
+    pub fn receive_once(&mut self, fd: RawFd, len: u32, token: u64) {
+        self.push(single_receive(types::Fd(fd), len), token);
     }
 
     /// Sends stretches of receive buffers, in order, without waiting: what does not fit is not sent. Returns how many
@@ -298,6 +300,14 @@ impl Ring {
     fn reap_all(io: &mut IoUring, out: &mut Vec<Completion>) {
         out.extend(io.completion().map(completion));
     }
+}
+
+/// One read of at most `len` bytes; 0 = as many as the buffer takes.
+fn single_receive(fd: types::Fd, len: u32) -> Entry {
+    let entry = opcode::Recv::new(fd, std::ptr::null_mut(), len)
+        .buf_group(buffers::GROUP)
+        .build();
+    entry.flags(io_uring::squeue::Flags::BUFFER_SELECT)
 }
 
 #[allow(

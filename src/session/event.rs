@@ -77,8 +77,6 @@ pub enum Event {
     NoPipe(Direction),
     /// What was queued has been moved out of the buffers.
     Spilled(Direction),
-    /// There is no memory to spill into.
-    SpillRefused(Direction),
     /// There is something to read.
     Readable(Side),
     /// There is room to write.

@@ -212,7 +212,6 @@ impl Session {
             }
             Event::NoPipe(direction) => self.relay(direction).receive_instead(),
             Event::Spilled(direction) => self.relay(direction).spill(),
-            Event::SpillRefused(_) => self.abort(CloseReason::OutOfResources),
             Event::Readable(side) => self.relay(side.outgoing()).readable(),
             Event::Writable(side) => self.relay(side.incoming()).writable(),
             Event::Hangup { side, errno } => self.fail(side, errno, now),

@@ -132,7 +132,6 @@ struct World<'c, C: Choices> {
     starved: Vec<Side>,
     closed: Option<Ending>,
     killed: bool,
-    refused_memory: bool,
     calm: bool,
     seen: Seen,
 }
@@ -197,7 +196,6 @@ impl<'c, C: Choices> World<'c, C> {
             starved: Vec::new(),
             closed: None,
             killed: false,
-            refused_memory: false,
             calm: false,
             seen: Seen::default(),
         }
@@ -612,10 +610,6 @@ impl<'c, C: Choices> World<'c, C> {
                 assert!(asked > 0, "a send of nothing");
                 self.wires[direction.target().index()].asked = asked;
             }
-            Step::Spill(direction) if self.choices.once_in(100) => {
-                self.refused_memory = true;
-                self.event(Event::SpillRefused(direction));
-            }
             Step::Spill(direction) => {
                 self.spill(direction);
                 self.seen.spilled = true;
@@ -804,8 +798,7 @@ impl<'c, C: Choices> World<'c, C> {
                 (Some(CloseReason::ClientReset), Side::Client)
                     | (Some(CloseReason::BackendReset), Side::Backend)
             );
-            let cut_short =
-                self.killed || self.refused_memory || self.seen.delivery_timed_out || other.reset;
+            let cut_short = self.killed || self.seen.delivery_timed_out || other.reset;
             if resetting && !cut_short && self.seen.connected {
                 assert_eq!(
                     failed.arrived, other.written,

@@ -56,7 +56,7 @@ pub struct Limits {
     pub max_sessions: u32,
     /// Pipes of this worker.
     pub pipes: usize,
-    /// Bytes this worker may hold in memory for targets that take no more.
+    /// Bytes held in memory for targets that take no more, from which on this worker receives in small portions.
     pub spill_memory: u64,
 }
 

@@ -20,8 +20,8 @@ use crate::sys::socket;
 /// Bytes that one pump may move in a turn; then others come first.
 const PUMP_BUDGET: u32 = 512 * 1024;
 
-/// While more than half of the spill memory is in use, receives end after this many bytes.
-const RECEIVE_LIMIT_UNDER_PRESSURE: u32 = 8 * 1024;
+/// Once the spill memory is used up, a receive takes only so many bytes at a time: sessions are slow then, never lost.
+const RECEIVE_UNDER_PRESSURE: u32 = 4 * 1024;
 
 /// A session together with what it owns in the kernel.
 pub(super) struct Slot {
@@ -121,6 +121,7 @@ impl Worker {
                 let taken = u32::try_from(completion.result).map_err(|_| -completion.result);
                 if let Ok(bytes) = taken {
                     held.consume(bytes, &mut self.ring, &self.links);
+                    self.cells.given(direction, bytes);
                 }
                 slot.session.on(sent_event(direction, taken, offered), now);
             }
@@ -327,6 +328,17 @@ impl Worker {
             return;
         };
         slot.session.on(event, self.now);
+        if let Event::Sent {
+            direction, bytes, ..
+        }
+        | Event::Pumped {
+            direction,
+            gave: bytes,
+            ..
+        } = event
+        {
+            self.cells.given(direction, bytes);
+        }
         if let Event::Pumped { direction, .. } | Event::NoPipe(direction) = event
             && slot.session.relay_of(direction).mode() == Mode::Receive
         {
@@ -336,7 +348,7 @@ impl Worker {
 
     /// Performs one step. Those that act at once are answered by an event.
     fn perform(&mut self, key: Key, step: Step) -> Option<Event> {
-        let under_pressure = self.cells.spill_bytes.get() > self.limits.spill_memory / 2;
+        let under_pressure = self.cells.spill_bytes.get() >= self.limits.spill_memory;
         let slot = self
             .slots
             .get(key)
@@ -350,12 +362,12 @@ impl Worker {
                     key,
                 }
                 .encode();
-                let limit = if under_pressure {
-                    RECEIVE_LIMIT_UNDER_PRESSURE
+                if under_pressure {
+                    self.ring
+                        .receive_once(slot.fd(side), RECEIVE_UNDER_PRESSURE, token);
                 } else {
-                    RECEIVE_LIMIT
-                };
-                self.ring.receive(slot.fd(side), limit, token);
+                    self.ring.receive(slot.fd(side), RECEIVE_LIMIT, token);
+                }
             }
             Step::Send(direction) => return self.send(key, direction),
             Step::Spill(direction) => return Some(self.spill(key, direction)),
@@ -483,10 +495,6 @@ impl Worker {
     fn spill(&mut self, key: Key, direction: Direction) -> Event {
         let slot = self.slots.get(key).expect("performed for a live session");
         let held = &mut slot.held[direction.index()];
-        if self.cells.spill_bytes.get() + u64::from(held.chain.bytes()) > self.limits.spill_memory {
-            self.cells.spills_refused_total.add(1);
-            return Event::SpillRefused(direction);
-        }
         let grown = held.spill(&mut self.ring, &self.links);
         self.cells.spill_bytes.add(grown);
         self.cells.spills_total.add(1);
@@ -586,10 +594,6 @@ impl Worker {
                 self.pipes.give_back_dirty(pipe);
             }
         }
-        let [to_backend, to_client] =
-            Direction::BOTH.map(|direction| slot.session.relay_of(direction).given());
-        self.cells.bytes_to_backend.add(to_backend);
-        self.cells.bytes_to_client.add(to_client);
         if let (true, Some(backend)) = (slot.counted, slot.backend) {
             self.cells.backend(backend).sessions_active.sub(1);
         }
@@ -599,7 +603,7 @@ impl Worker {
         self.shared.ended(self.id);
         tracing::trace!(
             listener = %self.snapshot.listeners[slot.listener.index()].name, client = ?slot.client,
-            reason = reason.as_str(), to_backend, to_client, "session ended"
+            reason = reason.as_str(), "session ended"
         );
     }
 }

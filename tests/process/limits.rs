@@ -237,9 +237,11 @@ fn clients_that_give_up_waiting_leave_nothing_behind(tier: Tier) {
     live.iter_mut()
         .for_each(|client| stream::exchange(client, b"still served"));
     drop(live);
-    for mut client in stay {
-        client.read_exact(&mut [0; 5]).unwrap();
-    }
+    let staying: Vec<_> = stay
+        .into_iter()
+        .map(|mut client| thread::spawn(move || client.read_exact(&mut [0; 5]).unwrap()))
+        .collect();
+    staying.into_iter().for_each(join);
     stream::exchange(&mut ringway.connect(), b"a new one");
     let counters = ringway.finish();
     assert_eq!(
