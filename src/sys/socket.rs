@@ -194,7 +194,7 @@ pub fn undelivered(socket: BorrowedFd<'_>) -> u32 {
 }
 
 /// Bytes that wait to be read (`SIOCINQ`), urgent ones included since those are in line; 0 when the kernel does not
-/// tell.
+/// tell. A FIN does not count.
 #[must_use]
 pub fn unread(socket: BorrowedFd<'_>) -> u32 {
     let mut bytes: libc::c_int = 0;

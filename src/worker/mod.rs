@@ -46,9 +46,6 @@ use crate::time::Time;
 const BUFFERS: u16 = 512;
 const BUFFER_SIZE: u32 = 16 * 1024;
 
-/// Sessions killed per turn at most, so that the others keep their latency.
-const KILLS_PER_TURN: usize = 64;
-
 /// What bounds a worker.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -148,8 +145,8 @@ pub struct Worker {
     next_turn: Vec<Key>,
     /// Receives that wait for a buffer.
     starved: VecDeque<(Key, Side)>,
-    /// Sessions to be killed, and why.
-    kills: VecDeque<(Key, CloseReason)>,
+    /// Sessions that changed and are on their way out.
+    endings: VecDeque<Key>,
     /// Sessions that hold still; thawed when all do.
     frozen: Vec<Key>,
     freezing: bool,
@@ -208,7 +205,7 @@ impl Worker {
             dirty: Vec::new(),
             next_turn: Vec::new(),
             starved: VecDeque::new(),
-            kills: VecDeque::new(),
+            endings: VecDeque::new(),
             frozen: Vec::new(),
             freezing: false,
             due: Vec::new(),
@@ -243,13 +240,13 @@ impl Worker {
             }
             self.expire_timers();
             self.read_mail();
-            self.kill_some();
             self.run_dirty();
             self.feed_starved();
             self.thaw_when_all_hold_still();
             self.run_dirty();
             self.accept_more();
             self.run_dirty();
+            self.run_endings();
         }
         (self.reports)(Report::Stopped(self.id));
         Ok(())
@@ -258,7 +255,7 @@ impl Worker {
     /// How long the ring may wait: not at all while something is left to do.
     fn patience(&self) -> Option<Duration> {
         let fed = !self.starved.is_empty() && self.ring.free_buffers() > 0;
-        if !self.next_turn.is_empty() || !self.kills.is_empty() || !self.inbox.is_empty() || fed {
+        if !self.next_turn.is_empty() || !self.endings.is_empty() || !self.inbox.is_empty() || fed {
             return Some(Duration::ZERO);
         }
         let accept = self.accept_again_at().map(|at| at - self.now);
@@ -307,19 +304,12 @@ impl Worker {
                 }
                 Command::Kill(reason) => {
                     self.killing = Some(reason);
-                    self.kills
-                        .extend(self.slots.keys().map(|key| (key, reason)));
+                    let keys: Vec<_> = self.slots.keys().collect();
+                    keys.into_iter()
+                        .for_each(|key| self.tell(key, Event::Kill(reason)));
                     self.refuse_parked();
                 }
                 Command::FreezeAndThaw => self.freeze_all(),
-            }
-        }
-    }
-
-    fn kill_some(&mut self) {
-        for _ in 0..KILLS_PER_TURN.min(self.kills.len()) {
-            if let Some((key, reason)) = self.kills.pop_front() {
-                self.tell(key, Event::Kill(reason));
             }
         }
     }

@@ -20,6 +20,9 @@ use crate::sys::socket;
 /// Bytes that one pump may move in a turn; then others come first.
 const PUMP_BUDGET: u32 = 512 * 1024;
 
+/// Sessions on their way out that go on in one turn, so that a mass of them does not harm the others' latency.
+const ENDINGS_PER_TURN: usize = 64;
+
 /// Once the spill memory is used up, a receive takes only so many bytes at a time: sessions are slow then, never lost.
 const RECEIVE_UNDER_PRESSURE: u32 = 4 * 1024;
 
@@ -86,7 +89,9 @@ impl Worker {
             .expect("an admitted session has a place");
         self.cells.sessions_total.add(1);
         self.cells.sessions_active.add(1);
-        self.kills.extend(self.killing.map(|reason| (key, reason)));
+        if let Some(reason) = self.killing {
+            self.tell(key, Event::Kill(reason));
+        }
         self.mark_dirty(key);
     }
 
@@ -145,9 +150,26 @@ impl Worker {
         }
     }
 
-    /// Asks every session that changed what to do, and does it.
+    /// Asks every session that changed what to do, and does it. Those on their way out wait for their share.
     pub(super) fn run_dirty(&mut self) {
         while let Some(key) = self.dirty.pop() {
+            match self.slots.get(key) {
+                Some(slot) if slot.session.is_ending() => self.endings.push_back(key),
+                Some(slot) => {
+                    slot.dirty = false;
+                    self.ask(key);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Goes on with some of the sessions that are on their way out.
+    pub(super) fn run_endings(&mut self) {
+        for _ in 0..ENDINGS_PER_TURN {
+            let Some(key) = self.endings.pop_front() else {
+                return;
+            };
             if let Some(slot) = self.slots.get(key) {
                 slot.dirty = false;
                 self.ask(key);
@@ -273,9 +295,10 @@ impl Worker {
         }
         let end = match completion.result {
             1.. => ReceiveEnd::Limit,
-            0 => slot
-                .end_of_stream(side)
-                .map_or_else(ReceiveEnd::Error, |()| ReceiveEnd::Eof),
+            0 => match slot.end_of_stream(side) {
+                Ok(()) => ReceiveEnd::Eof,
+                Err(errno) => ReceiveEnd::Error(errno),
+            },
             result if result == -libc::ENOBUFS => ReceiveEnd::Starved,
             result if result == -libc::ECANCELED => ReceiveEnd::Cancelled,
             result => ReceiveEnd::Error(-result),
@@ -528,18 +551,17 @@ impl Worker {
                 source = PumpSource::Dry;
             } else {
                 match pipe.fill(from, pipe.capacity()) {
+                    // Dry or ended, or stopped by urgent data, which splice never passes; a pipe that holds
+                    // something may also just be full.
+                    Ok(0) | Err(libc::EAGAIN) if piped > 0 => {}
+                    Ok(0) if socket::unread(from) > 0 => source = PumpSource::Urgent,
                     Ok(0) => {
-                        source = slot
-                            .end_of_stream(direction.source())
-                            .map_or_else(PumpSource::Error, |()| PumpSource::Eof)
+                        source = match slot.end_of_stream(direction.source()) {
+                            Ok(()) => PumpSource::Eof,
+                            Err(errno) => PumpSource::Error(errno),
+                        };
                     }
-                    Ok(bytes) => {
-                        took += bytes;
-                        piped += bytes;
-                        stuck = false;
-                    }
-                    // A pipe that holds something may just be full.
-                    Err(libc::EAGAIN) if piped == 0 => {
+                    Err(libc::EAGAIN) => {
                         source = match (socket::unread(from), stuck) {
                             (0, _) => PumpSource::Dry,
                             // It may have come this very moment: look once more.
@@ -548,7 +570,11 @@ impl Worker {
                         };
                         stuck = true;
                     }
-                    Err(libc::EAGAIN) => {}
+                    Ok(bytes) => {
+                        took += bytes;
+                        piped += bytes;
+                        stuck = false;
+                    }
                     Err(errno) => source = PumpSource::Error(errno),
                 }
             }
