@@ -75,6 +75,17 @@ impl Accepts {
         self.armed > 0
     }
 
+    /// When this host has no file descriptors or memory left, those who wait had better wait in the kernel: an accept
+    /// would take what the connection to a backend needs.
+    pub(super) fn pause_if_scarce(&mut self, errno: i32, now: Time) {
+        if matches!(
+            errno,
+            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM
+        ) {
+            self.paused_until = Some(now + PAUSE);
+        }
+    }
+
     fn arm_all(&mut self, ring: &mut Ring) {
         for (place, (socket, armed)) in (0..).zip(&mut self.places) {
             if !*armed {
@@ -167,7 +178,7 @@ impl Worker {
             }
         };
         scarce.add(1);
-        self.accepts.paused_until = Some(self.now + PAUSE);
+        self.accepts.pause_if_scarce(errno, self.now);
     }
 
     /// A new connection: parked until there is room, behind those who wait already.

@@ -480,6 +480,7 @@ impl Worker {
             }
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                self.accepts.pause_if_scarce(errno, self.now);
                 self.note_connect_failure(backend, errno);
                 Some(Event::ConnectFailed(errno))
             }

@@ -497,7 +497,8 @@ fn leave_by_chance(mut stream: TcpStream, random: &mut Random) {
     }
 }
 
-/// Every state in which a session may wait for long: half-closed either way, blocked either way, connecting after a FIN.
+/// Every state in which a session may wait for long: half-closed either way, blocked either way, connecting after a
+/// FIN.
 fn nothing_spins_while_sessions_wait(tier: Tier) {
     let (backend, accepted) = Backend::handing_over();
     let full = FullBacklog::new();

@@ -1,7 +1,7 @@
 //! What every test needs to run the real binary: start it, read its log, ask for its counters, stop it, and look at the
-//! process from outside. The parts: [`backend`] (small backends on threads), [`stream`] (how a connection ended, patterns
-//! that verify order), [`load`] (busy sessions and their latencies), [`namespace`] (network namespaces), [`facts`] (what
-//! `/proc` says).
+//! process from outside. The parts: [`backend`] (small backends on threads), [`stream`] (how a connection ended,
+//! patterns that verify order), [`load`] (busy sessions and their latencies), [`namespace`] (network namespaces),
+//! [`facts`] (what `/proc` says).
 //!
 //! It can be shared with another test or bench crate by `#[path = "../process/harness.rs"] #[macro_use] mod harness;`.
 #![allow(
@@ -423,8 +423,8 @@ impl Drop for Ringway {
     }
 }
 
-/// Waits until nothing is connected and checks that everything was given back: slots, buffers, pipes, spilled bytes; that
-/// the kernel made no worker threads for io_uring, and that no completion came for a session that was gone.
+/// Waits until nothing is connected and checks that everything was given back: slots, buffers, pipes, spilled bytes;
+/// that the kernel made no worker threads for io_uring, and that no completion came for a session that was gone.
 #[track_caller]
 pub fn assert_no_leaks(ringway: &Ringway) {
     let counters = ringway.counters_become(
@@ -464,8 +464,8 @@ pub fn assert_no_leaks(ringway: &Ringway) {
     }
 }
 
-/// A number of the counters by its path, such as `ends.client_closed`. A missing word of `ends` or `accept_errors` is 0,
-/// every other missing key is an error.
+/// A number of the counters by its path, such as `ends.client_closed`. A missing word of `ends` or `accept_errors` is
+/// 0, every other missing key is an error.
 #[track_caller]
 pub fn number(counters: &Value, path: &str) -> u64 {
     let mut value = counters;

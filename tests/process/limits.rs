@@ -1,5 +1,5 @@
-//! Many sessions, and more than there may be: what an idle one costs, and that at each limit the sessions that live go on,
-//! the others wait, and nothing spins.
+//! Many sessions, and more than there may be: what an idle one costs, and that at each limit the sessions that live
+//! go on, the others wait, and nothing spins.
 
 use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
-//! Small backends on threads: one thread accepts, one more serves each connection. A panic in one of them fails the test
-//! when the backend is dropped.
+//! Small backends on threads: one thread accepts, one more serves each connection. A panic in one of them fails the
+//! test when the backend is dropped.
 
 use std::any::Any;
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! What `/proc` says about a process (threads, open files, memory, processor time) and about a connection. Does not change
-//! anything.
+//! What `/proc` says about a process (threads, open files, memory, processor time) and about a connection. Does not
+//! change anything.
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Network namespaces for what loopback cannot show: packets that get lost, addresses that answer nothing, segments of an
-//! ordinary size. Needs root and the `ip` program; where a namespace cannot be made the test is skipped.
+//! Network namespaces for what loopback cannot show: packets that get lost, addresses that answer nothing, segments
+//! of an ordinary size. Needs root and the `ip` program; where a namespace cannot be made the test is skipped.
 
 use std::fs::File;
 use std::process::Command;
@@ -52,7 +52,8 @@ impl Namespace {
         try_ip(&inside).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Runs the closure inside, on a thread of its own; processes that it starts stay inside. Threads that it starts too.
+    /// Runs the closure inside, on a thread of its own; processes that it starts stay inside. Threads that it starts
+    /// too.
     #[track_caller]
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let file =

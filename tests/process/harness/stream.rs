@@ -1,5 +1,5 @@
-//! One TCP connection seen from its end: how it ended, how to end it, and streams whose bytes depend on their position, so
-//! that a lost, doubled or swapped stretch shows.
+//! One TCP connection seen from its end: how it ended, how to end it, and streams whose bytes depend on their
+//! position, so that a lost, doubled or swapped stretch shows.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -189,8 +189,8 @@ pub fn exchange(stream: &mut TcpStream, message: &[u8]) {
     assert!(answer == message, "the answer differs from the request");
 }
 
-/// Bytes that are a function of their position: a random block of a prime length, again and again, from an offset that the
-/// seed decides. A missing stretch shows unless it is a whole number of blocks, which the total shows.
+/// Bytes that are a function of their position: a random block of a prime length, again and again, from an offset
+/// that the seed decides. A missing stretch shows unless it is a whole number of blocks, which the total shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pattern {
     offset: usize,
