@@ -81,6 +81,8 @@ fn start_logging() {
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(false)
+        // A reader of the log that is gone must not end the process.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -1,7 +1,7 @@
 //! From what is written to what is meant: names become ids, addresses and units are parsed, defaults applied. Every
 //! mistake is collected.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -22,6 +22,10 @@ use crate::ids::{BackendId, PoolId};
 use crate::session::Rules;
 use crate::sys::socket::{Bind, Keepalive};
 
+/// Below this, splicing is not worth having.
+const PIPE_MEMORY_MIN: u64 = 1 << 20;
+/// Most addresses that all listeners together may have.
+const ADDRESSES_MAX: usize = 16_384;
 /// Longest path of a unix socket: `sun_path` with its end.
 const UNIX_PATH_MAX: usize = 107;
 
@@ -102,7 +106,13 @@ impl Resolver {
             .max_sessions
             .as_ref()
             .map(|value| number_or("auto", value, 1, 1 << 24));
-        let pipe_memory = section.pipe_memory.as_ref().map(|text| units::size(text));
+        let pipe_memory = section
+            .pipe_memory
+            .as_ref()
+            .map(|text| match units::size(text)? {
+                size if size >= PIPE_MEMORY_MIN => Ok(size),
+                _ => Err(format!("`{text}` is less than 1MiB")),
+            });
         Global {
             workers: self
                 .checked("global.workers", None, workers)
@@ -279,6 +289,7 @@ impl Resolver {
             self.problem("listeners: at least one is needed".to_owned());
         }
         let mut names = HashSet::new();
+        let mut places = HashMap::new();
         for section in sections {
             let addresses = match section.bind {
                 OneOrMore::One(address) => vec![address],
@@ -313,7 +324,14 @@ impl Resolver {
             let mut resolved = Vec::new();
             for address in addresses {
                 match listen_address(&address) {
-                    Ok(address) => resolved.push(address),
+                    Ok(place) => {
+                        if let Some(other) = clash(&mut places, &place, &name) {
+                            self.problem(format!(
+                                "listeners.{name}.bind: listener {other} has `{address}` already"
+                            ));
+                        }
+                        resolved.push(place);
+                    }
                     Err(problem) => self.problem(format!("listeners.{name}.bind: {problem}")),
                 }
             }
@@ -324,6 +342,27 @@ impl Resolver {
                 backlog: section.backlog.unwrap_or(4096),
             });
         }
+        if places.len() > ADDRESSES_MAX {
+            self.problem(format!("listeners: more than {ADDRESSES_MAX} addresses"));
+        }
+    }
+}
+
+/// Who has this address already; a port that the kernel chooses is nobody's.
+fn clash(
+    places: &mut HashMap<ListenAddress, String>,
+    place: &ListenAddress,
+    name: &str,
+) -> Option<String> {
+    let chosen = match place {
+        ListenAddress::Tcp(Bind::Address(address)) => address.port() == 0,
+        ListenAddress::Tcp(Bind::Any(port)) => *port == 0,
+        ListenAddress::Unix(_) => false,
+    };
+    if chosen {
+        None
+    } else {
+        places.insert(place.clone(), name.to_owned())
     }
 }
 

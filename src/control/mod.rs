@@ -5,7 +5,9 @@ mod counters;
 mod listeners;
 pub mod snapshot;
 
+use std::collections::VecDeque;
 use std::io;
+use std::io::Write;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, Interval, interval, sleep_until};
 
-use crate::ids::WorkerId;
+use crate::ids::{BackendId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::ring::{self, ReceiveTier, SetupError};
 use crate::session::CloseReason;
@@ -30,6 +32,11 @@ use snapshot::{Global, Snapshot};
 const FILES_RESERVED: u64 = 64;
 /// Pipes take at most this share of the file descriptors.
 const PIPES_SHARE: u64 = 20;
+
+/// After a failure, so long may the other workers take to reset their sessions.
+const FAILURE_PATIENCE: Duration = Duration::from_secs(5);
+/// Before a command is sent again to a worker whose mailbox was full.
+const SEND_AGAIN: Duration = Duration::from_millis(10);
 
 /// What only the command line can say.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +80,7 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
             .unwrap_or(u16::try_from(cpus.len()).unwrap_or(u16::MAX)),
     );
     let listeners = Listeners::bind(&snapshot, workers)?;
-    let bounds = Bounds::new(global, files, listeners.count(), workers);
+    let bounds = Bounds::new(global, files, &listeners);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -91,10 +98,12 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn new(global: &Global, files: u64, listeners: usize, workers: usize) -> Bounds {
+    fn new(global: &Global, files: u64, listeners: &Listeners) -> Bounds {
+        let workers = listeners.workers();
         let pipe_size = u64::from(PIPE_SIZE);
         let pipes = (global.pipe_memory / 2 / pipe_size).min(files / PIPES_SHARE / 2);
-        let reserved = FILES_RESERVED + listeners as u64 + 8 * workers as u64 + 2 * pipes;
+        let own = listeners.count() + workers * (8 + listeners.accepts_per_worker());
+        let reserved = FILES_RESERVED + own as u64 + 2 * pipes;
         let possible = u32::try_from(files.saturating_sub(reserved) / 2)
             .unwrap_or(u32::MAX)
             .clamp(1, 1 << 24);
@@ -126,6 +135,11 @@ struct Control {
     max_sessions: u32,
     tier: ReceiveTier,
     phase: Phase,
+    /// Which workers have not stopped.
+    live: Vec<bool>,
+    /// Commands that found a mailbox full.
+    unsent: VecDeque<(usize, Command)>,
+    failure: Option<Error>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +154,11 @@ enum Phase {
         until: Option<Instant>,
     },
     /// They are being reset.
-    Killing,
+    Killing {
+        until: Option<Instant>,
+    },
+    /// Not waiting any longer.
+    Over,
 }
 
 impl Control {
@@ -197,6 +215,9 @@ impl Control {
             max_sessions: bounds.max_sessions,
             tier,
             phase: Phase::Starting(workers),
+            live: vec![true; workers],
+            unsent: VecDeque::new(),
+            failure: None,
         })
     }
 
@@ -206,31 +227,71 @@ impl Control {
             mut print_counters,
         } = Signals::new().map_err(|error| Error::Host(format!("signals: {error}")))?;
         let mut freeze = options.freeze_every.map(interval);
-        let mut running = self.threads.len();
-        while running > 0 {
+        while self.is_running() {
             tokio::select! {
                 biased;
-                report = self.reports.recv() => match report {
-                    Some(Report::Failed(worker, failure)) => return Err(failed(worker, failure)),
-                    Some(Report::Stopped(_)) | None => running -= 1,
-                    Some(Report::Ready(_)) => self.worker_ready()?,
-                    Some(Report::AcceptsDrained(_)) => self.accepts_drained(),
-                },
+                Some(report) = self.reports.recv() => self.take_report(report),
                 () = stop.told() => self.told_to_stop(),
                 _ = print_counters.recv() => self.print_counters(),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
-                () = drained_out(self.phase) => self.drain_timed_out(),
+                () = pause(!self.unsent.is_empty()) => self.send_again(),
+                () = reached(self.phase) => self.deadline_reached(),
             }
+        }
+        self.listeners.clean_up();
+        self.print_counters();
+        if let Some(error) = self.failure {
+            return Err(error);
         }
         for thread in self.threads.drain(..) {
             thread
                 .join()
                 .map_err(|_| Error::Running("a worker panicked".to_owned()))?;
         }
-        self.listeners.clean_up();
-        self.print_counters();
         tracing::info!("stopped");
         Ok(())
+    }
+
+    /// Until every worker has stopped, or a failed one has given the others long enough.
+    fn is_running(&self) -> bool {
+        self.phase != Phase::Over && self.live.contains(&true)
+    }
+
+    fn take_report(&mut self, report: Report) {
+        match report {
+            Report::Ready(_) => {
+                if let Err(error) = self.worker_ready() {
+                    self.fail(error);
+                }
+            }
+            Report::AcceptsDrained(_) => self.accepts_drained(),
+            Report::Avoided { backend, errno } => self.log_avoided(backend, errno),
+            Report::Stopped(worker) => self.live[worker.index()] = false,
+            Report::Failed(worker, failure) => {
+                self.live[worker.index()] = false;
+                self.fail(failed(worker, failure));
+            }
+        }
+    }
+
+    /// Something broke: end what still runs with a reset, so that no client takes it for a clean end.
+    fn fail(&mut self, error: Error) {
+        tracing::error!(%error, "failed; ending every session");
+        self.failure.get_or_insert(error);
+        self.kill_all(CloseReason::Internal);
+        self.phase = Phase::Killing {
+            until: Some(Instant::now() + FAILURE_PATIENCE),
+        };
+    }
+
+    fn log_avoided(&self, backend: BackendId, errno: i32) {
+        let backend = &self.snapshot.backends[backend.index()];
+        let pool = &self.snapshot.pools[backend.pool.index()];
+        let error = io::Error::from_raw_os_error(errno);
+        tracing::warn!(
+            pool = %pool.name, backend = %backend.name, for_up_to = ?pool.passive.retry_after, %error,
+            "backend avoided: connects fail"
+        );
     }
 
     fn worker_ready(&mut self) -> Result<(), Error> {
@@ -262,7 +323,7 @@ impl Control {
                 self.phase = Phase::Closing(self.mailboxes.len());
                 self.tell_all(|| Command::StopAccepting);
             }
-            Phase::Closing(_) | Phase::Draining { .. } | Phase::Killing => {
+            Phase::Closing(_) | Phase::Draining { .. } | Phase::Killing { .. } | Phase::Over => {
                 self.kill_all(CloseReason::Shutdown);
             }
         }
@@ -282,29 +343,46 @@ impl Control {
         }
     }
 
-    fn drain_timed_out(&mut self) {
-        self.kill_all(CloseReason::DrainTimeout);
+    fn deadline_reached(&mut self) {
+        if let Phase::Killing { .. } = self.phase {
+            self.phase = Phase::Over;
+        } else {
+            self.kill_all(CloseReason::DrainTimeout);
+        }
     }
 
     fn kill_all(&mut self, reason: CloseReason) {
         self.listeners.refuse();
-        self.phase = Phase::Killing;
+        self.phase = Phase::Killing { until: None };
         self.tell_all(|| Command::Kill(reason));
     }
 
-    fn tell_all(&self, command: impl Fn() -> Command) {
-        for mailbox in &self.mailboxes {
-            if mailbox.send(command()).is_err() {
-                tracing::error!("a worker's mailbox is full or closed");
+    fn tell_all(&mut self, command: impl Fn() -> Command) {
+        let workers = (0..self.mailboxes.len()).filter(|worker| self.live[*worker]);
+        self.unsent
+            .extend(workers.map(|worker| (worker, command())));
+        self.send_again();
+    }
+
+    /// Sends what waits, in order; what finds a mailbox full waits on, so that control never waits for a worker.
+    fn send_again(&mut self) {
+        for (worker, command) in std::mem::take(&mut self.unsent) {
+            let behind = self.unsent.iter().any(|(other, _)| *other == worker);
+            let refused = if behind {
+                Some(command)
+            } else {
+                self.mailboxes[worker].send(command).err()
+            };
+            if let Some(command) = refused.filter(|_| self.live[worker]) {
+                self.unsent.push_back((worker, command));
             }
         }
     }
 
+    /// A reader that is gone must not end the process.
     fn print_counters(&self) {
-        println!(
-            "counters {}",
-            counters::as_json(&self.snapshot, &self.cells)
-        );
+        let counters = counters::as_json(&self.snapshot, &self.cells);
+        let _ = writeln!(io::stdout().lock(), "counters {counters}");
     }
 }
 
@@ -348,14 +426,27 @@ async fn tick(interval: Option<&mut Interval>) {
     }
 }
 
-async fn drained_out(phase: Phase) {
+/// A short while, if there is something to wait for.
+async fn pause(wanted: bool) {
+    if wanted {
+        tokio::time::sleep(SEND_AGAIN).await;
+    } else {
+        std::future::pending().await
+    }
+}
+
+/// The deadline of a phase that has one.
+async fn reached(phase: Phase) {
     match phase {
-        Phase::Draining { until: Some(until) } => sleep_until(until).await,
+        Phase::Draining { until: Some(until) } | Phase::Killing { until: Some(until) } => {
+            sleep_until(until).await;
+        }
         Phase::Starting(_)
         | Phase::Serving
         | Phase::Closing(_)
         | Phase::Draining { until: None }
-        | Phase::Killing => std::future::pending().await,
+        | Phase::Killing { until: None }
+        | Phase::Over => std::future::pending().await,
     }
 }
 

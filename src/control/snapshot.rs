@@ -36,7 +36,7 @@ pub struct Listener {
 }
 
 /// Where clients connect to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
     /// TCP.
     Tcp(Bind),

@@ -80,6 +80,8 @@ worker_cells! {
     accepts_total,
     /// Accepted connections that wait because `max_sessions` is reached.
     accepts_parked,
+    /// Of those, reset by a stop before there was room for them.
+    accepts_refused_total,
     /// Connections handed to a less loaded worker.
     adoptions_total,
     /// Accepts that failed for want of file descriptors in this process (EMFILE).

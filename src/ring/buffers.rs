@@ -128,7 +128,7 @@ impl Buffers {
     /// What a buffer of ours holds.
     pub(super) fn bytes(&self, id: BufferId, from: u32, len: u32) -> &[u8] {
         assert!(
-            id.0 < self.count && from + len <= self.size,
+            id.0 < self.count && from.checked_add(len).is_some_and(|end| end <= self.size),
             "{id:?} has no bytes {from}+{len}"
         );
         // SAFETY: within the buffer, as just asserted.

@@ -84,7 +84,7 @@ pub struct Ring {
     accepts: AcceptAddresses,
     scratch: Scratch,
     batch: Vec<Completion>,
-    overflow_seen: u32,
+    overflows: u32,
 }
 
 impl Ring {
@@ -109,7 +109,7 @@ impl Ring {
             accepts: AcceptAddresses::new(setup.accepts),
             scratch: Scratch::new(),
             batch: Vec::with_capacity(BATCH),
-            overflow_seen: 0,
+            overflows: 0,
         })
     }
 
@@ -144,6 +144,12 @@ impl Ring {
             self.support.no_iowait,
         );
         self.forget_submitted();
+        self.overflows += u32::from(self.io.submission().cq_overflow());
+        if self.io.completion().overflow() > 0 {
+            return Err(io::Error::other(
+                "the kernel had no memory for a completion and lost it",
+            ));
+        }
         match outcome.map_err(|error| (error.raw_os_error(), error)) {
             // EBUSY: completions wait in the kernel's own list until the queue has room; the caller reads next.
             Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {
@@ -160,12 +166,10 @@ impl Ring {
         Self::reap(&mut self.io, out);
     }
 
-    /// How often completions have waited in the kernel's own list because the queue was full, since the last call.
+    /// How often completions were found waiting in the kernel's own list because the queue was full, since the last
+    /// call.
     pub fn new_overflows(&mut self) -> u32 {
-        let overflow = self.io.completion().overflow();
-        let new = overflow.wrapping_sub(self.overflow_seen);
-        self.overflow_seen = overflow;
-        new
+        std::mem::take(&mut self.overflows)
     }
 
     /// Accepts one connection into place `place`, whose peer address [`Self::accepted_from`] then tells.

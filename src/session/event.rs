@@ -75,6 +75,8 @@ pub enum Event {
     },
     /// A pump did not begin: no pipe is free.
     NoPipe(Direction),
+    /// What was in the pipe has been moved into memory: pipes are scarce and the target is full.
+    Unpiped(Direction),
     /// What was queued has been moved out of the buffers.
     Spilled(Direction),
     /// There is something to read.
@@ -148,6 +150,8 @@ pub enum Step {
         /// Only empty the pipe: the source has ended.
         drain_only: bool,
     },
+    /// Let go of everything that is held: its target is gone. At once, without an answer.
+    Discard(Direction),
     /// Arm one of the polls.
     Poll {
         /// On which socket.

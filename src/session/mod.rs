@@ -211,6 +211,7 @@ impl Session {
                 self.pumped(direction, (took, gave), source, target, now);
             }
             Event::NoPipe(direction) => self.relay(direction).receive_instead(),
+            Event::Unpiped(direction) => self.relay(direction).unpiped(),
             Event::Spilled(direction) => self.relay(direction).spill(),
             Event::Readable(side) => self.relay(side.outgoing()).readable(),
             Event::Writable(side) => self.relay(side.incoming()).writable(),
@@ -612,6 +613,10 @@ impl Session {
                     drain_only,
                 });
             }
+            Wish::Discard => {
+                self.relay(direction).let_go();
+                out.push(Step::Discard(direction));
+            }
             Wish::Finish => self.finish_relay(direction, out),
         }
     }
@@ -629,6 +634,7 @@ impl Session {
     fn resetting_steps(&mut self, failed: Side, check_at: Time, now: Time, out: &mut Steps) {
         let direction = failed.outgoing();
         self.relay_steps(direction, out);
+        self.relay_steps(failed.incoming(), out);
         if self.relays[direction.index()].drained() && now >= check_at {
             out.push(Step::CheckDelivered(failed.peer()));
         }

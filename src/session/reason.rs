@@ -93,6 +93,9 @@ impl CloseReason {
 
     /// An established connection broke with `errno`.
     pub(super) fn broken(side: Side, errno: i32) -> CloseReason {
+        if matches!(errno, libc::ENOMEM | libc::ENOBUFS) {
+            return CloseReason::OutOfResources;
+        }
         let gone = matches!(
             errno,
             libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH

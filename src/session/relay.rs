@@ -66,6 +66,8 @@ pub(super) enum Wish {
     Send,
     Spill,
     Pump,
+    /// Let go of what is held: nobody will take it.
+    Discard,
     /// Everything went out and the source has ended: pass the FIN on.
     Finish,
 }
@@ -87,6 +89,9 @@ pub struct Relay {
     starved: bool,
     /// The FIN was passed on.
     finished: bool,
+    /// The target has been blocked, and since then not taken [`RECEIVE_LIMIT`] bytes without a stop.
+    slow: bool,
+    flowed: u32,
     small_pumps: u8,
     reads: u16,
     read_bytes: u32,
@@ -108,6 +113,8 @@ impl Relay {
             blocked: false,
             starved: false,
             finished: false,
+            slow: false,
+            flowed: 0,
             small_pumps: 0,
             reads: 0,
             read_bytes: 0,
@@ -167,6 +174,12 @@ impl Relay {
         self.blocked
     }
 
+    /// Whether the target lags behind: it was blocked of late.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.slow
+    }
+
     /// Whether a budget ended the last pump, so that the next turn goes on with it.
     #[must_use]
     pub fn waits_for_turn(&self) -> bool {
@@ -187,7 +200,8 @@ impl Relay {
             && self.reads_source()
             && !self.starved
             && !self.blocked
-            && self.queued + self.spilled < RECEIVE_LIMIT
+            && self.queued < RECEIVE_LIMIT
+            && self.spilled == 0
             && self.piped == 0
     }
 
@@ -205,8 +219,15 @@ impl Relay {
     }
 
     pub(super) fn wish(&self, receive_armed: bool) -> Wish {
-        if self.discarded || self.sending {
+        if self.sending {
             return Wish::Nothing;
+        }
+        if self.discarded {
+            return if self.held() > 0 {
+                Wish::Discard
+            } else {
+                Wish::Nothing
+            };
         }
         if self.queued + self.spilled > 0 {
             return match (self.blocked, self.queued) {
@@ -276,8 +297,8 @@ impl Relay {
 
     pub(super) fn sent(&mut self, bytes: u32, blocked: bool) {
         self.sending = false;
-        self.blocked |= blocked;
         self.give(bytes);
+        self.block(blocked);
         let from_spill = bytes.min(self.spilled);
         self.spilled -= from_spill;
         self.queued -= bytes - from_spill;
@@ -296,13 +317,25 @@ impl Relay {
         self.taken += u64::from(took);
         self.piped = self.piped + took - gave;
         self.give(gave);
-        self.blocked |= target == PumpTarget::Full;
+        self.block(target == PumpTarget::Full);
         match source {
             PumpSource::Open => self.pump = Pump::NextTurn,
             PumpSource::Dry => self.judge_small_pumps(took),
             PumpSource::Urgent => self.receive_instead(),
             PumpSource::Eof | PumpSource::Error(_) => self.source_ended = true,
         }
+    }
+
+    /// What was in the pipe has been moved into memory, and the pipe is gone.
+    pub(super) fn unpiped(&mut self) {
+        self.spilled += self.piped;
+        self.piped = 0;
+        self.receive_instead();
+    }
+
+    /// What was held is gone.
+    pub(super) fn let_go(&mut self) {
+        (self.queued, self.spilled, self.piped) = (0, 0, 0);
     }
 
     /// Splice cannot be used now: no pipe is free, or urgent data waits.
@@ -371,6 +404,16 @@ impl Relay {
 
     fn give(&mut self, bytes: u32) {
         self.given += u64::from(bytes);
+        self.flowed = self.flowed.saturating_add(bytes);
+        self.slow &= self.flowed < RECEIVE_LIMIT;
+    }
+
+    fn block(&mut self, blocked: bool) {
+        if blocked {
+            self.blocked = true;
+            self.slow = true;
+            self.flowed = 0;
+        }
     }
 
     fn judge_small_pumps(&mut self, took: u32) {

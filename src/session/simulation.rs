@@ -619,6 +619,11 @@ impl<'c, C: Choices> World<'c, C> {
                 direction,
                 drain_only,
             } => self.pump(direction, drain_only),
+            Step::Discard(direction) => {
+                let (held, free) = (&mut self.held[direction.index()], &mut self.free);
+                held.chain.clear(&self.links, |buffer| free.push(buffer));
+                (held.spill, held.pipe) = ((0, 0), (0, 0));
+            }
             Step::Poll { side, operation } => {
                 self.wires[side.index()].edges[operation as usize] = true
             }
@@ -708,6 +713,11 @@ impl<'c, C: Choices> World<'c, C> {
             source,
             target,
         });
+        let held = &mut self.held[direction.index()];
+        if target == PumpTarget::Full && self.choices.once_in(4) {
+            held.spill = std::mem::take(&mut held.pipe);
+            self.event(Event::Unpiped(direction));
+        }
     }
 
     fn splice_in(&mut self, direction: Direction, took: &mut u32) -> PumpSource {

@@ -29,7 +29,7 @@ pub struct Keepalive {
 }
 
 /// Where a listener listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bind {
     /// One address. `[::]` takes IPv6 only.
     Address(SocketAddr),

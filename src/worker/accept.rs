@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use super::Worker;
 use super::mailbox::{Accepted, Command};
 use super::token::Token;
+use super::{Report, Worker};
 use crate::ids::ListenerId;
 use crate::ring::Ring;
 use crate::sys::socket;
@@ -21,6 +21,9 @@ const PER_WORKER: usize = 1024;
 
 /// After an accept failed for want of resources, nothing is accepted for so long.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections taken from one kernel queue at the end, at most: a flood of them must not keep us.
+const DRAINED_MOST: usize = 8192;
 
 /// While `max_sessions` is reached, other workers may make room: look again after so long.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -43,10 +46,20 @@ pub(super) struct Accepts {
     /// For each place: which socket its accepts are for, and whether one is armed.
     places: Vec<(usize, bool)>,
     armed: usize,
+    /// Cancels of accepts that have not completed.
+    cancels: usize,
+    /// Once nothing is armed any more, the kernel's queues are emptied and control is told.
+    closing: bool,
     pub(super) open: bool,
     paused_until: Option<Time>,
     /// Accepted beyond `max_sessions`: they wait here as they would in the kernel.
     pub(super) parked: std::collections::VecDeque<Accepted>,
+}
+
+/// Accepts that a worker with so many listening sockets has in flight at most.
+#[must_use]
+pub fn accepts_of(sockets: usize) -> usize {
+    sockets * (PER_WORKER / sockets.max(1)).clamp(1, PER_SOCKET)
 }
 
 impl Accepts {
@@ -59,20 +72,40 @@ impl Accepts {
             sockets,
             places,
             armed: 0,
+            cancels: 0,
+            closing: false,
             open: false,
             paused_until: None,
             parked: std::collections::VecDeque::new(),
         }
     }
 
-    /// Accepts that may be armed at once, for so many sockets.
-    pub(super) fn places(sockets: usize) -> usize {
-        sockets * (PER_WORKER / sockets.max(1)).clamp(1, PER_SOCKET)
+    /// Whether nothing of it is in the kernel and nobody waits there any more.
+    pub(super) fn are_drained(&self) -> bool {
+        self.is_joined() && !self.closing
     }
 
-    /// Whether an accept is still in the kernel.
-    pub(super) fn any_armed(&self) -> bool {
-        self.armed > 0
+    /// A cancel of an accept has completed.
+    pub(super) fn cancelled(&mut self) {
+        self.cancels -= 1;
+    }
+
+    fn is_joined(&self) -> bool {
+        self.armed == 0 && self.cancels == 0
+    }
+
+    /// Takes the armed accepts back. (Shutting the socket down would end them too, but on a unix socket each would
+    /// first be tried by a kernel worker thread.)
+    fn cancel_all(&mut self, ring: &mut Ring) {
+        for (place, (_, armed)) in (0..).zip(&self.places) {
+            if *armed {
+                self.cancels += 1;
+                ring.cancel(
+                    Token::Accept { place }.encode(),
+                    Token::CancelAccept { place }.encode(),
+                );
+            }
+        }
     }
 
     /// When this host has no file descriptors or memory left, those who wait had better wait in the kernel: an accept
@@ -86,17 +119,16 @@ impl Accepts {
         }
     }
 
-    fn arm_all(&mut self, ring: &mut Ring) {
-        for (place, (socket, armed)) in (0..).zip(&mut self.places) {
-            if !*armed {
-                *armed = true;
-                self.armed += 1;
-                ring.accept(
-                    self.sockets[*socket].socket.as_raw_fd(),
-                    place,
-                    Token::Accept { place }.encode(),
-                );
-            }
+    /// Arms up to `most` more accepts.
+    fn arm(&mut self, most: usize, ring: &mut Ring) {
+        let unarmed = (0..)
+            .zip(&mut self.places)
+            .filter(|(_, (_, armed))| !*armed);
+        for (place, (socket, armed)) in unarmed.take(most) {
+            *armed = true;
+            self.armed += 1;
+            let fd = self.sockets[*socket].socket.as_raw_fd();
+            ring.accept(fd, place, Token::Accept { place }.encode());
         }
     }
 }
@@ -104,6 +136,9 @@ impl Accepts {
 impl Worker {
     /// Arms accepts again where there is room for sessions, and serves those who wait.
     pub(super) fn accept_more(&mut self) {
+        if self.accepts.closing && self.accepts.is_joined() {
+            self.drain_accepts();
+        }
         if !self.accepts.parked.is_empty() {
             self.serve_parked();
         }
@@ -116,8 +151,9 @@ impl Worker {
         }
         self.accepts.paused_until = None;
         let unarmed = self.accepts.armed < self.accepts.places.len();
-        if self.accepts.open && unarmed && self.shared.has_room() {
-            self.accepts.arm_all(&mut self.ring);
+        if self.accepts.open && unarmed {
+            // Near the limit few are armed: what is accepted beyond it has to wait with us.
+            self.accepts.arm(self.shared.room(), &mut self.ring);
         }
     }
 
@@ -139,11 +175,24 @@ impl Worker {
         });
     }
 
+    /// Accepts no more, once what waits in the kernel's queues has been taken.
+    pub(super) fn stop_accepting(&mut self) {
+        if !self.stopping {
+            self.stopping = true;
+            self.accepts.open = false;
+            self.accepts.closing = true;
+            self.accepts.cancel_all(&mut self.ring);
+        }
+    }
+
     /// Takes what waits in the kernel's queues, so that closing the listeners loses nobody.
-    pub(super) fn drain_accepts(&mut self) {
-        self.accepts.open = false;
+    fn drain_accepts(&mut self) {
+        self.accepts.closing = false;
         for listening in self.accepts.sockets.clone() {
-            while let Some((socket, client)) = socket::accept_waiting(&listening.socket) {
+            for _ in 0..DRAINED_MOST {
+                let Some((socket, client)) = socket::accept_waiting(&listening.socket) else {
+                    break;
+                };
                 self.welcome(Accepted {
                     socket,
                     listener: listening.listener,
@@ -151,6 +200,7 @@ impl Worker {
                 });
             }
         }
+        (self.reports)(Report::AcceptsDrained(self.id));
     }
 
     /// Ends those who wait for room with a reset.
@@ -158,6 +208,7 @@ impl Worker {
         for accepted in self.accepts.parked.drain(..) {
             socket::reset_on_close(accepted.socket.as_fd());
             self.cells.accepts_parked.sub(1);
+            self.cells.accepts_refused_total.add(1);
         }
     }
 
@@ -168,7 +219,7 @@ impl Worker {
             libc::ENFILE => &cells.accept_errors_enfile,
             libc::ENOBUFS | libc::ENOMEM => &cells.accept_errors_memory,
             // The listener was shut down or the accept cancelled: that is an end, not an error.
-            libc::EINVAL | libc::ECANCELED => {
+            libc::EINVAL | libc::EAGAIN | libc::ECANCELED => {
                 self.accepts.open = false;
                 return;
             }
@@ -196,7 +247,7 @@ impl Worker {
     fn place(&mut self, accepted: Accepted) {
         let ours = self.shared.sessions(self.id);
         let (other, theirs) = self.shared.least_loaded();
-        if ours <= theirs + CLEARLY_LESS + theirs / 8 {
+        if self.stopping || ours <= theirs + CLEARLY_LESS + theirs / 8 {
             self.shared.count(self.id);
             self.begin_session(accepted);
             return;

@@ -43,6 +43,21 @@ impl Held {
         grown
     }
 
+    /// Moves the `piped` bytes of a pipe into memory. Nothing is held besides. Returns by how much the memory grew.
+    pub(super) fn unpipe(&mut self, pipe: &Pipe, piped: u32) -> u64 {
+        debug_assert!(
+            self.spill.is_empty() && self.chain.is_empty(),
+            "bytes in memory and in a pipe"
+        );
+        pipe.read_out(piped, &mut self.spill);
+        debug_assert_eq!(
+            self.spill.len(),
+            piped as usize,
+            "the session counts what is in the pipe"
+        );
+        self.spill.len() as u64
+    }
+
     /// Sends spilled and queued bytes by a system call of its own. Returns what was taken (or the errno), how much
     /// was offered, and how many bytes of spill memory became free.
     pub(super) fn send_now(

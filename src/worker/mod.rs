@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use accept::Listening;
+pub use accept::{Listening, accepts_of};
 pub use mailbox::{Accepted, Command, Mailbox};
 pub use pipes::PIPE_SIZE;
 pub use shared::Shared;
@@ -36,7 +36,7 @@ use timers::Timers;
 use token::{Key, SLOTS_MAX, Token};
 
 use crate::control::snapshot::Snapshot;
-use crate::ids::WorkerId;
+use crate::ids::{BackendId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::ring::{Completion, POLL_READABLE, ReceiveTier, Ring, Setup, SetupError};
 use crate::session::{CloseReason, Event, Links, Rules, Side};
@@ -83,6 +83,13 @@ pub enum Report {
     Ready(WorkerId),
     /// Nothing waits in its listeners' queues any more.
     AcceptsDrained(WorkerId),
+    /// Several connects in a row to this backend failed, the last one with this errno: others are preferred.
+    Avoided {
+        /// Which one.
+        backend: BackendId,
+        /// Why.
+        errno: i32,
+    },
     /// It has no session left and has stopped.
     Stopped(WorkerId),
     /// It cannot go on.
@@ -167,7 +174,7 @@ impl Worker {
         mailboxes: Vec<Mailbox>,
         reports: Box<dyn Fn(Report)>,
     ) -> Result<Worker, SetupError> {
-        let places = u16::try_from(Accepts::places(parts.sockets.len())).unwrap_or(u16::MAX);
+        let places = u16::try_from(accepts_of(parts.sockets.len())).unwrap_or(u16::MAX);
         let setup = Setup {
             tier: parts.tier,
             buffers: BUFFERS,
@@ -283,6 +290,8 @@ impl Worker {
                 key,
             }) => self.cancel_completion(operation, side, key),
             Some(Token::Accept { place }) => self.accepted(place, completion.result),
+            // The accept reports for itself.
+            Some(Token::CancelAccept { .. }) => self.accepts.cancelled(),
             Some(Token::Wake) if completion.more => {}
             Some(Token::Wake) => {
                 self.ring
@@ -297,13 +306,10 @@ impl Worker {
             match command {
                 Command::Adopt(accepted) => self.begin_session(accepted),
                 Command::Open => self.accepts.open = true,
-                Command::StopAccepting => {
-                    self.drain_accepts();
-                    self.stopping = true;
-                    (self.reports)(Report::AcceptsDrained(self.id));
-                }
+                Command::StopAccepting => self.stop_accepting(),
                 Command::Kill(reason) => {
                     self.killing = Some(reason);
+                    self.stop_accepting();
                     let keys: Vec<_> = self.slots.keys().collect();
                     keys.into_iter()
                         .for_each(|key| self.tell(key, Event::Kill(reason)));
@@ -331,8 +337,10 @@ impl Worker {
         }
         self.freezing = false;
         for key in std::mem::take(&mut self.frozen) {
-            self.cells.freezes_total.add(1);
-            self.tell(key, Event::Thaw);
+            if self.is_frozen(key) {
+                self.cells.freezes_total.add(1);
+                self.tell(key, Event::Thaw);
+            }
         }
     }
 
@@ -353,7 +361,7 @@ impl Worker {
         self.stopping
             && self.slots.len() == 0
             && self.accepts.parked.is_empty()
-            && !self.accepts.any_armed()
+            && self.accepts.are_drained()
             && self.inbox.is_empty()
     }
 }

@@ -46,6 +46,7 @@ impl Picks {
         pool: PoolId,
         tried: &Tried,
         now: Time,
+        cells: &WorkerCells,
     ) -> Option<BackendId> {
         let backends = &snapshot.pools[pool.index()].backends;
         let (picker, passive) = (&mut self.pickers[pool.index()], &self.passive);
@@ -55,7 +56,12 @@ impl Picks {
         let place = picker
             .pick(backends.len(), well)
             .or_else(|| picker.pick(backends.len(), untried))?;
-        Some(backends[place])
+        let backend = backends[place];
+        let avoided = u64::from(passive[backend.index()].is_avoided(now));
+        if cells.backend(backend).avoided.get() != avoided {
+            cells.backend(backend).avoided.set(avoided);
+        }
+        Some(backend)
     }
 
     pub(super) fn address(&self, backend: BackendId) -> &SockAddr {

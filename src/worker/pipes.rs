@@ -42,9 +42,13 @@ impl Pipes {
     }
 
     /// Takes a pipe back that may still hold bytes; nobody wants them any more.
-    pub(super) fn give_back_dirty(&mut self, pipe: Pipe) {
-        pipe.discard();
-        self.free.push(pipe);
+    pub(super) fn extend_dirty(&mut self, pipe: Option<Pipe>) {
+        self.free.extend(pipe.inspect(Pipe::discard));
+    }
+
+    /// Whether fewer than a quarter are free.
+    pub(super) fn are_scarce(&self) -> bool {
+        self.free.len() < self.total.div_ceil(4)
     }
 
     pub(super) fn total(&self) -> usize {

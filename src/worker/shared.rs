@@ -38,8 +38,10 @@ impl Shared {
             .is_ok()
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.total.0.load(Ordering::Relaxed) < self.max_sessions
+    /// Places that are free.
+    pub(super) fn room(&self) -> usize {
+        self.max_sessions
+            .saturating_sub(self.total.0.load(Ordering::Relaxed)) as usize
     }
 
     /// An admitted session is this worker's.
@@ -106,7 +108,7 @@ mod tests {
                 .sum()
         });
         assert_eq!(admitted, 1000);
-        assert!(!shared.has_room());
+        assert_eq!(shared.room(), 0);
         let total = shared.sessions(WorkerId(0)) + shared.sessions(WorkerId(1));
         assert_eq!(total, 1000);
     }

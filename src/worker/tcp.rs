@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
-use super::Worker;
 use super::held::Held;
 use super::mailbox::Accepted;
 use super::picks::Tried;
 use super::token::{Key, Token};
+use super::{Report, Worker};
 use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::ring::{BufferId, Completion, POLL_ERROR, POLL_ERRORS, POLL_READABLE, POLL_WRITABLE};
 use crate::session::{
@@ -23,7 +23,7 @@ const PUMP_BUDGET: u32 = 512 * 1024;
 /// Sessions on their way out that go on in one turn, so that a mass of them does not harm the others' latency.
 const ENDINGS_PER_TURN: usize = 64;
 
-/// Once the spill memory is used up, a receive takes only so many bytes at a time: sessions are slow then, never lost.
+/// Once the spill memory is used up, a relay whose target lags behind receives only so many bytes at a time.
 const RECEIVE_UNDER_PRESSURE: u32 = 4 * 1024;
 
 /// A session together with what it owns in the kernel.
@@ -184,6 +184,12 @@ impl Worker {
         }
     }
 
+    pub(super) fn is_frozen(&mut self, key: Key) -> bool {
+        self.slots
+            .get(key)
+            .is_some_and(|slot| slot.session.is_frozen())
+    }
+
     /// Whether a session that was told to freeze still moves.
     pub(super) fn any_freezing(&mut self) -> bool {
         let keys: Vec<_> = self.slots.keys().collect();
@@ -267,11 +273,7 @@ impl Worker {
                 .picks
                 .failed(&self.snapshot, backend, self.now, &self.cells)
         {
-            let backend = &self.snapshot.backends[backend.index()];
-            tracing::warn!(
-                pool = %self.snapshot.pools[backend.pool.index()].name, backend = %backend.name,
-                error = %std::io::Error::from_raw_os_error(errno), "backend avoided: connects fail"
-            );
+            (self.reports)(Report::Avoided { backend, errno });
         }
     }
 
@@ -362,6 +364,18 @@ impl Worker {
         {
             self.cells.given(direction, bytes);
         }
+        if let Event::Pumped {
+            direction,
+            target: PumpTarget::Full,
+            ..
+        } = event
+            && self.pipes.are_scarce()
+        {
+            self.unpipe(key, direction);
+        }
+        let Some(slot) = self.slots.get(key) else {
+            return;
+        };
         if let Event::Pumped { direction, .. } | Event::NoPipe(direction) = event
             && slot.session.relay_of(direction).mode() == Mode::Receive
         {
@@ -385,7 +399,7 @@ impl Worker {
                     key,
                 }
                 .encode();
-                if under_pressure {
+                if under_pressure && slot.session.relay_of(side.outgoing()).is_slow() {
                     self.ring
                         .receive_once(slot.fd(side), RECEIVE_UNDER_PRESSURE, token);
                 } else {
@@ -436,6 +450,7 @@ impl Worker {
                 );
             }
             Step::ShutdownWrite(side) => socket::shutdown_write(slot.socket(side).as_fd()),
+            Step::Discard(direction) => self.let_go(key, direction),
             Step::CheckDelivered(side) => {
                 let bytes = if slot.is_tcp[side.index()] {
                     socket::undelivered(slot.socket(side).as_fd())
@@ -451,10 +466,13 @@ impl Worker {
 
     fn connect(&mut self, key: Key) -> Option<Event> {
         let slot = self.slots.get(key).expect("performed for a live session");
-        let Some(backend) = self
-            .picks
-            .pick(&self.snapshot, slot.pool, &slot.tried, self.now)
-        else {
+        let Some(backend) = self.picks.pick(
+            &self.snapshot,
+            slot.pool,
+            &slot.tried,
+            self.now,
+            &self.cells,
+        ) else {
             return Some(Event::NoBackend);
         };
         self.cells.connects_total.add(1);
@@ -604,6 +622,30 @@ impl Worker {
         }
     }
 
+    /// Lets go of what a relay holds.
+    fn let_go(&mut self, key: Key, direction: Direction) {
+        let slot = self.slots.get(key).expect("performed for a live session");
+        let (freed, pipe) = slot.held[direction.index()].clear(&mut self.ring, &self.links);
+        self.cells.spill_bytes.sub(freed);
+        self.pipes.extend_dirty(pipe);
+    }
+
+    /// Pipes are scarce, and this relay's target is full: what its pipe holds goes into memory, so that a client that
+    /// does not read keeps no pipe from those that flow.
+    fn unpipe(&mut self, key: Key, direction: Direction) {
+        let slot = self.slots.get(key).expect("performed for a live session");
+        let piped = slot.session.relay_of(direction).piped();
+        let Some(pipe) = slot.held[direction.index()].pipe.take_if(|_| piped > 0) else {
+            return;
+        };
+        self.cells
+            .spill_bytes
+            .add(slot.held[direction.index()].unpipe(&pipe, piped));
+        self.cells.spills_total.add(1);
+        self.pipes.give_back(pipe);
+        slot.session.on(Event::Unpiped(direction), self.now);
+    }
+
     fn close(&mut self, key: Key, ending: Ending) {
         let Some(mut slot) = self.slots.remove(key) else {
             return;
@@ -617,9 +659,7 @@ impl Worker {
         for held in &mut slot.held {
             let (freed, pipe) = held.clear(&mut self.ring, &self.links);
             self.cells.spill_bytes.sub(freed);
-            if let Some(pipe) = pipe {
-                self.pipes.give_back_dirty(pipe);
-            }
+            self.pipes.extend_dirty(pipe);
         }
         if let (true, Some(backend)) = (slot.counted, slot.backend) {
             self.cells.backend(backend).sessions_active.sub(1);

@@ -6,7 +6,8 @@ const SLOT_BITS: u32 = 24;
 const GENERATION_BITS: u32 = 32;
 const CANCEL: u8 = 0x10;
 const ACCEPT: u8 = 0x20;
-const WAKE: u8 = 0x21;
+const CANCEL_ACCEPT: u8 = 0x21;
+const WAKE: u8 = 0x22;
 
 /// Most sessions that one worker can tell apart.
 pub(super) const SLOTS_MAX: u32 = 1 << SLOT_BITS;
@@ -28,6 +29,8 @@ pub(super) enum Token {
     },
     /// The accept of a place.
     Accept { place: u16 },
+    /// The cancel of the accept of a place.
+    CancelAccept { place: u16 },
     /// The mailbox's eventfd.
     Wake,
 }
@@ -52,14 +55,8 @@ impl Token {
                 side,
                 key,
             } => pack(CANCEL | operation as u8, side, key),
-            Token::Accept { place } => pack(
-                ACCEPT,
-                Side::Client,
-                Key {
-                    slot: u32::from(place),
-                    generation: 0,
-                },
-            ),
+            Token::Accept { place } => pack(ACCEPT, Side::Client, place_key(place)),
+            Token::CancelAccept { place } => pack(CANCEL_ACCEPT, Side::Client, place_key(place)),
             Token::Wake => pack(
                 WAKE,
                 Side::Client,
@@ -84,6 +81,7 @@ impl Token {
         let key = Key { slot, generation };
         match kind {
             ACCEPT => Some(Token::Accept { place: slot as u16 }),
+            CANCEL_ACCEPT => Some(Token::CancelAccept { place: slot as u16 }),
             WAKE => Some(Token::Wake),
             _ => {
                 let operation = *Operation::ALL.get(usize::from(kind & !CANCEL))?;
@@ -102,6 +100,13 @@ impl Token {
                 })
             }
         }
+    }
+}
+
+fn place_key(place: u16) -> Key {
+    Key {
+        slot: u32::from(place),
+        generation: 0,
     }
 }
 
@@ -134,7 +139,11 @@ mod tests {
 
     #[test]
     fn the_other_tokens_survive_too() {
-        for token in [Token::Accept { place: 77 }, Token::Wake] {
+        for token in [
+            Token::Accept { place: 77 },
+            Token::CancelAccept { place: 78 },
+            Token::Wake,
+        ] {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }
         assert_eq!(Token::decode(u64::MAX), None);

@@ -152,7 +152,7 @@ fn when_all_backends_are_avoided_they_are_still_tried(tier: Tier) {
     let (first, second) = (refusing_address(), refusing_address());
     let ringway = Launch::to([first, second]).tier(tier).start();
     for _ in 0..12 {
-        assert_eq!(stream::ended(&mut ringway.connect()), Ended::Reset);
+        assert_eq!(stream::connect_to_end(ringway.address()), Ended::Reset);
     }
     let _returned = Backend::scripted_on(listener_on(second, 128), |stream, _| echo(stream));
     let start = Instant::now();
@@ -323,7 +323,7 @@ fn retries_are_as_many_as_the_pool_says(tier: Tier) {
         let ringway = Launch::config(one_pool("workers: 1", &pool))
             .tier(tier)
             .start();
-        assert_eq!(stream::ended(&mut ringway.connect()), Ended::Reset);
+        assert_eq!(stream::connect_to_end(ringway.address()), Ended::Reset);
         let counters = ringway.finish();
         assert_eq!(number(&counters, "connect_retries_total"), retries);
         assert_eq!(number(&counters, "connect_failures_total"), retries + 1);

@@ -259,8 +259,8 @@ fn bulk_streams_arrive_without_a_pipe_for_each(tier: Tier) {
         "it keeps to its memory: {counters}"
     );
     assert!(
-        number(&counters, "pipes_unavailable_total") > 0,
-        "no pipe was missing: {counters}"
+        number(&counters, "pipes_unavailable_total") + number(&counters, "spills_total") > 0,
+        "pipes were never scarce: {counters}"
     );
     assert_eq!(number(&counters, "bytes_to_client"), 16 * BYTES);
 }

@@ -34,6 +34,20 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Connects, says nothing and tells how it ended. A reset may come before `connect` has returned.
+pub fn connect_to_end(address: SocketAddr) -> Ended {
+    match TcpStream::connect(address) {
+        Ok(mut stream) => {
+            stream
+                .set_read_timeout(Some(SOON))
+                .expect("the option exists");
+            ended(&mut stream)
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ended::Reset,
+        Err(error) => panic!("connect to {address}: {error}"),
+    }
+}
+
 /// Connects to a unix socket. Reads, writes and shutdowns are the same calls for every kind of stream socket.
 #[track_caller]
 pub fn connect_unix(path: &Path) -> TcpStream {
