@@ -108,6 +108,21 @@ mod tests {
     }
 
     #[test]
+    fn two_listeners_on_one_address_are_refused() {
+        let listeners = "listeners: [{bind: '*:1', pool: p}, {bind: ['[::1]:2', '*:1'], pool: p}]";
+        let Invalid(problems) =
+            parse(&format!("{listeners}\npools: {{p: [1.1.1.1:1]}}\n"), "test").unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert!(
+            problems[0].contains("listener *:1 has `*:1` already"),
+            "{problems:?}"
+        );
+        let chosen =
+            "listeners: [{name: a, bind: '*:0', pool: p}, {name: b, bind: '*:0', pool: p}]";
+        assert!(parse(&format!("{chosen}\npools: {{p: [1.1.1.1:1]}}\n"), "test").is_ok());
+    }
+
+    #[test]
     fn unknown_keys_and_values_are_refused() {
         assert!(parse("listeners: []\npools: {}\nnonsense: 1\n", "test").is_err());
         let text = "listeners: [{bind: '*:1', pool: p}]\npools: {p: {backends: [1.1.1.1:1], balance: hash}}\n";

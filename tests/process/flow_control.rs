@@ -11,13 +11,14 @@ use crate::harness::backend::Backend;
 use crate::harness::load::{Busy, Latencies};
 use crate::harness::namespace::Namespace;
 use crate::harness::stream::{self, Counted, Ended, Pattern};
-use crate::harness::{Launch, Ringway, SOON, Tier, eventually, facts, join};
+use crate::harness::{Launch, Ringway, SOON, Tier, eventually, facts, join, number, one_pool};
 
 both_tiers! {
     client_that_reads_nothing_harms_nobody_and_loses_nothing,
     backend_that_reads_nothing_harms_nobody_and_loses_nothing,
     thousand_clients_that_read_nothing_harm_nobody,
     thousand_backends_that_read_nothing_harm_nobody,
+    stream_goes_on_splicing_beside_clients_that_take_all_the_memory,
 }
 
 const FLOOD: u64 = 48 << 20;
@@ -183,4 +184,39 @@ impl Measured {
         );
         assert!(grown < memory, "memory grew by {grown} bytes");
     }
+}
+
+/// Two pipes and half a MiB of memory: the clients that read nothing want far more.
+fn stream_goes_on_splicing_beside_clients_that_take_all_the_memory(tier: Tier) {
+    const BYTES: u64 = 16 << 20;
+    let pattern = Pattern::new(31);
+    let (flooding, written) = Backend::source(pattern, BYTES);
+    let pool = format!("backends: [\"{}\"]", flooding.address());
+    let ringway = Launch::config(one_pool("workers: 1, pipe_memory: 1MiB", &pool))
+        .tier(tier)
+        .start();
+    let mut stalled: Vec<TcpStream> = (0..24).map(|_| ringway.connect()).collect();
+    stream::wait_stuck(&written);
+    ringway.counters_become("the memory is used up", |counters| {
+        number(counters, "spill_bytes") > 512 << 10
+    });
+    let before = ringway.counters();
+    let mut flowing = ringway.connect();
+    stream::finish_writing(&flowing);
+    assert_eq!(
+        stream::receive_pattern(&mut flowing, pattern),
+        (BYTES, Ended::Fin)
+    );
+    let after = ringway.counters();
+    let spliced = |counters| number(counters, "pumps_entered_total");
+    assert!(spliced(&after) > spliced(&before), "{before} {after}");
+    for client in &mut stalled {
+        stream::finish_writing(client);
+        assert_eq!(
+            stream::receive_pattern(client, pattern),
+            (BYTES, Ended::Fin)
+        );
+    }
+    drop((stalled, flowing));
+    ringway.finish();
 }

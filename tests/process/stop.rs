@@ -1,13 +1,15 @@
 //! Stopping: sessions in progress may finish, new ones are refused at once, and after the time to drain, or at a second
 //! signal, what is left is reset and counted.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::harness::backend::{Backend, FullBacklog, echo};
 use crate::harness::stream::{self, Ended, Pattern};
@@ -24,6 +26,7 @@ both_tiers! {
     clients_that_wait_for_room_do_not_hold_it_up,
     second_signal_ends_at_once,
     interrupt_is_like_terminate,
+    unix_listener_stops_without_an_error,
 }
 
 fn start(tier: Tier, backend: SocketAddr, drain_timeout: &str) -> Ringway {
@@ -233,4 +236,53 @@ fn interrupt_is_like_terminate(tier: Tier) {
     drop(client);
     let counters = ringway.exit_in_order(SOON);
     assert!(number(&counters, "ends.client_closed") >= 1, "{counters}");
+}
+
+fn unix_listener_stops_without_an_error(tier: Tier) {
+    let backend = Backend::echo();
+    let folder = crate::harness::Folder::new();
+    let listen = format!("unix:{}", folder.path().join("stop.sock").display());
+    let ringway = Launch::listening(&listen, [backend.address()])
+        .tier(tier)
+        .start();
+    let counters = ringway.stop();
+    for kind in ["EMFILE", "ENFILE", "MEMORY", "OTHER"] {
+        assert_eq!(
+            number(&counters, &format!("accept_errors.{kind}")),
+            0,
+            "{counters}"
+        );
+    }
+}
+
+/// Whoever reads the log may go away: that is no reason to end sessions.
+#[test]
+fn reader_of_the_log_that_goes_away_ends_nothing() {
+    let backend = Backend::echo();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+        .args(["run", "--listen", "127.0.0.1:0", "--to"])
+        .arg(backend.address().to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address = lines
+        .find_map(|line| {
+            line.unwrap()
+                .split_once(" address=")
+                .map(|(_, address)| address.parse())
+        })
+        .unwrap()
+        .unwrap();
+    assert!(lines.any(|line| line.unwrap().contains(" ready ")));
+    let mut client = stream::connect(address);
+    stream::exchange(&mut client, b"before");
+    drop((lines, child.stderr.take()));
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    kill(pid, Signal::SIGUSR1).unwrap();
+    stream::exchange(&mut client, b"after");
+    drop(client);
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
