@@ -1,8 +1,8 @@
 //! What a session is told ([`Event`]) and what it says is to be done ([`Step`]).
 
-#[cfg(doc)]
-use super::RECEIVE_LIMIT;
 use super::{CloseReason, Direction, Operation, PumpSource, PumpTarget, Side};
+#[cfg(doc)]
+use super::{RECEIVE_LIMIT, Session};
 
 /// Why a receive is no longer armed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

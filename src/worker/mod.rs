@@ -9,6 +9,7 @@ mod held;
 mod mailbox;
 mod picks;
 mod pipes;
+mod pump;
 mod shared;
 mod slab;
 mod tcp;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::held::Held;
 use super::mailbox::Accepted;
 use super::picks::Tried;
+use super::pump::Pump;
 use super::token::{Key, Token};
 use super::{Report, Worker};
 use crate::ids::{BackendId, ListenerId, PoolId};
@@ -16,9 +17,6 @@ use crate::session::{
     ReceiveEnd, Session, Side, Step, Steps, errno_is_ours,
 };
 use crate::sys::socket;
-
-/// Bytes that one pump may move in a turn; then others come first.
-const PUMP_BUDGET: u32 = 512 * 1024;
 
 /// Sessions on their way out that go on in one turn, so that a mass of them does not harm the others' latency.
 const ENDINGS_PER_TURN: usize = 64;
@@ -546,7 +544,6 @@ impl Worker {
     /// Splices until the source is dry, the target full, or the budget used up.
     fn pump(&mut self, key: Key, direction: Direction, drain_only: bool) -> Event {
         let slot = self.slots.get(key).expect("performed for a live session");
-        let mut piped = slot.session.relay_of(direction).piped();
         let Some(pipe) = slot.held[direction.index()]
             .pipe
             .take()
@@ -555,59 +552,17 @@ impl Worker {
             self.cells.pipes_unavailable_total.add(1);
             return Event::NoPipe(direction);
         };
-        let (from, to) = (
-            slot.socket(direction.source()).as_fd(),
-            slot.socket(direction.target()).as_fd(),
-        );
-        let (mut took, mut gave) = (0, 0);
-        let mut stuck = false;
-        let (mut source, mut target) = (PumpSource::Open, PumpTarget::Ready);
-        while source == PumpSource::Open
-            && target == PumpTarget::Ready
-            && took.max(gave) < PUMP_BUDGET
-        {
-            if drain_only {
-                source = PumpSource::Dry;
-            } else {
-                match pipe.fill(from, pipe.capacity()) {
-                    // Dry or ended, or stopped by urgent data, which splice never passes; a pipe that holds
-                    // something may also just be full.
-                    Ok(0) | Err(libc::EAGAIN) if piped > 0 => {}
-                    Ok(0) if socket::unread(from) > 0 => source = PumpSource::Urgent,
-                    Ok(0) => {
-                        source = match slot.end_of_stream(direction.source()) {
-                            Ok(()) => PumpSource::Eof,
-                            Err(errno) => PumpSource::Error(errno),
-                        };
-                    }
-                    Err(libc::EAGAIN) => {
-                        source = match (socket::unread(from), stuck) {
-                            (0, _) => PumpSource::Dry,
-                            // It may have come this very moment: look once more.
-                            (_, false) => PumpSource::Open,
-                            (_, true) => PumpSource::Urgent,
-                        };
-                        stuck = true;
-                    }
-                    Ok(bytes) => {
-                        took += bytes;
-                        piped += bytes;
-                        stuck = false;
-                    }
-                    Err(errno) => source = PumpSource::Error(errno),
-                }
-            }
-            while piped > 0 && target == PumpTarget::Ready {
-                match pipe.drain(to, piped) {
-                    Ok(bytes) => {
-                        gave += bytes;
-                        piped -= bytes;
-                    }
-                    Err(libc::EAGAIN) => target = PumpTarget::Full,
-                    Err(errno) => target = PumpTarget::Error(errno),
-                }
-            }
-        }
+        let from = slot.socket(direction.source()).as_fd();
+        let to = slot.socket(direction.target()).as_fd();
+        let mut pump = Pump::new(&pipe, from, to, slot.session.relay_of(direction).piped());
+        let (source, target) = if drain_only {
+            (PumpSource::Dry, pump.drain())
+        } else {
+            pump.run(|| slot.end_of_stream(direction.source()))
+        };
+        let Pump {
+            piped, took, gave, ..
+        } = pump;
         if piped == 0 {
             self.pipes.give_back(pipe);
         } else {
