@@ -213,23 +213,23 @@ impl Worker {
     }
 
     fn accept_failed(&mut self, errno: i32) {
+        if self.stopping {
+            // Cancelled, or the socket is shut down: an end, not an error.
+            return;
+        }
         let cells = &self.cells;
-        let scarce = match errno {
+        let counted = match errno {
             libc::EMFILE => &cells.accept_errors_emfile,
             libc::ENFILE => &cells.accept_errors_enfile,
             libc::ENOBUFS | libc::ENOMEM => &cells.accept_errors_memory,
-            // The listener was shut down or the accept cancelled: that is an end, not an error.
-            libc::EINVAL | libc::EAGAIN | libc::ECANCELED => {
-                self.accepts.open = false;
-                return;
-            }
-            _ => {
-                cells.accept_errors_other.add(1);
-                return;
-            }
+            _ => &cells.accept_errors_other,
         };
-        scarce.add(1);
-        self.accepts.pause_if_scarce(errno, self.now);
+        counted.add(1);
+        match errno {
+            // The client was gone before it was accepted, or is not permitted: the next one need not wait.
+            libc::ECONNABORTED | libc::EPROTO | libc::EPERM => {}
+            _ => self.accepts.paused_until = Some(self.now + PAUSE),
+        }
     }
 
     /// A new connection: parked until there is room, behind those who wait already.
