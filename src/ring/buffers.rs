@@ -87,12 +87,6 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Number of buffers.
-    #[must_use]
-    pub fn count(&self) -> u16 {
-        self.count
-    }
-
     /// Number of buffers that a receive could take now.
     #[must_use]
     pub fn free(&self) -> u16 {

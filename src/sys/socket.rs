@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -219,10 +219,4 @@ pub fn accept_waiting(listening: &Socket) -> Option<(OwnedFd, Option<SocketAddr>
 #[must_use]
 pub fn local_address(socket: &Socket) -> Option<SocketAddr> {
     socket.local_addr().ok()?.as_socket()
-}
-
-/// A borrowed view, for the functions of this file.
-#[must_use]
-pub fn view(socket: &OwnedFd) -> BorrowedFd<'_> {
-    socket.as_fd()
 }

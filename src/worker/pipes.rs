@@ -42,8 +42,9 @@ impl Pipes {
     }
 
     /// Takes a pipe back that may still hold bytes; nobody wants them any more.
-    pub(super) fn extend_dirty(&mut self, pipe: Option<Pipe>) {
-        self.free.extend(pipe.inspect(Pipe::discard));
+    pub(super) fn give_back_dirty(&mut self, pipe: Pipe) {
+        pipe.discard();
+        self.free.push(pipe);
     }
 
     /// Whether fewer than a quarter are free.

@@ -580,9 +580,17 @@ impl Worker {
     /// Lets go of what a relay holds.
     fn let_go(&mut self, key: Key, direction: Direction) {
         let slot = self.slots.get(key).expect("performed for a live session");
-        let (freed, pipe) = slot.held[direction.index()].clear(&mut self.ring, &self.links);
+        let held = std::mem::take(&mut slot.held[direction.index()]);
+        self.release(held);
+    }
+
+    /// Buffers, memory and pipe go back to where they came from.
+    fn release(&mut self, mut held: Held) {
+        let (freed, pipe) = held.clear(&mut self.ring, &self.links);
         self.cells.spill_bytes.sub(freed);
-        self.pipes.extend_dirty(pipe);
+        if let Some(pipe) = pipe {
+            self.pipes.give_back_dirty(pipe);
+        }
     }
 
     /// Pipes are scarce, and this relay's target is full: what its pipe holds goes into memory, so that a client that
@@ -602,7 +610,7 @@ impl Worker {
     }
 
     fn close(&mut self, key: Key, ending: Ending) {
-        let Some(mut slot) = self.slots.remove(key) else {
+        let Some(slot) = self.slots.remove(key) else {
             return;
         };
         self.timers.unset(key.slot);
@@ -611,11 +619,7 @@ impl Worker {
                 socket::reset_on_close(socket.as_fd());
             }
         }
-        for held in &mut slot.held {
-            let (freed, pipe) = held.clear(&mut self.ring, &self.links);
-            self.cells.spill_bytes.sub(freed);
-            self.pipes.extend_dirty(pipe);
-        }
+        slot.held.into_iter().for_each(|held| self.release(held));
         if let (true, Some(backend)) = (slot.counted, slot.backend) {
             self.cells.backend(backend).sessions_active.sub(1);
         }
