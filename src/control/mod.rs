@@ -323,9 +323,8 @@ impl Control {
                 self.phase = Phase::Closing(self.mailboxes.len());
                 self.tell_all(|| Command::StopAccepting);
             }
-            Phase::Closing(_) | Phase::Draining { .. } | Phase::Killing { .. } | Phase::Over => {
-                self.kill_all(CloseReason::Shutdown);
-            }
+            Phase::Closing(_) | Phase::Draining { .. } => self.kill_all(CloseReason::Shutdown),
+            Phase::Killing { .. } | Phase::Over => {}
         }
     }
 

@@ -94,6 +94,8 @@ worker_cells! {
     accept_errors_other,
     /// Attempts to connect to a backend.
     connects_total,
+    /// Of those, succeeded.
+    connects_established_total,
     /// Of those, failed.
     connect_failures_total,
     /// Attempts after a failed one of the same session.

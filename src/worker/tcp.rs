@@ -245,6 +245,7 @@ impl Worker {
         let backend = slot.backend.expect("a session that connects has picked");
         if result == 0 {
             slot.counted = true;
+            self.cells.connects_established_total.add(1);
             slot.session.on(Event::Connected, self.now);
             self.picks.connected(backend, &self.cells);
             let cells = self.cells.backend(backend);

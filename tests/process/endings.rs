@@ -55,12 +55,12 @@ fn session(tier: Tier) -> (Ringway, Backend, TcpStream, TcpStream) {
 }
 
 fn connect(ringway: &Ringway, accepted: &Receiver<TcpStream>) -> (TcpStream, TcpStream) {
-    let before = ringway.counter("connects_total");
+    let before = ringway.counter("connects_established_total");
     let client = ringway.connect();
     let served = accepted.recv_timeout(SOON).unwrap();
     served.set_read_timeout(Some(SOON)).unwrap();
     ringway.counters_become("the backend is connected", |counters| {
-        number(counters, "connects_total") > before
+        number(counters, "connects_established_total") > before
     });
     (client, served)
 }

@@ -354,16 +354,15 @@ fn running_out_of_files_harms_nobody_and_passes(tier: Tier) {
 
 /// A client that is served and stays; a reset is the only other end that is allowed.
 fn serve_or_reset(address: SocketAddr) -> Option<TcpStream> {
-    let mut client = stream::connect(address);
-    client
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
-    let mut answer = [0; 5];
-    match client
-        .write_all(b"hello")
-        .and_then(|()| client.read_exact(&mut answer))
-    {
-        Ok(()) => {
+    let served = stream::try_connect(address).and_then(|mut client| {
+        client.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let mut answer = [0; 5];
+        client.write_all(b"hello")?;
+        client.read_exact(&mut answer)?;
+        Ok((client, answer))
+    });
+    match served {
+        Ok((client, answer)) => {
             assert_eq!(&answer, b"hello");
             Some(client)
         }

@@ -25,24 +25,23 @@ pub enum Ended {
 /// Connects: no delay, and a read that waits for [`SOON`] and longer fails.
 #[track_caller]
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream =
-        TcpStream::connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"));
+    try_connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
+}
+
+/// The same where the peer may reset at once: then `connect` itself may say so.
+pub fn try_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true).expect("the option exists");
     stream
         .set_read_timeout(Some(SOON))
         .expect("the option exists");
-    stream
+    Ok(stream)
 }
 
 /// Connects, says nothing and tells how it ended. A reset may come before `connect` has returned.
 pub fn connect_to_end(address: SocketAddr) -> Ended {
-    match TcpStream::connect(address) {
-        Ok(mut stream) => {
-            stream
-                .set_read_timeout(Some(SOON))
-                .expect("the option exists");
-            ended(&mut stream)
-        }
+    match try_connect(address) {
+        Ok(mut stream) => ended(&mut stream),
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ended::Reset,
         Err(error) => panic!("connect to {address}: {error}"),
     }
