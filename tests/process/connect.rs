@@ -12,7 +12,8 @@ use crate::harness::backend::{Backend, FullBacklog, echo, listener_on};
 use crate::harness::namespace::Namespace;
 use crate::harness::stream::{self, Ended, Pattern};
 use crate::harness::{
-    Launch, Ringway, SOON, Tier, assert_ends, eventually, number, one_pool, refusing_address,
+    Launch, Ringway, SOON, Tier, assert_ends, eventually, free_address, number, one_pool,
+    refusing_address,
 };
 
 both_tiers! {
@@ -109,7 +110,7 @@ fn client_is_reset_when_all_backends_refuse(tier: Tier) {
 
 fn backend_that_keeps_failing_is_avoided_and_comes_back(tier: Tier) {
     const RETRY_AFTER: Duration = Duration::from_secs(3);
-    let (failing, echoing) = (refusing_address(), Backend::echo());
+    let (failing, echoing) = (free_address(), Backend::echo());
     let pool = format!(
         "backends: [\"{failing}\", \"{}\"], passive: {{failures: 3, retry_after: 3s}}",
         echoing.address()
@@ -152,7 +153,7 @@ fn backend_that_keeps_failing_is_avoided_and_comes_back(tier: Tier) {
 }
 
 fn when_all_backends_are_avoided_they_are_still_tried(tier: Tier) {
-    let (first, second) = (refusing_address(), refusing_address());
+    let (first, second) = (free_address(), free_address());
     let ringway = Launch::to([first, second]).tier(tier).start();
     for _ in 0..12 {
         assert_eq!(stream::connect_to_end(ringway.address()), Ended::Reset);

@@ -541,9 +541,22 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-/// The address of [`free_port`].
-pub fn refusing_address() -> SocketAddr {
+/// The address of [`free_port`]: connects are refused until something listens there.
+pub fn free_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
+}
+
+/// An address that refuses connects to the end of the test.
+///
+/// Bound for the life of the test, but not listening, so that nobody else gets the port.
+pub fn refusing_address() -> SocketAddr {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+        .expect("there are file descriptors");
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any.into()).expect("there are ports");
+    let address = socket.local_addr().expect("a bound socket has an address");
+    std::mem::forget(socket);
+    address.as_socket().expect("an IPv4 address")
 }
 
 /// Raises the limit of open files of this process as far as it goes; the new limit.
