@@ -4,3 +4,31 @@
 mod round_robin;
 
 pub use round_robin::RoundRobin;
+
+/// Who gets the next session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// The backend with the fewest sessions, relative to its weight.
+    #[default]
+    LeastConnections,
+    /// Each in turn, as often as its weight says.
+    RoundRobin,
+    /// The less loaded of two at random.
+    Random,
+    /// The one that a hash of the client's address says.
+    Hash,
+    /// The one that answers fastest.
+    LeastTime,
+    /// The first that is usable and not full.
+    First,
+}
+
+/// What [`Algorithm::Hash`] hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    #[default]
+    SourceIp,
+    /// Its address and port.
+    Source,
+}

@@ -1,8 +1,12 @@
 //! The command line: one file per command.
 
+mod check;
+mod file;
 mod run;
+mod schema;
 
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +29,23 @@ enum Command {
     /// Run in the foreground
     #[command(after_help = run::EXAMPLES)]
     Run(run::Arguments),
+
+    /// Check a configuration: everything that is wrong with it, with its place
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::Arguments),
+
+    /// Print the JSON Schema of the configuration, for editors
+    #[command(after_help = schema::EXAMPLES)]
+    Schema(schema::Arguments),
+}
+
+/// How a command that has said everything itself ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// 0.
+    Success,
+    /// 78: the configuration is wrong.
+    Config,
 }
 
 /// Why a command ended without success; each has its exit code.
@@ -48,7 +69,7 @@ impl Failure {
             Failure::Running(_) => 1,
             Failure::Host(_) => 69,
             Failure::Permission(_) => 77,
-            Failure::Config(_) => 78,
+            Failure::Config(_) => EX_CONFIG,
         })
     }
 }
@@ -64,8 +85,14 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a usage error exits with.
+/// What a usage error exits with, and a wrong configuration.
 const EX_USAGE: u8 = 64;
+const EX_CONFIG: u8 = 78;
+
+/// On standard output; nothing can be said when even that is gone.
+fn print_json(value: &serde_json::Value) {
+    let _ = writeln!(std::io::stdout().lock(), "{value:#}");
+}
 
 /// Parses the command line and performs the command.
 #[must_use]
@@ -81,11 +108,20 @@ pub fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::check(&arguments),
+        Command::Schema(arguments) => schema::schema(&arguments),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Outcome::Success) => ExitCode::SUCCESS,
+        Ok(Outcome::Config) => ExitCode::from(EX_CONFIG),
         Err(failure) => {
-            eprintln!("ringway: {failure}");
+            match &failure {
+                // A report speaks for itself.
+                Failure::Config(report) => eprintln!("{report}"),
+                Failure::Running(_) | Failure::Host(_) | Failure::Permission(_) => {
+                    eprintln!("ringway: {failure}");
+                }
+            }
             failure.exit_code()
         }
     }

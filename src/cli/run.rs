@@ -1,12 +1,13 @@
 //! `ringway run`.
 
-use std::path::PathBuf;
+use std::io::Write;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::Failure;
-use crate::config::{self, Config};
+use super::file::{self, FileArguments};
+use super::{Failure, Outcome};
+use crate::config::{self, Config, Log, LogFormat, LogLevel};
 use crate::control::{self, Options};
 use crate::ring::ReceiveTier;
 
@@ -15,25 +16,30 @@ Examples:
   ringway run                                        the file /etc/ringway/ringway.yaml
   ringway run -c lab.yaml                            another file
   ringway run --listen 127.0.0.1:5000 --to 127.0.0.1:5001 --to 127.0.0.1:5002
+  ringway run --listen '*:5432' --to db1:5432 --to db2:5432 --print-config > ringway.yaml
 
 Signals: SIGTERM or SIGINT stops gracefully, a second one at once; SIGUSR1 prints the counters.";
 
-const DEFAULT_FILE: &str = "/etc/ringway/ringway.yaml";
-
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Configuration file
-    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_FILE)]
-    #[arg(conflicts_with_all = ["listen", "to"])]
-    config: PathBuf,
+    #[command(flatten)]
+    file: FileArguments,
 
-    /// Without a file: listen here (`127.0.0.1:5000`, `[::1]:5000`, `*:5000`, `unix:/path`)
-    #[arg(long, value_name = "ADDR", requires = "to")]
+    /// Without a file: listen here (`127.0.0.1:5000`, `[::1]:5000`, `*:5000`, `unix:/path`); may be given again
+    #[arg(long, value_name = "ADDR", requires = "to", conflicts_with = "config")]
     listen: Vec<String>,
 
-    /// Without a file: a backend; give it once for each
+    /// Without a file: a backend (`10.0.0.11:5432`, `db1:5432`, `unix:/path`); once for each
     #[arg(long, value_name = "ADDR", requires = "listen")]
     to: Vec<String>,
+
+    /// Without a file: who gets the next connection (least_connections, round_robin, random, hash, least_time, first)
+    #[arg(long, value_name = "ALGORITHM", requires = "listen")]
+    balance: Option<String>,
+
+    /// Print the file that this stands for, as this host reads it and without defaults, and end
+    #[arg(long)]
+    print_config: bool,
 
     /// How to receive; the best that the kernel has unless given
     #[arg(long, hide = true)]
@@ -51,14 +57,29 @@ enum Tier {
 }
 
 /// Runs until it is told to stop.
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Config { global, snapshot } = if arguments.listen.is_empty() {
-        config::load(&arguments.config)
+pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
+    let (config, report) = if arguments.listen.is_empty() {
+        arguments.file.load()?
     } else {
-        config::from_addresses(&arguments.listen, &arguments.to)
+        let text = config::of_flags(
+            &arguments.listen,
+            &arguments.to,
+            arguments.balance.as_deref(),
+        );
+        let loaded = config::parse(&text, "command line", &arguments.file.host());
+        loaded.into_result().map_err(file::invalid)?
+    };
+    if arguments.print_config {
+        let _ = std::io::stdout()
+            .lock()
+            .write_all(config.to_yaml().as_bytes());
+        return Ok(Outcome::Success);
     }
-    .map_err(|invalid| Failure::Config(invalid.to_string()))?;
-    start_logging();
+    start_logging(config.log);
+    file::log_warnings(&report);
+    let Config {
+        global, snapshot, ..
+    } = config;
     let options = Options {
         tier: arguments.receive_tier.map(|tier| match tier {
             Tier::Limited => ReceiveTier::Limited,
@@ -70,20 +91,31 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         control::Error::Permission(_) => Failure::Permission(error.to_string()),
         control::Error::Host(_) | control::Error::Setup(_) => Failure::Host(error.to_string()),
         control::Error::Running(_) => Failure::Running(error.to_string()),
-    })
+    })?;
+    Ok(Outcome::Success)
 }
 
 /// One line per event on standard output; `RINGWAY_LOG` overrides the level (`debug`, `ringway::worker=trace`).
-fn start_logging() {
+fn start_logging(log: Log) {
+    let level = match log.level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("RINGWAY_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(false)
         // A reader of the log that is gone must not end the process.
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    match log.format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
 }
 
 fn parse_pause(text: &str) -> Result<Duration, String> {

@@ -1,139 +1,481 @@
-//! The file as written: keys and values, nothing resolved, nothing checked beyond its shape.
+//! The file as written: every key with its kind, its default and its meaning. What the values mean together is
+//! [`super::resolve`]'s business.
 
-use std::collections::BTreeMap;
+use super::address::{BackendAt, ListenOn, Source};
+use super::kind::{
+    Auto, List, Named, NotYet, Nothing, Number, Off, OneOrMore, Optional, Or, Text, section, words,
+};
+use super::units::{Bytes, Name, Pattern, Period, Size, SocketPath, Statuses};
+use super::yaml::{Node, Value};
+use crate::balance::{Algorithm, HashKey};
+use crate::control::snapshot::{OnDown, OnUp, OperatorState, WhenEmpty};
 
-use serde::Deserialize;
-
-/// The whole file.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Document {
-    pub(super) version: Option<u64>,
-    #[serde(default)]
-    pub(super) global: GlobalSection,
-    pub(super) listeners: Vec<ListenerSection>,
-    pub(super) pools: BTreeMap<String, PoolSection>,
+section! {
+    /// The configuration of Ringway.
+    pub(super) struct Document {
+        /// Version of the format.
+        version: Number<1, 1> = "1",
+        /// What concerns the whole process.
+        global: Global = "{}",
+        /// What is logged, and how.
+        log: Log = "{}",
+        /// How a running process is talked to.
+        admin: Admin = "{}",
+        /// Keys that all listeners or all pools inherit.
+        defaults: Defaults = "{}",
+        /// Where clients connect to.
+        listeners: List<Listener>,
+        /// Groups of backends, by name.
+        pools: Named<Pool>,
+        /// Virtual routers.
+        vrrp: NotYet,
+    }
 }
 
-/// `global:`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct GlobalSection {
-    pub(super) workers: Option<Scalar>,
-    pub(super) pin_workers: Option<bool>,
-    pub(super) max_sessions: Option<Scalar>,
-    pub(super) pipe_memory: Option<String>,
-    pub(super) drain_timeout: Option<String>,
+section! {
+    /// What concerns the whole process.
+    pub(super) struct Global {
+        /// Data-plane threads; `auto` is as many as CPUs that the process may run on.
+        workers: Or<Auto, Number<1, 1024>> = "auto",
+        /// Keep each worker on a CPU of its own.
+        pin_workers: bool = "true",
+        /// Most sessions of the whole process; `auto` is what RLIMIT_NOFILE allows. At the limit, clients
+        /// wait in the kernel's backlog.
+        max_sessions: Or<Auto, Number<1, 16_777_216>> = "auto",
+        /// Most UDP flows of the whole process.
+        max_flows: Or<Auto, NotYet> = "auto",
+        /// Bound for all splice pipes and all held data together; at least 1MiB.
+        pipe_memory: Size = "256MiB",
+        /// How long a graceful stop waits for sessions before it resets them.
+        drain_timeout: Or<Nothing, Period> = "30s",
+        /// User to become before listeners open.
+        user: Or<Nothing, NotYet> = "none",
+    }
 }
 
-/// One of `listeners:`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListenerSection {
-    pub(super) name: Option<String>,
-    pub(super) bind: OneOrMore,
-    pub(super) protocol: Option<String>,
-    pub(super) pool: String,
-    pub(super) backlog: Option<u32>,
+words! {
+    /// What is worth a log line.
+    pub enum LogLevel("level") {
+        Error = "error",
+        Warn = "warn",
+        Info = "info",
+        Debug = "debug",
+        Trace = "trace",
+    }
 }
 
-/// One of `pools:`; a plain list of addresses is the short form.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum PoolSection {
-    Short(Vec<BackendSection>),
-    Long(Box<PoolLong>),
+words! {
+    /// How a log line is written.
+    pub enum LogFormat("format") {
+        Text = "text",
+        Json = "json",
+    }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PoolLong {
-    pub(super) balance: Option<String>,
-    pub(super) backends: Vec<BackendSection>,
-    pub(super) retries: Option<u64>,
-    #[serde(default)]
-    pub(super) passive: PassiveSection,
-    #[serde(default)]
-    pub(super) timeouts: TimeoutsSection,
-    #[serde(default)]
-    pub(super) keepalive: KeepaliveSection,
-    pub(super) source: Option<String>,
+section! {
+    /// What is logged, and how. One line per event on standard output.
+    pub(super) struct Log {
+        /// The least important lines that are written; the variable RINGWAY_LOG overrides it.
+        level: LogLevel = "info",
+        /// Lines of text, or one JSON object per line.
+        format: LogFormat = "text",
+        /// A line for each session that ended.
+        access: Or<Off, NotYet> = "off",
+    }
 }
 
-/// A backend; the address alone is the short form.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum BackendSection {
-    Short(String),
-    Long(BackendLong),
+section! {
+    /// How a running process is talked to.
+    pub(super) struct Admin {
+        /// Unix socket with HTTP and JSON: what `ringway status` and `ringway backend` talk to. Who may write
+        /// to it may change backends.
+        socket: Or<Off, SocketPath> = "/run/ringway/admin.sock",
+        /// Address of the dashboard and the API.
+        http: Or<Off, NotYet> = "off",
+        /// Address with only /metrics, /healthz and /readyz.
+        metrics: Or<Off, NotYet> = "off",
+    }
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BackendLong {
-    pub(super) name: Option<String>,
-    pub(super) address: String,
+section! {
+    /// Keys that all listeners or all pools inherit. A key of the listener or pool itself wins; maps are
+    /// merged.
+    pub(super) struct Defaults {
+        /// Any keys of a listener.
+        listener: Inherited<Listener> = "{}",
+        /// Any keys of a pool.
+        pool: Inherited<Pool> = "{}",
+    }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PassiveSection {
-    pub(super) failures: Option<Scalar>,
-    pub(super) retry_after: Option<String>,
+words! {
+    /// What a listener speaks.
+    pub(super) enum Protocol("protocol") {
+        Tcp = "tcp",
+    }
+    later "udp"
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TimeoutsSection {
-    pub(super) connect: Option<String>,
-    pub(super) idle: Option<String>,
-    pub(super) half_close: Option<String>,
-    pub(super) session: Option<String>,
+words!(impl WhenEmpty, "choice" {
+    Refuse = "refuse",
+    Reset = "reset",
+});
+
+section! {
+    /// An address that clients connect to, and where their sessions go.
+    pub(super) struct Listener {
+        /// What it is called; the address unless given.
+        name: Optional<Name>,
+        /// Where it listens: an address, or a list.
+        bind: OneOrMore<Bind>,
+        /// What it speaks.
+        protocol: Protocol = "tcp",
+        /// The pool that its sessions go to. Either this or `split`.
+        pool: Optional<Text>,
+        /// Several pools with weights; each session goes to one of them.
+        split: Optional<List<Share>>,
+        /// When no backend is usable: `refuse` lets the kernel refuse connects, so that clients with several
+        /// addresses move on at once; `reset` accepts and resets.
+        when_empty: WhenEmpty = "refuse",
+        /// Most sessions of this listener.
+        max_sessions: Or<Nothing, Number<1, 16_777_216>> = "none",
+        /// Connections that the kernel keeps until they are accepted; net.core.somaxconn bounds it.
+        backlog: Number<1, 1_048_576> = "4096",
+        /// PROXY protocol from clients.
+        proxy_protocol: NotYet,
+        /// Networks that may connect.
+        allow: NotYet,
+        /// Networks that may not connect.
+        deny: NotYet,
+        /// Limits for each client address.
+        per_source: NotYet,
+        /// TLS towards clients.
+        tls: NotYet,
+        /// Pools by the name that a TLS client asks for.
+        sni: NotYet,
+    }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct KeepaliveSection {
-    pub(super) idle: Option<String>,
-    pub(super) interval: Option<String>,
-    pub(super) count: Option<u32>,
-    pub(super) user_timeout: Option<String>,
+words! {
+    /// Whether to bind an address that this host does not have.
+    pub(super) enum Freebind("choice") {
+        Auto = "auto",
+        On = "true",
+        Off = "false",
+    }
 }
 
-/// A number, or a word such as `auto` or `none`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Scalar {
-    Number(u64),
-    Word(String),
+section! {
+    /// An address of a listener.
+    pub(super) struct Bind short address {
+        /// `10.0.0.1:5432`, `"[2001:db8::1]:5432"`, `"*:5432"` for every address of the host,
+        /// `10.0.0.1:6000-6009` for a range of ports, or `unix:/run/x.sock`.
+        address: ListenOn,
+        /// Bind although this host does not have the address (yet); `auto` does so for its own virtual
+        /// addresses only.
+        freebind: Freebind = "auto",
+    }
 }
 
-/// A list of one may be written without brackets.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum OneOrMore {
-    One(String),
-    More(Vec<String>),
+section! {
+    /// One of several pools of a listener.
+    pub(super) struct Share {
+        /// The pool.
+        pool: Text,
+        /// Its part of the sessions, relative to the others' weights.
+        weight: Number<0, 256> = "1",
+    }
 }
 
-impl Document {
-    /// One pool of these backends behind listeners on these addresses.
-    pub(super) fn of_addresses(listen: &[String], to: &[String]) -> Document {
-        let backends = to
-            .iter()
-            .map(|address| BackendSection::Short(address.clone()))
-            .collect();
-        let listener = |bind: &String| ListenerSection {
-            name: None,
-            bind: OneOrMore::One(bind.clone()),
-            protocol: None,
-            pool: "default".to_owned(),
-            backlog: None,
-        };
-        Document {
-            listeners: listen.iter().map(listener).collect(),
-            pools: BTreeMap::from([("default".to_owned(), PoolSection::Short(backends))]),
-            ..Document::default()
+words!(impl Algorithm, "balancing algorithm" {
+    LeastConnections = "least_connections",
+    RoundRobin = "round_robin",
+    Random = "random",
+    Hash = "hash",
+    LeastTime = "least_time",
+    First = "first",
+});
+
+words!(impl HashKey, "choice" {
+    SourceIp = "source_ip",
+    Source = "source",
+});
+
+words!(impl OperatorState, "state" {
+    Ready = "ready",
+    Drain = "drain",
+    Maintenance = "maintenance",
+});
+
+words!(impl OnDown, "choice" {
+    CloseSilent = "close_silent",
+    Close = "close",
+    Keep = "keep",
+});
+
+words!(impl OnUp, "choice" {
+    Keep = "keep",
+    CloseBackup = "close_backup",
+});
+
+section! {
+    /// A group of backends with a balancing algorithm and a probe.
+    pub(super) struct Pool short backends {
+        /// Who gets the next session.
+        balance: Algorithm = "least_connections",
+        /// What `balance: hash` hashes: the client's address, or its address and port.
+        hash_key: HashKey = "source_ip",
+        /// The backends; a plain list of addresses is the short form of a pool.
+        backends: List<Backend>,
+        /// How backends are probed.
+        probe: Probe = "{}",
+        /// What failed connects of sessions say about a backend.
+        passive: Passive = "{}",
+        /// Sessions of a backend that goes down: `close_silent` ends those on which it has said nothing since
+        /// the first failed probe or connect, `close` all of them, `keep` none.
+        on_down: OnDown = "close_silent",
+        /// When a normal backend comes back: `close_backup` ends sessions on backup backends.
+        on_up: OnUp = "keep",
+        /// Other backends tried when a connect fails; no byte of the client is lost.
+        retries: Number<0, 7> = "2",
+        /// A backend that comes up gets its full share only after so long.
+        slow_start: Or<Nothing, Period> = "10s",
+        /// Longest life of sessions on a backend that drains or left the file.
+        drain_timeout: Or<Nothing, Period> = "none",
+        /// How long a session may wait for what.
+        timeouts: Timeouts = "{}",
+        /// TCP keepalive towards clients and backends: how a peer that vanished is noticed.
+        keepalive: Keepalive = "{}",
+        /// Addresses of this host that connections to backends come from; the kernel chooses unless given.
+        source: Or<Nothing, OneOrMore<Source>> = "none",
+        /// For UDP.
+        udp: NotYet,
+        /// Sessions that wait for a backend.
+        queue: NotYet,
+        /// PROXY protocol towards backends.
+        send_proxy_protocol: NotYet,
+        /// Limits for each client.
+        limits: NotYet,
+    }
+}
+
+section! {
+    /// One address in a pool.
+    pub(super) struct Backend short address {
+        /// What it is called, unique in its pool; the address unless given.
+        name: Optional<Name>,
+        /// `10.0.0.11:5432`, `"[2001:db8::11]:5432"`, `unix:/run/x.sock`, or a host name with a port:
+        /// resolved while running, down until then.
+        address: BackendAt,
+        /// Its part of the sessions, relative to the others' weights; 0 takes no new ones.
+        weight: Number<0, 256> = "1",
+        /// Used only when no other backend is usable.
+        backup: bool = "false",
+        /// Most sessions on it.
+        max_sessions: Or<Nothing, Number<1, 16_777_216>> = "none",
+        /// What the operator says: `drain` takes no new sessions, `maintenance` neither and is not probed.
+        state: OperatorState = "ready",
+    }
+}
+
+words! {
+    /// What a probe does.
+    pub(super) enum ProbeType("type of probe") {
+        Tcp = "tcp",
+        Http = "http",
+        SendExpect = "send_expect",
+        None = "none",
+    }
+    later "dns", "tls", "postgres", "mysql", "redis", "agent"
+}
+
+section! {
+    /// How backends are probed.
+    pub(super) struct Probe short type {
+        /// `tcp` connects, `http` asks for a page, `send_expect` sends a text and waits for another, `none`
+        /// leaves it to the sessions' own connects.
+        r#type: ProbeType = "tcp",
+        /// Another port than the backend's.
+        port: Or<Nothing, Number<1, 65_535>> = "none",
+        /// Address of this host that probes come from.
+        source: Or<Nothing, Source> = "none",
+        /// From one probe to the next.
+        interval: Period = "2s",
+        /// The same while the state is changing, and at once after a failed connect.
+        fast_interval: Period = "500ms",
+        /// The same while the backend is down.
+        down_interval: Period = "2s",
+        /// An answer that takes longer is a failure.
+        timeout: Period = "1s",
+        /// So many successes in a row bring a backend up.
+        rise: Number<1, 1000> = "2",
+        /// So many failures in a row take it down.
+        fall: Number<1, 1000> = "3",
+        /// For the type `http`.
+        http: HttpProbe = "{}",
+        /// For `send_expect`: what is sent once connected.
+        send: Or<Nothing, Bytes> = "none",
+        /// For `send_expect`: what the answer has to contain, a text or `/an expression/`.
+        expect: Or<Nothing, Pattern> = "none",
+        /// For the type `dns`.
+        dns: NotYet,
+    }
+}
+
+words! {
+    /// The method of an HTTP probe.
+    pub(super) enum HttpMethod("method") {
+        Get = "GET",
+        Head = "HEAD",
+        Options = "OPTIONS",
+    }
+}
+
+section! {
+    /// What an HTTP probe asks for and accepts.
+    pub(super) struct HttpProbe {
+        /// Path and query.
+        path: Text = "/",
+        /// The method.
+        method: HttpMethod = "GET",
+        /// Statuses that are a success.
+        status: Statuses = "200-399",
+        /// The Host header; the backend's address unless given.
+        host: Or<Nothing, Text> = "none",
+        /// What the body has to contain, a text or `/an expression/`.
+        body: Or<Nothing, Pattern> = "none",
+    }
+}
+
+section! {
+    /// What failed connects of sessions say about a backend.
+    pub(super) struct Passive {
+        /// So many in a row take it down, unless a probe succeeds or it is the last usable one; `none`
+        /// switches it off.
+        failures: Or<Nothing, Number<1, 1_000_000>> = "3",
+        /// How long it stays down then when it is not probed.
+        retry_after: Period = "10s",
+    }
+}
+
+section! {
+    /// How long a session may wait for what.
+    pub(super) struct Timeouts {
+        /// For a backend to accept a connect.
+        connect: Period = "5s",
+        /// Without a byte in either direction.
+        idle: Or<Nothing, Period> = "none",
+        /// Without a byte after one side has closed.
+        half_close: Or<Nothing, Period> = "1h",
+        /// Longest life of a session.
+        session: Or<Nothing, Period> = "none",
+    }
+}
+
+section! {
+    /// TCP keepalive.
+    pub(super) struct Keepalive {
+        /// Silence before the first question.
+        idle: Period = "60s",
+        /// From one question to the next.
+        interval: Period = "10s",
+        /// Questions without an answer until the peer counts as gone.
+        count: Number<1, 127> = "6",
+        /// A peer that acknowledges nothing for so long counts as gone; it overrides `count`.
+        user_timeout: Or<Nothing, Period> = "none",
+    }
+}
+
+pub(super) use inherited::Inherited;
+
+/// A part of a section: checked where it is inherited.
+mod inherited {
+    use std::marker::PhantomData;
+
+    use serde_json::{Map, Value as Json, json};
+
+    use super::super::kind::{Kind, Reader};
+    use super::{Node, Value};
+
+    #[derive(Clone, Debug, PartialEq)]
+    pub(in crate::config) struct Inherited<T>(PhantomData<T>);
+
+    impl<T: Kind> Kind for Inherited<T> {
+        const MAP: bool = true;
+
+        fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+            match node.value {
+                Value::Map(_) | Value::Null => Some(Inherited(PhantomData)),
+                Value::Scalar(_) | Value::List(_) => {
+                    reader.expected(node, &Self::expected());
+                    None
+                }
+            }
+        }
+
+        fn schema() -> Json {
+            let mut schema = T::schema();
+            let forms = schema.get_mut("anyOf").and_then(Json::as_array_mut);
+            if let Some(long) = forms.and_then(Vec::pop) {
+                schema = long;
+            }
+            if let Some(object) = schema.as_object_mut() {
+                object.remove("required");
+            }
+            schema
+        }
+
+        fn expected() -> String {
+            "a map of keys to inherit".to_owned()
+        }
+
+        fn write(&self) -> Json {
+            json!(Map::new())
         }
     }
+}
+
+/// Leaves out what the format ignores, and gives every listener and pool what it inherits.
+pub(super) fn prepare(root: &mut Node) {
+    let Value::Map(entries) = &mut root.value else {
+        return;
+    };
+    entries.retain(|(key, _)| !key.name.starts_with("x-"));
+    let inherited = |section: &str| {
+        root.get("defaults")
+            .and_then(|defaults| defaults.get(section))
+            .cloned()
+    };
+    let (listener, pool) = (inherited("listener"), inherited("pool"));
+    let Value::Map(entries) = &mut root.value else {
+        return;
+    };
+    for (key, node) in entries {
+        match (key.name.as_str(), &mut node.value) {
+            ("listeners", Value::List(items)) => items
+                .iter_mut()
+                .for_each(|item| inherit(item, listener.as_ref(), None)),
+            ("listeners", Value::Map(_)) => inherit(node, listener.as_ref(), None),
+            ("pools", Value::Map(pools)) => {
+                pools
+                    .iter_mut()
+                    .for_each(|(_, item)| inherit(item, pool.as_ref(), Some("backends")));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn inherit(item: &mut Node, defaults: Option<&Node>, short: Option<&str>) {
+    let Some(defaults) = defaults else {
+        return;
+    };
+    if let Some(key) = short.filter(|_| item.is_short()) {
+        *item = item.under(key);
+    }
+    // Short forms within are made long, too: what they leave out is inherited.
+    if let Some(probe) = item.get_mut("probe").filter(|probe| probe.is_short()) {
+        *probe = probe.under("type");
+    }
+    item.inherit(defaults);
 }

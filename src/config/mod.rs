@@ -1,15 +1,34 @@
-//! The configuration: the YAML file as written ([`document`]), its names resolved and its values checked
-//! ([`resolve`]). Reads no socket and starts nothing.
+//! The configuration: the YAML file as a tree ([`yaml`]), every key with its kind and default ([`document`],
+//! declared by
+//! [`kind`]), what the values mean together ([`resolve`]), and what is wrong, with its place ([`report`]).
+//!
+//! All problems are collected before anything is said. Nothing here opens a socket or starts anything.
 
+mod address;
 mod document;
+mod kind;
+mod report;
 mod resolve;
+mod schema;
 mod units;
+mod yaml;
 
-use std::path::Path;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use crate::control::snapshot::{Global, Snapshot};
 
-pub use document::Document;
+pub use document::{LogFormat, LogLevel};
+pub use report::{Problem, Report, Severity, nearest};
+pub use schema::{KeyDoc, keys, reference, schema};
+pub use yaml::Place;
+
+use document::Document;
+use kind::{Kind, Reader};
+use report::Problems;
 
 /// Largest file that is read; the largest sensible one is far smaller.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
@@ -21,116 +40,200 @@ pub struct Config {
     pub global: Global,
     /// What workers read.
     pub snapshot: Snapshot,
+    /// What is logged, and how.
+    pub log: Log,
+    /// How the process is talked to.
+    pub admin: Admin,
+    document: Document,
 }
 
-/// What is wrong with a configuration: one line or more for each mistake, ready to be shown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct Invalid(pub Vec<String>);
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least important lines that are written.
+    pub level: LogLevel,
+    /// How a line is written.
+    pub format: LogFormat,
+}
 
-/// Reads and checks a file.
-///
-/// # Errors
-/// Everything that is wrong with it.
-pub fn load(path: &Path) -> Result<Config, Invalid> {
-    let text =
-        read(path).map_err(|problem| Invalid(vec![format!("{}: {problem}", path.display())]))?;
-    parse(&text, &path.display().to_string())
+/// How the process is talked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Path of the unix socket; none = there is none.
+    pub socket: Option<PathBuf>,
+}
+
+/// What reading a configuration gave.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration; none if there are errors.
+    pub config: Option<Config>,
+    /// Errors and warnings.
+    pub report: Report,
+    /// The hosts that values are given for.
+    pub hosts: Vec<String>,
+    /// Whether a value is given for other hosts only.
+    pub host_missing: bool,
+}
+
+impl Loaded {
+    /// The configuration, if nothing is wrong with it but warnings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn into_result(self) -> Result<(Config, Report), Box<Report>> {
+        match self.config {
+            Some(config) => Ok((config, self.report)),
+            None => Err(Box::new(self.report)),
+        }
+    }
+}
+
+impl Config {
+    /// The file that loads to the same on every host: all that is not default.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        let value: Value = self.document.write();
+        written(&value)
+    }
+}
+
+/// Reads and checks a file, with the values of this host.
+#[must_use]
+pub fn load(path: &Path, host: &str) -> Loaded {
+    let name = path.display().to_string();
+    match read(path) {
+        Ok(text) => parse(&text, &name, host),
+        Err(problem) => {
+            let mut problems = Problems::default();
+            problems.push(*problem);
+            failed(Report::new(&name, "", problems))
+        }
+    }
 }
 
 /// Checks a text; `name` is what messages call it.
-///
-/// # Errors
-/// Everything that is wrong with it.
-pub fn parse(text: &str, name: &str) -> Result<Config, Invalid> {
-    let document: Document =
-        serde_saphyr::from_str(text).map_err(|error| Invalid(vec![format!("{name}: {error}")]))?;
-    resolve::resolve(document).map_err(|problems| {
-        Invalid(
-            problems
-                .into_iter()
-                .map(|problem| format!("{name}: {problem}"))
-                .collect(),
-        )
+#[must_use]
+pub fn parse(text: &str, name: &str, host: &str) -> Loaded {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut problems = Problems::default();
+    if is_empty(text) {
+        let problem = Problem::of(None, "the file is empty")
+            .help("the smallest one has `listeners` and `pools`; see conf/ for examples");
+        problems.push(problem);
+        return failed(Report::new(name, text, problems));
+    }
+    let Some(mut root) = yaml::parse(text, &mut problems) else {
+        return failed(Report::new(name, text, problems));
+    };
+    document::prepare(&mut root);
+    let mut reader = Reader::new(host, &mut problems);
+    let document = Document::read(&root, &mut reader);
+    let (hosts, host_missing) = (std::mem::take(&mut reader.hosts), reader.host_missing);
+    let config = document.and_then(|document| resolve::resolve(document, &mut problems));
+    let config = config.filter(|_| !problems.has_errors());
+    Loaded {
+        config,
+        report: Report::new(name, text, problems),
+        hosts: hosts.into_iter().collect(),
+        host_missing,
+    }
+}
+
+/// The file that `--listen`, `--to` and `--balance` stand for.
+#[must_use]
+pub fn of_flags(listen: &[String], to: &[String], balance: Option<&str>) -> String {
+    let listener = serde_json::json!({"bind": one_or_more(listen), "pool": "default"});
+    let mut pool = serde_json::json!({"backends": to});
+    if let Some(balance) = balance {
+        pool["balance"] = serde_json::json!(balance);
+    }
+    let file = serde_json::json!({"listeners": [listener], "pools": {"default": pool}});
+    written(&file)
+}
+
+fn written(value: &Value) -> String {
+    let mut text =
+        serde_saphyr::to_string(value).expect("maps, lists and scalars can always be written");
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+fn one_or_more(items: &[String]) -> Value {
+    match items {
+        [one] => serde_json::json!(one),
+        more => serde_json::json!(more),
+    }
+}
+
+fn failed(report: Report) -> Loaded {
+    Loaded {
+        config: None,
+        report,
+        hosts: Vec::new(),
+        host_missing: false,
+    }
+}
+
+fn is_empty(text: &str) -> bool {
+    text.lines().all(|line| {
+        let line = line.trim();
+        line.is_empty() || line.starts_with('#') || line == "---"
     })
 }
 
-/// The file that `--listen` and `--to` stand for.
-///
-/// # Errors
-/// Everything that is wrong with the addresses.
-pub fn from_addresses(listen: &[String], to: &[String]) -> Result<Config, Invalid> {
-    resolve::resolve(Document::of_addresses(listen, to)).map_err(Invalid)
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    let meta = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    if !meta.is_file() {
-        return Err("is not a file".to_owned());
-    }
-    if meta.len() > FILE_MAX {
-        return Err(format!(
-            "has {} bytes; a configuration has at most {FILE_MAX}",
-            meta.len()
+/// Never waits and never reads much, whatever the path leads to.
+fn read(path: &Path) -> Result<String, Box<Problem>> {
+    let problem = |message: String| Box::new(Problem::of(None, message));
+    let unreadable = |error: std::io::Error| {
+        let said = Problem::of(None, format!("cannot be read: {error}"));
+        Box::new(match error.raw_os_error() {
+            Some(libc::ENOENT) => {
+                said.help("`-c FILE` names another file; conf/ has examples to begin with")
+            }
+            Some(libc::EACCES) => said.help("`ls -l` shows who may read it"),
+            _ => said,
+        })
+    };
+    let mut options = std::fs::OpenOptions::new();
+    let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path).map_err(unreadable)?;
+    let meta = file.metadata().map_err(unreadable)?;
+    if meta.is_dir() {
+        return Err(Box::new(
+            Problem::of(None, "is a directory")
+                .help("name the file in it, as in -c /etc/ringway/ringway.yaml"),
         ));
     }
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    if !meta.is_file() {
+        return Err(problem(
+            "is no regular file; a pipe or a device cannot be read again at a reload".to_owned(),
+        ));
+    }
+    let too_large = |bytes: u64| {
+        problem(format!(
+            "has {bytes} bytes; a configuration has at most {FILE_MAX}"
+        ))
+    };
+    if meta.len() > FILE_MAX {
+        return Err(too_large(meta.len()));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(too_large(bytes.len() as u64));
+    }
     String::from_utf8(bytes).map_err(|error| {
-        format!(
-            "is not UTF-8 text (byte {})",
-            error.utf8_error().valid_up_to()
-        )
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        problem(format!("is not UTF-8 text: line {line}, byte {at}"))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_smallest_file_loads() {
-        let text = "listeners:\n  - bind: \"*:5432\"\n    pool: pg\npools:\n  pg: [10.0.0.11:5432, 10.0.0.12:5432]\n";
-        let config = parse(text, "test").unwrap();
-        assert_eq!(config.snapshot.listeners.len(), 1);
-        assert_eq!(&*config.snapshot.listeners[0].name, "*:5432");
-        assert_eq!(&*config.snapshot.backends[1].name, "10.0.0.12:5432");
-        assert_eq!(config.snapshot.pools[0].rules.retries, 2);
-    }
-
-    #[test]
-    fn every_mistake_is_told() {
-        let text = "listeners:\n  - {bind: 1.2.3.4, pool: nope}\npools:\n  pg: {backends: [x:y], retries: 99}\n";
-        let Invalid(problems) = parse(text, "test").unwrap_err();
-        let all = problems.join("\n");
-        for part in ["1.2.3.4", "nope", "x:y", "retries"] {
-            assert!(all.contains(part), "{part} is missing in:\n{all}");
-        }
-    }
-
-    #[test]
-    fn two_listeners_on_one_address_are_refused() {
-        let listeners = "listeners: [{bind: '*:1', pool: p}, {bind: ['[::1]:2', '*:1'], pool: p}]";
-        let Invalid(problems) =
-            parse(&format!("{listeners}\npools: {{p: [1.1.1.1:1]}}\n"), "test").unwrap_err();
-        assert_eq!(problems.len(), 1);
-        assert!(
-            problems[0].contains("listener *:1 has `*:1` already"),
-            "{problems:?}"
-        );
-        let chosen =
-            "listeners: [{name: a, bind: '*:0', pool: p}, {name: b, bind: '*:0', pool: p}]";
-        assert!(parse(&format!("{chosen}\npools: {{p: [1.1.1.1:1]}}\n"), "test").is_ok());
-    }
-
-    #[test]
-    fn unknown_keys_and_values_are_refused() {
-        assert!(parse("listeners: []\npools: {}\nnonsense: 1\n", "test").is_err());
-        let text = "listeners: [{bind: '*:1', pool: p}]\npools: {p: {backends: [1.1.1.1:1], balance: hash}}\n";
-        assert!(
-            parse(text, "test")
-                .unwrap_err()
-                .to_string()
-                .contains("not supported yet")
-        );
-    }
 }

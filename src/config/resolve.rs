@@ -1,21 +1,24 @@
-//! From what is written to what is meant: names become ids, addresses and units are parsed, defaults applied. Every
-//! mistake is collected.
+//! From what is written to what is meant: names become ids, ranges become addresses, and what does not fit
+//! together is
+//! found. Every problem is collected.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Config;
-use super::document::{
-    BackendLong, BackendSection, Document, GlobalSection, ListenerSection, OneOrMore, PoolLong,
-    PoolSection, Scalar,
-};
-use super::units;
+use super::address::{BackendAt, ListenOn, Ports};
+use super::document::{self, Document, Freebind, HttpMethod, HttpProbe, ProbeType};
+use super::kind::{Field, Kind, List, Number, OneOrMore, Or, meant};
+use super::report::{Problem, Problems};
+use super::units::{Period, unusable_name};
+use super::yaml::{Key, Place};
+use super::{Admin, Config, Log};
+use crate::balance::Algorithm;
 use crate::control::snapshot::{
-    Backend, BackendAddress, Global, ListenAddress, Listener, Pool, Snapshot,
+    Backend, BackendAddress, Check, Global, HttpCheck, ListenAddress, Listener, OnUp, Pool, Probe,
+    Snapshot,
 };
 use crate::health::PassiveRule;
 use crate::ids::{BackendId, PoolId};
@@ -26,392 +29,892 @@ use crate::sys::socket::{Bind, Keepalive};
 const PIPE_MEMORY_MIN: u64 = 1 << 20;
 /// Most addresses that all listeners together may have.
 const ADDRESSES_MAX: usize = 16_384;
-/// Longest path of a unix socket: `sun_path` with its end.
-const UNIX_PATH_MAX: usize = 107;
+/// Most pools, and most backends of all of them.
+const POOLS_MAX: usize = 65_535;
+const BACKENDS_MAX: usize = 1 << 20;
+/// Where MySQL and MariaDB listen.
+const MYSQL: u16 = 3306;
 
-struct Resolver {
-    problems: Vec<String>,
-    snapshot: Snapshot,
-}
-
-pub(super) fn resolve(document: Document) -> Result<Config, Vec<String>> {
-    let snapshot = Snapshot {
-        listeners: Vec::new(),
-        pools: Vec::new(),
-        backends: Vec::new(),
-    };
+/// The configuration that a document means, as far as nothing is wrong with it.
+pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Config> {
     let mut resolver = Resolver {
-        problems: Vec::new(),
-        snapshot,
+        problems,
+        snapshot: Snapshot::default(),
+        taken: Taken::default(),
+        used: Vec::new(),
     };
-    if document.version.is_some_and(|version| version != 1) {
-        resolver.problem("version: this Ringway knows version 1 only".to_owned());
-    }
     let global = resolver.global(&document.global);
-    let pools = resolver.pools(document.pools);
-    resolver.listeners(document.listeners, &pools);
-    if resolver.problems.is_empty() {
-        Ok(Config {
-            global,
-            snapshot: resolver.snapshot,
-        })
-    } else {
-        Err(resolver.problems)
+    resolver.pools(&document.pools.0);
+    resolver.listeners(&document.listeners, &document.pools.0);
+    resolver.own_listeners(&document.pools.0);
+    // What is wrong elsewhere might be a pool's name.
+    if !resolver.problems.has_errors() {
+        resolver.unused(&document.pools.0);
     }
+    let snapshot = resolver.snapshot;
+    if problems.has_errors() {
+        return None;
+    }
+    Some(Config {
+        global,
+        snapshot,
+        log: Log {
+            level: *document.log.level,
+            format: *document.log.format,
+        },
+        admin: Admin {
+            socket: document.admin.socket.0.as_ref().map(|path| path.0.clone()),
+        },
+        document,
+    })
 }
 
-impl Resolver {
-    fn problem(&mut self, text: String) {
-        self.problems.push(text);
-    }
+struct Resolver<'a> {
+    problems: &'a mut Problems,
+    snapshot: Snapshot,
+    taken: Taken,
+    /// Which pools a listener leads to.
+    used: Vec<bool>,
+}
 
-    /// The value, or a problem named after `key` and the default.
-    fn checked<T>(&mut self, key: &str, default: T, value: Option<Result<T, String>>) -> T {
-        match value {
-            None => default,
-            Some(Ok(value)) => value,
-            Some(Err(problem)) => {
-                self.problem(format!("{key}: {problem}"));
-                default
-            }
-        }
-    }
+fn error(place: Option<Place>, key: &str, message: impl Into<String>) -> Problem {
+    let mut problem = Problem::of(place, message);
+    problem.key = key.to_owned();
+    problem
+}
 
-    fn duration(&mut self, key: &str, default: Duration, text: Option<&String>) -> Duration {
-        self.checked(key, default, text.map(|text| units::duration(text)))
-    }
+fn period<W>(field: &Field<Or<W, Period>>) -> Option<Duration> {
+    field.0.map(|period| period.0)
+}
 
-    fn duration_or_none(
-        &mut self,
-        key: &str,
-        default: Option<Duration>,
-        text: Option<&String>,
-    ) -> Option<Duration> {
-        let parse = |text: &String| {
-            if text == "none" {
-                Ok(None)
-            } else {
-                units::duration(text).map(Some)
-            }
-        };
-        self.checked(key, default, text.map(parse))
-    }
+fn number<W, const LEAST: u64, const MOST: u64>(
+    field: &Field<Or<W, Number<LEAST, MOST>>>,
+) -> Option<u32> {
+    field.0.map(small)
+}
 
-    fn global(&mut self, section: &GlobalSection) -> Global {
-        let workers = section
-            .workers
-            .as_ref()
-            .map(|value| number_or("auto", value, 1, 1024));
-        let max_sessions = section
-            .max_sessions
-            .as_ref()
-            .map(|value| number_or("auto", value, 1, 1 << 24));
-        let pipe_memory = section
-            .pipe_memory
-            .as_ref()
-            .map(|text| match units::size(text)? {
-                size if size >= PIPE_MEMORY_MIN => Ok(size),
-                _ => Err(format!("`{text}` is less than 1MiB")),
-            });
-        Global {
-            workers: self
-                .checked("global.workers", None, workers)
-                .map(|workers| u16::try_from(workers).expect("checked to be small")),
-            pin_workers: section.pin_workers.unwrap_or(true),
-            max_sessions: self
-                .checked("global.max_sessions", None, max_sessions)
-                .map(|sessions| u32::try_from(sessions).expect("checked to be small")),
-            pipe_memory: self.checked("global.pipe_memory", 256 << 20, pipe_memory),
-            drain_timeout: self.duration_or_none(
-                "global.drain_timeout",
-                Some(Duration::from_secs(30)),
-                section.drain_timeout.as_ref(),
-            ),
-        }
-    }
+fn small<const LEAST: u64, const MOST: u64>(number: Number<LEAST, MOST>) -> u32 {
+    u32::try_from(number.0).expect("the kinds of the document allow less")
+}
 
-    fn pools(&mut self, sections: BTreeMap<String, PoolSection>) -> BTreeMap<String, PoolId> {
-        let mut ids = BTreeMap::new();
-        for (name, section) in sections {
-            let Ok(id) = u16::try_from(self.snapshot.pools.len()).map(PoolId) else {
-                self.problem("pools: there are more than 65,536".to_owned());
-                break;
-            };
-            let section = match section {
-                PoolSection::Short(backends) => PoolLong {
-                    backends,
-                    ..PoolLong::default()
-                },
-                PoolSection::Long(section) => *section,
-            };
-            let pool = self.pool(&name, id, &section);
-            self.snapshot.pools.push(pool);
-            ids.insert(name, id);
-        }
-        ids
-    }
-
-    fn pool(&mut self, name: &str, id: PoolId, section: &PoolLong) -> Pool {
-        let key = |key: &str| format!("pools.{name}.{key}");
-        match section.balance.as_deref() {
-            None | Some("round_robin") => {}
-            Some(known @ ("least_connections" | "random" | "hash" | "least_time" | "first")) => {
-                self.problem(format!(
-                    "{}: `{known}` is not supported yet; use round_robin",
-                    key("balance")
-                ));
-            }
-            Some(other) => self.problem(format!(
-                "{}: `{other}` is no algorithm; use round_robin",
-                key("balance")
-            )),
-        }
-        if section.backends.is_empty() {
-            self.problem(format!(
-                "{}: a pool needs at least one backend",
-                key("backends")
+impl Resolver<'_> {
+    fn global(&mut self, section: &document::Global) -> Global {
+        if section.pipe_memory.0 < PIPE_MEMORY_MIN {
+            self.problems.push(error(
+                section.pipe_memory.place,
+                "global.pipe_memory",
+                "less than 1MiB is not enough for a pipe",
             ));
         }
-        let retries = section.retries.map(|retries| match u8::try_from(retries) {
-            Ok(retries) if retries <= Rules::RETRIES_MAX => Ok(retries),
-            _ => Err(format!("`{retries}` is more than {}", Rules::RETRIES_MAX)),
-        });
-        let source = section.source.as_ref().filter(|source| *source != "none");
-        let source = source.map(|text| {
-            let parsed = IpAddr::from_str(text);
-            parsed
-                .map(Some)
-                .map_err(|_| format!("`{text}` is not an IP address"))
-        });
-        let failures = section
-            .passive
-            .failures
-            .as_ref()
-            .map(|value| number_or("none", value, 1, 1_000_000));
-        let failures = self.checked(&key("passive.failures"), Some(3), failures);
-        let timeouts = &section.timeouts;
-        Pool {
-            name: Arc::from(name),
-            backends: self.backends(name, id, &section.backends),
-            rules: Rules {
-                retries: self.checked(&key("retries"), 2, retries),
-                connect_timeout: self.duration(
-                    &key("timeouts.connect"),
-                    Duration::from_secs(5),
-                    timeouts.connect.as_ref(),
-                ),
-                idle_timeout: self.duration_or_none(
-                    &key("timeouts.idle"),
-                    None,
-                    timeouts.idle.as_ref(),
-                ),
-                half_close_timeout: self.duration_or_none(
-                    &key("timeouts.half_close"),
-                    Some(Duration::from_secs(3600)),
-                    timeouts.half_close.as_ref(),
-                ),
-                session_timeout: self.duration_or_none(
-                    &key("timeouts.session"),
-                    None,
-                    timeouts.session.as_ref(),
-                ),
-            },
-            keepalive: self.keepalive(name, section),
-            source: self.checked(&key("source"), None, source),
-            passive: PassiveRule {
-                failures: failures
-                    .map(|failures| u32::try_from(failures).expect("checked to be small")),
-                retry_after: self.duration(
-                    &key("passive.retry_after"),
-                    Duration::from_secs(10),
-                    section.passive.retry_after.as_ref(),
-                ),
-            },
+        Global {
+            workers: number(&section.workers)
+                .map(|workers| u16::try_from(workers).expect("at most 1024")),
+            pin_workers: *section.pin_workers,
+            max_sessions: number(&section.max_sessions),
+            pipe_memory: section.pipe_memory.0,
+            drain_timeout: period(&section.drain_timeout),
         }
     }
 
-    fn keepalive(&mut self, pool: &str, section: &PoolLong) -> Keepalive {
-        let key = |key: &str| format!("pools.{pool}.keepalive.{key}");
-        let section = &section.keepalive;
-        Keepalive {
-            idle: self.duration(&key("idle"), Duration::from_secs(60), section.idle.as_ref()),
-            interval: self.duration(
-                &key("interval"),
-                Duration::from_secs(10),
-                section.interval.as_ref(),
-            ),
-            count: section.count.unwrap_or(6),
-            user_timeout: self.duration_or_none(
-                &key("user_timeout"),
-                None,
-                section.user_timeout.as_ref(),
-            ),
-        }
-    }
-
-    fn backends(&mut self, pool: &str, id: PoolId, sections: &[BackendSection]) -> Vec<BackendId> {
-        let mut names = HashSet::new();
-        let mut ids = Vec::new();
-        for section in sections {
-            let BackendLong { name, address } = match section {
-                BackendSection::Short(address) => BackendLong {
-                    name: None,
-                    address: address.clone(),
-                },
-                BackendSection::Long(section) => section.clone(),
-            };
-            let name = name.unwrap_or_else(|| address.clone());
-            if !names.insert(name.clone()) {
-                let key = format!("pools.{pool}.backends");
-                self.problem(format!(
-                    "{key}: there are two backends `{name}`; names are unique in a pool"
+    fn pools(&mut self, pools: &[(Key, Option<document::Pool>)]) {
+        for (key, section) in pools {
+            if let Some(why) = unusable_name(&key.name)
+                .or_else(|| key.name.contains('/').then(|| "it contains /".to_owned()))
+            {
+                self.problems.push(error(
+                    Some(key.place),
+                    "pools",
+                    format!(
+                        "`{}` is no name for a pool: {why}",
+                        super::yaml::shortened(&key.name)
+                    ),
                 ));
             }
-            match backend_address(&address) {
-                Ok(address) => {
-                    ids.push(BackendId(
-                        u32::try_from(self.snapshot.backends.len()).unwrap_or(u32::MAX),
-                    ));
-                    self.snapshot.backends.push(Backend {
-                        name: Arc::from(name),
-                        pool: id,
-                        address,
-                    });
-                }
-                Err(problem) => self.problem(format!("pools.{pool}.backends: {problem}")),
+            if self.snapshot.pools.len() >= POOLS_MAX {
+                self.problems.push(error(
+                    Some(key.place),
+                    "pools",
+                    format!("more than {POOLS_MAX} pools"),
+                ));
+                return;
             }
+            // After an error in one, ids mean nothing any more, and nobody will use them.
+            if let Some(section) = section {
+                self.pool(key, section);
+            }
+        }
+        if pools.is_empty() {
+            self.problems.push(error(
+                None,
+                "pools",
+                "there is no pool; write at least one under `pools`",
+            ));
+        }
+    }
+
+    fn pool(&mut self, key: &Key, section: &document::Pool) {
+        let id = PoolId(u16::try_from(self.snapshot.pools.len()).expect("bounded by POOLS_MAX"));
+        let backends = self.backends(key, id, section);
+        self.weights(key, section);
+        self.probe(key, section);
+        self.timeouts(key, section);
+        self.sources(key, section);
+        self.no_sense(key, section);
+        let sources = section
+            .source
+            .0
+            .as_ref()
+            .map_or(&[][..], |sources| &sources.0);
+        let user_timeout = period(&section.keepalive.user_timeout);
+        self.snapshot.pools.push(Pool {
+            name: Arc::from(key.name.as_str()),
+            backends,
+            rules: Rules {
+                retries: u8::try_from(section.retries.0).expect("at most RETRIES_MAX"),
+                connect_timeout: section.timeouts.connect.0,
+                idle_timeout: period(&section.timeouts.idle),
+                half_close_timeout: period(&section.timeouts.half_close),
+                session_timeout: period(&section.timeouts.session),
+            },
+            keepalive: Keepalive {
+                idle: section.keepalive.idle.0,
+                interval: section.keepalive.interval.0,
+                count: small(*section.keepalive.count),
+                user_timeout,
+            },
+            balance: *section.balance,
+            hash_key: *section.hash_key,
+            probe: probe(&section.probe),
+            on_down: *section.on_down,
+            on_up: *section.on_up,
+            slow_start: period(&section.slow_start),
+            drain_timeout: period(&section.drain_timeout),
+            sources: sources.iter().map(|source| source.0).collect(),
+            passive: PassiveRule {
+                failures: number(&section.passive.failures),
+                retry_after: section.passive.retry_after.0,
+            },
+        });
+    }
+
+    fn backends(&mut self, pool: &Key, id: PoolId, section: &document::Pool) -> Vec<BackendId> {
+        let mut names: HashMap<String, Place> = HashMap::new();
+        let mut ids = Vec::new();
+        for item in &section.backends.0 {
+            let place = item.name.place.or(item.address.place).or(item.place);
+            let name = name_or(&item.name, || item.address.write());
+            if let Some(first) = place.and_then(|place| names.insert(name.clone(), place)) {
+                let message =
+                    format!("there are two backends `{name}`; names are unique in a pool");
+                let problem = error(place, &format!("pools.{}.backends", pool.name), message);
+                self.problems.push(
+                    problem
+                        .and(first, "the first is here")
+                        .help("give one of them a `name`"),
+                );
+            }
+            if self.snapshot.backends.len() >= BACKENDS_MAX {
+                self.problems.push(error(
+                    item.place,
+                    "pools",
+                    format!("more than {BACKENDS_MAX} backends"),
+                ));
+                return ids;
+            }
+            let (address, host) = match &item.address.value {
+                BackendAt::Address(address) => (Some(BackendAddress::Tcp(*address)), None),
+                BackendAt::Unix(path) => (Some(BackendAddress::Unix(path.clone())), None),
+                BackendAt::Host(host, port) => (None, Some((Arc::from(host.as_str()), *port))),
+            };
+            ids.push(BackendId(
+                u32::try_from(self.snapshot.backends.len()).expect("bounded by BACKENDS_MAX"),
+            ));
+            self.snapshot.backends.push(Backend {
+                name: Arc::from(name),
+                pool: id,
+                address,
+                host,
+                weight: u16::try_from(item.weight.0).expect("at most 256"),
+                backup: *item.backup,
+                max_sessions: number(&item.max_sessions),
+                state: *item.state,
+            });
         }
         ids
     }
 
-    fn listeners(&mut self, sections: Vec<ListenerSection>, pools: &BTreeMap<String, PoolId>) {
-        if sections.is_empty() {
-            self.problem("listeners: at least one is needed".to_owned());
+    fn weights(&mut self, pool: &Key, section: &document::Pool) {
+        let backends = &section.backends;
+        let key = format!("pools.{}.backends", pool.name);
+        if backends.0.is_empty() {
+            return;
         }
-        let mut names = HashSet::new();
-        let mut places = HashMap::new();
-        for section in sections {
-            let addresses = match section.bind {
-                OneOrMore::One(address) => vec![address],
-                OneOrMore::More(addresses) => addresses,
-            };
-            let name = section.name.unwrap_or_else(|| addresses.join(","));
-            if !names.insert(name.clone()) {
-                self.problem(format!("listeners: there are two listeners `{name}`"));
-            }
-            match section.protocol.as_deref() {
-                None | Some("tcp") => {}
-                Some("udp") => self.problem(format!(
-                    "listeners.{name}.protocol: udp is not supported yet; use tcp"
-                )),
-                Some(other) => self.problem(format!(
-                    "listeners.{name}.protocol: `{other}` is no protocol; use tcp"
-                )),
-            }
-            let pool = pools.get(&section.pool).copied();
-            if pool.is_none() {
-                let known: Vec<_> = pools.keys().map(String::as_str).collect();
-                let (pool, known) = (&section.pool, known.join(", "));
-                self.problem(format!(
-                    "listeners.{name}.pool: there is no pool `{pool}`; there is: {known}"
+        if backends.0.iter().all(|backend| backend.weight.0 == 0) {
+            let message = format!(
+                "all backends of pool `{}` have weight 0: it could never take a session",
+                pool.name
+            );
+            self.problems.push(
+                error(Some(pool.place), &key, message)
+                    .help("give at least one a weight from 1 to 256"),
+            );
+        }
+        if backends.0.iter().all(|backend| *backend.backup) {
+            let problem = error(
+                Some(pool.place),
+                &key,
+                format!("all backends of pool `{}` are backups", pool.name),
+            );
+            self.problems.push(problem.warning().help(
+                "they are used as if none was; remove `backup` from those that are to be preferred",
+            ));
+        }
+    }
+
+    fn probe(&mut self, pool: &Key, section: &document::Pool) {
+        let probe = &section.probe;
+        let key = |name: &str| format!("pools.{}.probe.{name}", pool.name);
+        let kind = *probe.r#type;
+        if probe.timeout.0 > probe.interval.0 {
+            let place = probe.timeout.place.or(probe.interval.place);
+            let message = format!(
+                "a probe may take {} but the next one begins after {}",
+                show(&probe.timeout),
+                show(&probe.interval)
+            );
+            self.problems.push(
+                error(place, &key("timeout"), message).help("`timeout` is at most `interval`"),
+            );
+        }
+        for (name, field) in [
+            ("fast_interval", &probe.fast_interval),
+            ("interval", &probe.interval),
+            ("down_interval", &probe.down_interval),
+        ] {
+            if field.0 < Duration::from_millis(10) {
+                self.problems.push(error(
+                    field.place,
+                    &key(name),
+                    "probing more often than every 10ms would be an attack",
                 ));
             }
-            if addresses.is_empty() {
-                self.problem(format!(
-                    "listeners.{name}.bind: at least one address is needed"
-                ));
+        }
+        if probe.fast_interval.0 > probe.interval.0 && probe.fast_interval.place.is_some() {
+            let problem = error(
+                probe.fast_interval.place,
+                &key("fast_interval"),
+                "slower than `interval`",
+            );
+            self.problems.push(problem.warning());
+        }
+        for (name, place, of) in [
+            ("http", probe.http.place, ProbeType::Http),
+            ("send", probe.send.place, ProbeType::SendExpect),
+            ("expect", probe.expect.place, ProbeType::SendExpect),
+        ] {
+            if place.is_some() && kind != of {
+                let (of, kind) = (word(&of), word(&kind));
+                let message = format!("`{name}` belongs to `type: {of}`, but the type is {kind}");
+                self.problems.push(
+                    error(place, &key(name), message)
+                        .help(format!("write `type: {of}`, or remove `{name}`")),
+                );
             }
-            let mut resolved = Vec::new();
-            for address in addresses {
-                match listen_address(&address) {
-                    Ok(place) => {
-                        if let Some(other) = clash(&mut places, &place, &name) {
-                            self.problem(format!(
-                                "listeners.{name}.bind: listener {other} has `{address}` already"
-                            ));
-                        }
-                        resolved.push(place);
-                    }
-                    Err(problem) => self.problem(format!("listeners.{name}.bind: {problem}")),
+        }
+        if kind == ProbeType::SendExpect && probe.send.0.is_none() && probe.expect.0.is_none() {
+            let message = "`type: send_expect` needs `send`, `expect` or both";
+            self.problems
+                .push(error(probe.r#type.place, &key("type"), message));
+        }
+        if kind == ProbeType::None {
+            for (name, place) in [
+                ("interval", probe.interval.place),
+                ("timeout", probe.timeout.place),
+                ("port", probe.port.place),
+                ("rise", probe.rise.place),
+                ("fall", probe.fall.place),
+            ] {
+                if place.is_some() {
+                    self.problems.push(
+                        error(
+                            place,
+                            &key(name),
+                            format!("`{name}` has no effect: backends are not probed"),
+                        )
+                        .warning(),
+                    );
                 }
             }
+        }
+        if kind == ProbeType::Http && !probe.http.path.0.starts_with('/') {
+            self.problems.push(error(
+                probe.http.path.place,
+                &key("http.path"),
+                "the path begins with /",
+            ));
+        }
+        self.mysql(pool, section);
+    }
+
+    /// MySQL counts connections that end before its handshake, and blocks hosts with too many of them.
+    fn mysql(&mut self, pool: &Key, section: &document::Pool) {
+        let probe = &section.probe;
+        if *probe.r#type != ProbeType::Tcp {
+            return;
+        }
+        let own_port = probe.port.0.map(|port| port.0 == u64::from(MYSQL));
+        let first = section.backends.0.iter().find(|backend| {
+            own_port.unwrap_or(match &backend.address.value {
+                BackendAt::Address(address) => address.port() == MYSQL,
+                BackendAt::Host(_, port) => *port == MYSQL,
+                BackendAt::Unix(_) => false,
+            })
+        });
+        if let Some(backend) = first {
+            let place = probe
+                .r#type
+                .place
+                .or(backend.address.place)
+                .or(backend.place);
+            let problem = error(
+                place,
+                &format!("pools.{}.probe.type", pool.name),
+                "`tcp` probes of MySQL or MariaDB (port 3306) count there as aborted handshakes",
+            );
+            self.problems.push(problem.warning().help(
+                "after max_connect_errors of them the database blocks this host; use `type: send_expect` with \
+                 `expect: \"/./\"`, \
+                 or `http` with a health checker's `port`",
+            ));
+        }
+    }
+
+    fn timeouts(&mut self, pool: &Key, section: &document::Pool) {
+        let (timeouts, keepalive) = (&section.timeouts, &section.keepalive);
+        if let (Some(idle), Some(session)) = (timeouts.idle.0, timeouts.session.0)
+            && idle.0 >= session.0
+        {
+            let problem = error(
+                timeouts.idle.place,
+                &format!("pools.{}.timeouts.idle", pool.name),
+                "never reached: `session` is not longer",
+            );
+            self.problems.push(problem.warning());
+        }
+        let needed = keepalive.idle.0 + keepalive.interval.0 * small(*keepalive.count);
+        let most = Duration::from_secs(32_767);
+        for (name, field) in [("idle", &keepalive.idle), ("interval", &keepalive.interval)] {
+            if field.0 < Duration::from_secs(1) || field.0 > most {
+                let message = format!(
+                    "{} is not between 1s and 32767s: the kernel counts whole seconds",
+                    show(field)
+                );
+                self.problems.push(error(
+                    field.place,
+                    &format!("pools.{}.keepalive.{name}", pool.name),
+                    message,
+                ));
+            }
+        }
+        if let Some(user_timeout) = keepalive
+            .user_timeout
+            .0
+            .filter(|timeout| timeout.0 < needed)
+        {
+            let message = format!(
+                "`user_timeout` ({}) is shorter than keepalive needs ({})",
+                show_period(user_timeout),
+                show_period(Period(needed))
+            );
+            let problem = error(
+                keepalive.user_timeout.place,
+                &format!("pools.{}.keepalive.user_timeout", pool.name),
+                message,
+            );
+            self.problems.push(problem.warning().help(
+                "a silent peer that vanished counts as gone before `count` questions were asked",
+            ));
+        }
+    }
+
+    /// Every backend needs a source of its own family, if there are sources at all.
+    fn sources(&mut self, pool: &Key, section: &document::Pool) {
+        let empty: &[Field<super::address::Source>] = &[];
+        let sources = section
+            .source
+            .0
+            .as_ref()
+            .map_or(empty, |sources: &OneOrMore<_>| &sources.0);
+        let probe_source = section.probe.source.0.map(|source| source.0);
+        for backend in &section.backends.0 {
+            let BackendAt::Address(address) = &backend.address.value else {
+                continue;
+            };
+            let fits = |source: &IpAddr| source.is_ipv4() == address.is_ipv4();
+            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+            let at = backend.address.place.or(backend.place);
+            if !sources.is_empty() && !sources.iter().any(|source| fits(&source.0)) {
+                let problem = error(
+                    section.source.place,
+                    &format!("pools.{}.source", pool.name),
+                    format!(
+                        "no {family} address among the sources, but there are {family} backends"
+                    ),
+                );
+                self.problems.push(with(problem, at, "such as this one"));
+                return;
+            }
+            if probe_source.is_some_and(|source| !fits(&source)) {
+                let problem = error(
+                    section.probe.source.place,
+                    &format!("pools.{}.probe.source", pool.name),
+                    format!("not an {family} address, but there are {family} backends"),
+                );
+                self.problems.push(with(problem, at, "such as this one"));
+                return;
+            }
+        }
+    }
+
+    /// Keys that have no effect beside the others.
+    fn no_sense(&mut self, pool: &Key, section: &document::Pool) {
+        let key = |name: &str| format!("pools.{}.{name}", pool.name);
+        if section.hash_key.place.is_some() && *section.balance != Algorithm::Hash {
+            let message = format!(
+                "`hash_key` has no effect with `balance: {}`",
+                word(&*section.balance)
+            );
+            self.problems.push(
+                error(section.hash_key.place, &key("hash_key"), message)
+                    .warning()
+                    .help("write `balance: hash`, or remove it"),
+            );
+        }
+        if *section.on_up == OnUp::CloseBackup
+            && section.backends.0.iter().all(|backend| !*backend.backup)
+        {
+            let problem = error(
+                section.on_up.place,
+                &key("on_up"),
+                "`on_up: close_backup` has no effect: no backend is a backup",
+            );
+            self.problems.push(problem.warning());
+        }
+        if section.passive.failures.0.is_none() && section.passive.retry_after.place.is_some() {
+            let problem = error(
+                section.passive.retry_after.place,
+                &key("passive.retry_after"),
+                "`retry_after` has no effect with `failures: none`",
+            );
+            self.problems.push(problem.warning());
+        }
+    }
+
+    fn listeners(
+        &mut self,
+        listeners: &List<document::Listener>,
+        pools: &[(Key, Option<document::Pool>)],
+    ) {
+        self.used = vec![false; pools.len()];
+        let mut names: HashMap<String, Place> = HashMap::new();
+        for item in &listeners.0 {
+            let binds = &item.bind.0;
+            if binds.is_empty() {
+                continue;
+            }
+            let name = name_or(&item.name, || {
+                let addresses: Vec<_> = binds
+                    .iter()
+                    .map(|bind| text_of(bind.address.write()))
+                    .collect();
+                addresses.join(",").into()
+            });
+            let place = item.name.place.or(item.bind.place);
+            if let Some(first) = place.and_then(|place| names.insert(name.clone(), place)) {
+                let problem = error(
+                    place,
+                    "listeners",
+                    format!("there are two listeners `{name}`"),
+                );
+                self.problems.push(
+                    problem
+                        .and(first, "the first is here")
+                        .help("give each a `name` of its own"),
+                );
+            }
+            let pools = self.pools_of(item, pools);
+            let addresses = self.addresses(binds, &name);
             self.snapshot.listeners.push(Listener {
                 name: Arc::from(name),
-                addresses: resolved,
-                pool: pool.unwrap_or(PoolId(0)),
-                backlog: section.backlog.unwrap_or(4096),
+                addresses,
+                pools,
+                when_empty: *item.when_empty,
+                max_sessions: number(&item.max_sessions),
+                backlog: small(*item.backlog),
             });
         }
-        if places.len() > ADDRESSES_MAX {
-            self.problem(format!("listeners: more than {ADDRESSES_MAX} addresses"));
+    }
+
+    /// The pools that a listener leads to, with their weights.
+    fn pools_of(
+        &mut self,
+        item: &Field<document::Listener>,
+        pools: &[(Key, Option<document::Pool>)],
+    ) -> Vec<(PoolId, u32)> {
+        let shares: Vec<(&str, Option<Place>, u32)> = match (&item.pool.0, &item.split.0) {
+            (Some(pool), None) => vec![(pool.0.as_str(), item.pool.place, 1)],
+            (None, Some(split)) => split
+                .0
+                .iter()
+                .map(|share| {
+                    (
+                        share.pool.0.as_str(),
+                        share.pool.place,
+                        small(*share.weight),
+                    )
+                })
+                .collect(),
+            (Some(_), Some(_)) => {
+                let problem = error(
+                    item.split.place,
+                    "listeners.split",
+                    "a listener has either `pool` or `split`, not both",
+                );
+                self.problems.push(problem);
+                return Vec::new();
+            }
+            (None, None) => {
+                let names: Vec<&str> = pools.iter().map(|(key, _)| key.name.as_str()).collect();
+                let problem = error(
+                    item.bind.place.or(item.place),
+                    "listeners.pool",
+                    "the key `pool` is missing: where do its sessions go?",
+                );
+                self.problems
+                    .push(problem.help(format!("pools: {}", some_of(&names))));
+                return Vec::new();
+            }
+        };
+        if shares.iter().all(|(_, _, weight)| *weight == 0) {
+            self.problems.push(error(
+                item.split.place,
+                "listeners.split",
+                "all weights are 0: no session could go anywhere",
+            ));
+        }
+        let mut found: Vec<(PoolId, u32)> = Vec::new();
+        for (name, place, weight) in shares {
+            let Some(index) = pools.iter().position(|(key, _)| key.name == name) else {
+                let names: Vec<&str> = pools.iter().map(|(key, _)| key.name.as_str()).collect();
+                let problem = error(
+                    place,
+                    "listeners.pool",
+                    format!("there is no pool `{}`", super::yaml::shortened(name)),
+                );
+                let problem = problem.help(format!("pools: {}", some_of(&names)));
+                self.problems.push(meant(problem, name, &names));
+                continue;
+            };
+            let id = PoolId(u16::try_from(index).expect("bounded by POOLS_MAX"));
+            if found.iter().any(|(other, _)| *other == id) {
+                self.problems.push(error(
+                    place,
+                    "listeners.split",
+                    format!("pool `{name}` is in this split already"),
+                ));
+            }
+            self.used[index] = true;
+            found.push((id, weight));
+        }
+        found
+    }
+
+    fn addresses(&mut self, binds: &[Field<document::Bind>], name: &str) -> Vec<ListenAddress> {
+        let mut addresses = Vec::new();
+        for bind in binds {
+            let place = bind.address.place.or(bind.place);
+            let (ports, host) = match &bind.address.value {
+                ListenOn::Unix(path) => {
+                    if bind.freebind.place.is_some() {
+                        self.problems.push(
+                            error(
+                                bind.freebind.place,
+                                "listeners.bind.freebind",
+                                "`freebind` has no effect on a unix socket",
+                            )
+                            .warning(),
+                        );
+                    }
+                    self.claim_path(path, place, name);
+                    addresses.push(ListenAddress::Unix(path.clone()));
+                    continue;
+                }
+                ListenOn::Address(address, ports) => (*ports, Some(*address)),
+                ListenOn::Any(ports) => (*ports, None),
+            };
+            if *bind.freebind == Freebind::On && host.is_none() {
+                self.problems.push(
+                    error(
+                        bind.freebind.place,
+                        "listeners.bind.freebind",
+                        "`freebind` has no effect on every address",
+                    )
+                    .warning(),
+                );
+            }
+            for port in ports.first..=ports.last {
+                if addresses.len() + self.taken.count >= ADDRESSES_MAX {
+                    self.problems.push(error(
+                        place,
+                        "listeners.bind",
+                        format!("more than {ADDRESSES_MAX} listening addresses"),
+                    ));
+                    return addresses;
+                }
+                addresses.push(ListenAddress::Tcp(match host {
+                    Some(address) => Bind::Address(SocketAddr::new(address, port)),
+                    None => Bind::Any(port),
+                }));
+            }
+            self.claim(host, ports, place, name);
+        }
+        addresses
+    }
+
+    fn claim(&mut self, host: Option<IpAddr>, ports: Ports, place: Option<Place>, name: &str) {
+        if let Some((port, other)) = self.taken.add(host, ports, place, name) {
+            let (whose, at) = (other.name.clone(), other.place);
+            let whose = if whose == name {
+                "the same listener".to_owned()
+            } else {
+                format!("listener `{whose}`")
+            };
+            let what = if other.host == host {
+                "this address"
+            } else {
+                "an address that overlaps with this one"
+            };
+            let problem = error(
+                place,
+                "listeners.bind",
+                format!("{whose} has {what} already (port {port})"),
+            );
+            self.problems.push(with(problem, at, "it is here"));
+        }
+    }
+
+    fn claim_path(&mut self, path: &Path, place: Option<Place>, name: &str) {
+        if let Some((other, at)) = self
+            .taken
+            .paths
+            .insert(path.to_path_buf(), (name.to_owned(), place))
+        {
+            let problem = error(
+                place,
+                "listeners.bind",
+                format!("listener `{other}` has this path already"),
+            );
+            self.problems.push(with(problem, at, "it is here"));
+        }
+    }
+
+    /// A backend that is a listener of this very file makes connections go round in circles.
+    fn own_listeners(&mut self, pools: &[(Key, Option<document::Pool>)]) {
+        let read = pools
+            .iter()
+            .filter_map(|(pool, section)| section.as_ref().map(|section| (pool, section)));
+        for (pool, section) in read {
+            for backend in &section.backends.0 {
+                let BackendAt::Address(address) = &backend.address.value else {
+                    continue;
+                };
+                if let Some(listener) = self.taken.listening_at(*address) {
+                    let message = format!(
+                        "this is listener `{listener}` itself: connections would go round in circles"
+                    );
+                    let place = backend.address.place.or(backend.place);
+                    self.problems.push(error(
+                        place,
+                        &format!("pools.{}.backends", pool.name),
+                        message,
+                    ));
+                }
+            }
+        }
+    }
+
+    fn unused(&mut self, pools: &[(Key, Option<document::Pool>)]) {
+        for ((key, _), used) in pools.iter().zip(&self.used) {
+            if !used {
+                let problem = error(
+                    Some(key.place),
+                    &format!("pools.{}", key.name),
+                    format!("no listener leads to pool `{}`", key.name),
+                );
+                self.problems.push(problem.warning());
+            }
         }
     }
 }
 
-/// Who has this address already; a port that the kernel chooses is nobody's.
-fn clash(
-    places: &mut HashMap<ListenAddress, String>,
-    place: &ListenAddress,
-    name: &str,
-) -> Option<String> {
-    let chosen = match place {
-        ListenAddress::Tcp(Bind::Address(address)) => address.port() == 0,
-        ListenAddress::Tcp(Bind::Any(port)) => *port == 0,
-        ListenAddress::Unix(_) => false,
+/// The ports that listeners have.
+#[derive(Default)]
+struct Taken {
+    by_port: HashMap<u16, Vec<Claim>>,
+    paths: HashMap<PathBuf, (String, Option<Place>)>,
+    count: usize,
+}
+
+#[derive(Clone)]
+struct Claim {
+    host: Option<IpAddr>,
+    place: Option<Place>,
+    name: String,
+}
+
+impl Taken {
+    /// Takes the ports; the first that somebody else has, and who.
+    fn add(
+        &mut self,
+        host: Option<IpAddr>,
+        ports: Ports,
+        place: Option<Place>,
+        name: &str,
+    ) -> Option<(u16, Claim)> {
+        let mut clash = None;
+        // A port that the kernel chooses is nobody's.
+        for port in (ports.first..=ports.last).filter(|port| *port != 0) {
+            let claims = self.by_port.entry(port).or_default();
+            let other = claims.iter().find(|other| overlap(other.host, host));
+            clash = clash.or_else(|| other.map(|other| (port, other.clone())));
+            claims.push(Claim {
+                host,
+                place,
+                name: name.to_owned(),
+            });
+            self.count += 1;
+        }
+        clash
+    }
+
+    fn listening_at(&self, address: SocketAddr) -> Option<&str> {
+        let claims = self.by_port.get(&address.port())?;
+        let local = address.ip().is_loopback();
+        let same = |claim: &&Claim| match claim.host {
+            Some(host) => {
+                host == address.ip()
+                    || (host.is_unspecified() && local && host.is_ipv4() == address.is_ipv4())
+            }
+            None => local,
+        };
+        claims.iter().find(same).map(|claim| claim.name.as_str())
+    }
+}
+
+/// Whether two hosts share an address; none is every one.
+fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
+    let (Some(one), Some(other)) = (one, other) else {
+        return true;
     };
-    if chosen {
-        None
-    } else {
-        places.insert(place.clone(), name.to_owned())
+    let all_of_family = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
+    one == other
+        || (one.is_ipv4() == other.is_ipv4()
+            && (all_of_family.contains(&one) || all_of_family.contains(&other)))
+}
+
+fn with(problem: Problem, place: Option<Place>, what: &str) -> Problem {
+    match place {
+        Some(place) => problem.and(place, what),
+        None => problem,
     }
 }
 
-/// A number in a range, or the one word that stands for none.
-fn number_or(word: &str, value: &Scalar, least: u64, most: u64) -> Result<Option<u64>, String> {
-    match value {
-        Scalar::Number(number) if (least..=most).contains(number) => Ok(Some(*number)),
-        Scalar::Word(text) if text == word => Ok(None),
-        Scalar::Number(number) => Err(format!("`{number}` is not between {least} and {most}")),
-        Scalar::Word(text) => Err(format!("`{text}` is neither a number nor `{word}`")),
+fn name_or(
+    name: &Field<super::kind::Optional<super::units::Name>>,
+    address: impl FnOnce() -> serde_json::Value,
+) -> String {
+    match &name.value.0 {
+        Some(name) => name.0.clone(),
+        None => text_of(address()),
     }
 }
 
-fn listen_address(text: &str) -> Result<ListenAddress, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(ListenAddress::Unix(unix_path(path)?));
-    }
-    if let Some(port) = text.strip_prefix("*:") {
-        let port = port
-            .parse()
-            .map_err(|_| format!("`{text}`: `{port}` is not a port"))?;
-        return Ok(ListenAddress::Tcp(Bind::Any(port)));
-    }
-    let address = SocketAddr::from_str(text).map_err(|_| {
-        format!("`{text}` is not an address: write 10.0.0.1:5432, \"[2001:db8::1]:5432\", \"*:5432\" or unix:/path")
-    })?;
-    Ok(ListenAddress::Tcp(Bind::Address(address)))
+fn text_of(value: serde_json::Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn backend_address(text: &str) -> Result<BackendAddress, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(BackendAddress::Unix(unix_path(path)?));
-    }
-    let address = SocketAddr::from_str(text).map_err(|_| {
-        format!(
-            "`{text}` is not an address: write 10.0.0.1:5432, \"[2001:db8::1]:5432\" or unix:/path"
-        )
-    })?;
-    if address.port() == 0 {
-        return Err(format!("`{text}`: port 0 is not a port"));
-    }
-    Ok(BackendAddress::Tcp(address))
+fn word<T: Kind>(value: &T) -> String {
+    text_of(value.write())
 }
 
-fn unix_path(path: &str) -> Result<PathBuf, String> {
-    if path.is_empty() || path.len() > UNIX_PATH_MAX {
-        return Err(format!(
-            "`{path}`: the path of a unix socket has 1 to {UNIX_PATH_MAX} bytes"
-        ));
+fn show(field: &Field<Period>) -> String {
+    show_period(field.value)
+}
+
+fn show_period(period: Period) -> String {
+    text_of(period.write())
+}
+
+/// A list for a message.
+fn some_of(names: &[&str]) -> String {
+    const SHOWN: usize = 12;
+    let mut list = names
+        .iter()
+        .take(SHOWN)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() > SHOWN {
+        list.push_str(&format!(" and {} more", names.len() - SHOWN));
     }
-    Ok(PathBuf::from(path))
+    list
+}
+
+fn probe(section: &document::Probe) -> Probe {
+    let check = match *section.r#type {
+        ProbeType::None => None,
+        ProbeType::Tcp => Some(Check::Tcp),
+        ProbeType::Http => Some(Check::Http(http(&section.http))),
+        ProbeType::SendExpect => Some(Check::SendExpect {
+            send: section
+                .send
+                .0
+                .as_ref()
+                .map_or_else(Vec::new, |send| send.bytes.clone()),
+            expect: section.expect.0.as_ref().map(|expect| expect.0.clone()),
+        }),
+    };
+    Probe {
+        check,
+        port: section
+            .port
+            .0
+            .map(|port| u16::try_from(port.0).expect("at most 65535")),
+        source: section.source.0.map(|source| source.0),
+        interval: section.interval.0,
+        fast_interval: section.fast_interval.0,
+        down_interval: section.down_interval.0,
+        timeout: section.timeout.0,
+        rise: small(*section.rise),
+        fall: small(*section.fall),
+    }
+}
+
+fn http(section: &HttpProbe) -> HttpCheck {
+    HttpCheck {
+        path: section.path.0.clone(),
+        method: match *section.method {
+            HttpMethod::Get => "GET",
+            HttpMethod::Head => "HEAD",
+            HttpMethod::Options => "OPTIONS",
+        },
+        statuses: section.status.0.clone(),
+        host: section.host.0.as_ref().map(|host| host.0.clone()),
+        body: section.body.0.as_ref().map(|body| body.0.clone()),
+    }
 }

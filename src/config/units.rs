@@ -1,50 +1,148 @@
-//! Durations (`250ms`, `5s`, `1h`) and sizes (`64KiB`) as written in the file; "no limit" is `none`.
+//! Durations (`250ms`, `5s`, `1h`), sizes (`64KiB`), ports, names, paths and texts with escapes, as written
+//! in the file.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// A duration.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text);
-    let seconds = match unit {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3_600.0,
-        "d" => 86_400.0,
-        _ => {
-            return Err(format!(
-                "`{text}` is not a duration: write a number with a unit, as in 250ms, 5s, 10m, 1h"
-            ));
-        }
-    };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("`{text}` is not a duration: `{number}` is not a number"))?;
-    let duration = Duration::try_from_secs_f64(number * seconds);
-    duration.map_err(|_| format!("`{text}` is out of range"))
+use serde_json::{Value as Json, json};
+
+use super::kind::{Kind, Reader};
+use super::report::Problem;
+use super::yaml::Node;
+
+/// Longer than anybody means, and short enough for every clock.
+const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+/// Longest path of a unix socket: `sun_path` without its end.
+const UNIX_PATH_MAX: usize = 107;
+/// Longest name of a listener, pool or backend.
+const NAME_MAX: usize = 128;
+/// Longest text to send or to expect.
+const TEXT_MAX: usize = 4096;
+
+/// A length of time above zero.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Period(pub(super) Duration);
+
+const UNITS: [(&str, u64); 6] = [
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1_000),
+    ("us", 1),
+];
+
+impl Kind for Period {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        let (number, unit) = split(text);
+        let micros = UNITS.iter().find(|(name, _)| *name == unit);
+        let found = node.found();
+        let problem = match (number.parse::<f64>(), micros) {
+            (Ok(0.0), _) => {
+                Problem::error(node.place, format!("{found}: a duration is above zero"))
+            }
+            (Ok(number), Some((_, micros))) => match duration(number, *micros) {
+                Some(duration) => return Some(Period(duration)),
+                None => Problem::error(node.place, format!("{found} is not between 1us and 3650d")),
+            },
+            (Ok(_), None) if unit.is_empty() => {
+                Problem::error(node.place, format!("{found} is a duration without a unit")).help(
+                    format!("write {text}s for seconds, {text}ms for milliseconds"),
+                )
+            }
+            (Ok(_), None) | (Err(_), _) => Problem::error(
+                node.place,
+                format!("expected {}, found {found}", Self::expected()),
+            )
+            .help("units: us, ms, s, m, h, d"),
+        };
+        reader.push(problem);
+        None
+    }
+
+    fn schema() -> Json {
+        json!({"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)? ?(us|ms|s|m|h|d)$"})
+    }
+
+    fn expected() -> String {
+        "a duration such as 250ms, 5s or 1h".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        let micros = u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX);
+        let exact = UNITS.iter().find(|(_, unit)| micros.is_multiple_of(*unit));
+        let (unit, each) = exact.expect("microseconds divide everything");
+        json!(format!("{}{unit}", micros / each))
+    }
 }
 
-/// A number of bytes.
-pub(super) fn size(text: &str) -> Result<u64, String> {
-    let (number, unit) = split(text);
-    let shift = match unit {
-        "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        _ => {
-            return Err(format!(
-                "`{text}` is not a size: write a number with a unit, as in 64KiB, 256MiB, 1GiB"
-            ));
-        }
-    };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| format!("`{text}` is not a size: `{number}` is not a whole number"))?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| format!("`{text}` is out of range"))
+fn duration(number: f64, micros: u64) -> Option<Duration> {
+    let unit = Duration::from_micros(micros).as_secs_f64();
+    let duration = Duration::try_from_secs_f64(number * unit).ok()?;
+    // Written with a fraction, it is meant to the microsecond.
+    let duration = Duration::from_micros(
+        u64::try_from((duration + Duration::from_nanos(500)).as_micros()).ok()?,
+    );
+    (!duration.is_zero() && duration <= LONGEST).then_some(duration)
+}
+
+/// A number of bytes above zero.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Size(pub(super) u64);
+
+const SIZES: [(&str, u32); 4] = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+
+impl Kind for Size {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        let (number, unit) = split(text);
+        let shift = SIZES.iter().find(|(name, _)| *name == unit);
+        let found = node.found();
+        let problem = match (number.parse::<u64>(), shift) {
+            (Ok(number), Some((_, shift))) => match number.checked_mul(1 << shift) {
+                Some(bytes) if bytes > 0 => return Some(Size(bytes)),
+                _ => Problem::error(node.place, format!("{found} is out of range")),
+            },
+            (Ok(_), None) if unit.is_empty() => {
+                Problem::error(node.place, format!("{found} is a size without a unit"))
+                    .help(format!("write {text}MiB, {text}KiB or {text}B"))
+            }
+            (Ok(number), None) => {
+                let problem = Problem::error(node.place, format!("`{unit}` is no unit of a size"));
+                match unit.to_lowercase().chars().next() {
+                    Some(first @ ('k' | 'm' | 'g')) => problem.help(format!(
+                        "write {number}{}iB: sizes count in 1,024s",
+                        first.to_uppercase()
+                    )),
+                    _ => problem.help("units: B, KiB, MiB, GiB"),
+                }
+            }
+            (Err(_), _) => Problem::error(
+                node.place,
+                format!("expected {}, found {found}", Self::expected()),
+            )
+            .help("units: B, KiB, MiB, GiB"),
+        };
+        reader.push(problem);
+        None
+    }
+
+    fn schema() -> Json {
+        json!({"type": "string", "pattern": "^[0-9]+ ?(B|KiB|MiB|GiB)$"})
+    }
+
+    fn expected() -> String {
+        "a size such as 64KiB or 256MiB".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        let exact = SIZES
+            .iter()
+            .find(|(_, shift)| self.0.is_multiple_of(1 << shift));
+        let (unit, shift) = exact.expect("bytes divide everything");
+        json!(format!("{}{unit}", self.0 >> shift))
+    }
 }
 
 fn split(text: &str) -> (&str, &str) {
@@ -55,35 +153,378 @@ fn split(text: &str) -> (&str, &str) {
     (text[..end].trim(), &text[end..])
 }
 
+/// What a listener or a backend is called: shown everywhere, typed on command lines.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Name(pub(super) String);
+
+impl Kind for Name {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        match unusable_name(text) {
+            None => Some(Name(text.to_owned())),
+            Some(why) => {
+                let found = node.found();
+                reader.push(Problem::error(
+                    node.place,
+                    format!("{found} is no name: {why}"),
+                ));
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({"type": ["string", "integer"], "maxLength": NAME_MAX})
+    }
+
+    fn expected() -> String {
+        "a name".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        json!(self.0)
+    }
+}
+
+/// Why something cannot be a name.
+pub(super) fn unusable_name(text: &str) -> Option<String> {
+    if text.is_empty() {
+        Some("it is empty".to_owned())
+    } else if text.chars().count() > NAME_MAX {
+        Some(format!("it has more than {NAME_MAX} letters"))
+    } else if text
+        .chars()
+        .any(|letter| letter.is_whitespace() || letter.is_control())
+    {
+        Some("it contains white space or control characters".to_owned())
+    } else {
+        None
+    }
+}
+
+/// The path of a unix socket.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SocketPath(pub(super) PathBuf);
+
+impl Kind for SocketPath {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        match unusable_path(text.strip_prefix("unix:").unwrap_or(text)) {
+            Ok(path) => Some(SocketPath(path)),
+            Err(why) => {
+                let found = node.found();
+                reader.push(Problem::error(node.place, format!("{found}: {why}")));
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({"type": "string", "pattern": "^(unix:)?/.+$"})
+    }
+
+    fn expected() -> String {
+        "the path of a unix socket".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        json!(self.0.to_string_lossy())
+    }
+}
+
+/// The path of a unix socket, or why it is none.
+pub(super) fn unusable_path(path: &str) -> Result<PathBuf, String> {
+    if !path.starts_with('/') {
+        Err("the path of a unix socket begins with /".to_owned())
+    } else if path.len() > UNIX_PATH_MAX {
+        Err(format!(
+            "the path of a unix socket has at most {UNIX_PATH_MAX} bytes, this one has {}",
+            path.len()
+        ))
+    } else if path.contains('\0') {
+        Err("the path of a unix socket has no zero byte in it".to_owned())
+    } else {
+        Ok(PathBuf::from(path))
+    }
+}
+
+/// Bytes written as text with `\r`, `\n`, `\t`, `\\`, `\0` and `\xNN`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Bytes {
+    pub(super) bytes: Vec<u8>,
+    written: String,
+}
+
+impl Kind for Bytes {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        match unescaped(text) {
+            Ok(bytes) => Some(Bytes {
+                bytes,
+                written: text.to_owned(),
+            }),
+            Err(why) => {
+                reader.push(
+                    Problem::error(node.place, why)
+                        .help("escapes: \\r \\n \\t \\0 \\\\ \\x00 to \\xff"),
+                );
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({"type": ["string", "number", "boolean"], "maxLength": TEXT_MAX})
+    }
+
+    fn expected() -> String {
+        "a text, with escapes such as \\r\\n and \\x00".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        json!(self.written)
+    }
+}
+
+fn unescaped(text: &str) -> Result<Vec<u8>, String> {
+    if text.is_empty() || text.len() > TEXT_MAX {
+        return Err(format!(
+            "a text has 1 to {TEXT_MAX} bytes, this one has {}",
+            text.len()
+        ));
+    }
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        rest = &rest[at + 1..];
+        let (byte, length) = match rest.as_bytes().first() {
+            Some(b'r') => (b'\r', 1),
+            Some(b'n') => (b'\n', 1),
+            Some(b't') => (b'\t', 1),
+            Some(b'0') => (0, 1),
+            Some(b'\\') => (b'\\', 1),
+            Some(b'x') => {
+                let digits = rest.get(1..3).unwrap_or("");
+                let byte = u8::from_str_radix(digits, 16);
+                (
+                    byte.map_err(|_| {
+                        format!("`\\x{digits}` is no escape: two hexadecimal digits follow \\x")
+                    })?,
+                    3,
+                )
+            }
+            _ => {
+                let next: String = rest.chars().take(1).collect();
+                return Err(format!("`\\{next}` is no escape"));
+            }
+        };
+        bytes.push(byte);
+        rest = &rest[length..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
+}
+
+/// What an answer has to contain: a text, or `/an expression/`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Pattern(pub(super) String);
+
+impl Pattern {
+    /// The expression over bytes that it stands for.
+    pub(super) fn expression(written: &str) -> Result<regex::bytes::Regex, String> {
+        let source = match written
+            .strip_prefix('/')
+            .and_then(|rest| rest.strip_suffix('/'))
+        {
+            Some(source) if written.len() > 1 => source.to_owned(),
+            _ => literal(&unescaped(written)?),
+        };
+        regex::bytes::RegexBuilder::new(&source)
+            .size_limit(1 << 20)
+            .build()
+            .map_err(|error| {
+                format!(
+                    "`{written}` is no expression: {}",
+                    error.to_string().replace('\n', " ")
+                )
+            })
+    }
+}
+
+fn literal(bytes: &[u8]) -> String {
+    let escaped = bytes.iter().map(|byte| format!("\\x{byte:02x}"));
+    format!("(?-u){}", escaped.collect::<String>())
+}
+
+impl Kind for Pattern {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        match Pattern::expression(text) {
+            Ok(_) => Some(Pattern(text.to_owned())),
+            Err(why) => {
+                reader.push(Problem::error(node.place, why));
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({"type": ["string", "number", "boolean"], "maxLength": TEXT_MAX})
+    }
+
+    fn expected() -> String {
+        "a text that is to occur, or /an expression/".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        json!(self.0)
+    }
+}
+
+/// HTTP statuses: `200`, `200-399`, several with commas between.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Statuses(pub(super) Vec<(u16, u16)>);
+
+impl Kind for Statuses {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        let one = |part: &str| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let status = |text: &str| {
+                text.trim()
+                    .parse()
+                    .ok()
+                    .filter(|status| (100..=599).contains(status))
+            };
+            let (first, last) = (status(first)?, status(last)?);
+            (first <= last).then_some((first, last))
+        };
+        let ranges: Option<Vec<(u16, u16)>> = text.split(',').map(one).collect();
+        if ranges.is_none() {
+            reader.expected(node, &Self::expected());
+        }
+        ranges.map(Statuses)
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [
+            {"type": "integer", "minimum": 100, "maximum": 599},
+            {"type": "string", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?( ?, ?[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$"},
+        ]})
+    }
+
+    fn expected() -> String {
+        "HTTP statuses such as 200, 200-399 or 200,204".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        let range = |(first, last): &(u16, u16)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        };
+        json!(self.0.iter().map(range).collect::<Vec<_>>().join(","))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::kind::default_of;
+    use super::super::report::Problems;
+    use super::super::yaml;
     use super::*;
 
+    fn read<T: Kind>(text: &str) -> Result<T, String> {
+        let mut problems = Problems::default();
+        let node = yaml::parse(text, &mut problems).unwrap();
+        let value = T::read(&node, &mut Reader::new("", &mut problems));
+        value.ok_or_else(|| problems.messages().join("\n"))
+    }
+
     #[test]
-    fn durations_carry_a_unit() {
-        for (text, expected) in [
-            ("250ms", 250_000),
-            ("5s", 5_000_000),
-            ("1.5s", 1_500_000),
-            ("1h", 3_600_000_000),
+    fn durations_carry_a_unit_and_are_written_as_they_are_read() {
+        for (text, micros, written) in [
+            ("250ms", 250_000, "250ms"),
+            ("5s", 5_000_000, "5s"),
+            ("1.5s", 1_500_000, "1500ms"),
+            ("60s", 60_000_000, "1m"),
+            ("1h", 3_600_000_000, "1h"),
+            ("0.1s", 100_000, "100ms"),
         ] {
-            assert_eq!(
-                duration(text).unwrap(),
-                Duration::from_micros(expected),
-                "{text}"
-            );
+            let period: Period = default_of(text);
+            assert_eq!(period.0, Duration::from_micros(micros), "{text}");
+            assert_eq!(period.write(), json!(written), "{text}");
         }
-        for text in ["5", "", "s", "-1s", "5 parsecs", "NaNs"] {
-            assert!(duration(text).is_err(), "{text}");
+        for (text, part) in [
+            ("5", "without a unit"),
+            ("s", "expected a duration"),
+            ("-1s", "not between"),
+            ("0s", "above zero"),
+            ("5 parsecs", "expected a duration"),
+            ("NaNs", "expected a duration"),
+            ("99999999d", "not between"),
+            ("[5s]", "found a list"),
+        ] {
+            let message = read::<Period>(text).unwrap_err();
+            assert!(message.contains(part), "{text}: {message}");
         }
     }
 
     #[test]
     fn sizes_carry_a_unit() {
-        assert_eq!(size("64KiB").unwrap(), 65_536);
-        assert_eq!(size("1GiB").unwrap(), 1 << 30);
-        for text in ["64", "64KB", "1.5MiB", "-1KiB", "99999999999999GiB"] {
-            assert!(size(text).is_err(), "{text}");
+        for (text, bytes, written) in [
+            ("64KiB", 65_536, "64KiB"),
+            ("1024MiB", 1 << 30, "1GiB"),
+            ("7B", 7, "7B"),
+        ] {
+            let size: Size = default_of(text);
+            assert_eq!((size.0, size.write()), (bytes, json!(written)));
         }
+        for (text, part) in [
+            ("64", "without a unit"),
+            ("64KB", "no unit"),
+            ("1.5MiB", "expected a size"),
+            ("-1KiB", "expected a size"),
+            ("99999999999999GiB", "out of range"),
+        ] {
+            let message = read::<Size>(text).unwrap_err();
+            assert!(message.contains(part), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn escapes_stand_for_bytes() {
+        assert_eq!(
+            unescaped(r"PING\r\n\x00\xfF\\").unwrap(),
+            b"PING\r\n\x00\xff\\"
+        );
+        for text in ["", r"\q", r"\x0", r"\xzz", r"end\", r"\xé9"] {
+            assert!(unescaped(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_texts_or_expressions() {
+        for (pattern, text, matches) in [
+            ("+PONG", &b"+PONG\r\n"[..], true),
+            ("a.c", b"abc", false),
+            ("/a.c/", b"abc", true),
+            (r"\xff\x00", b"..\xff\x00..", true),
+            ("/", b"a/b", true),
+        ] {
+            assert_eq!(
+                Pattern::expression(pattern).unwrap().is_match(text),
+                matches,
+                "{pattern}"
+            );
+        }
+        assert!(
+            Pattern::expression("/(/")
+                .unwrap_err()
+                .contains("no expression")
+        );
     }
 }

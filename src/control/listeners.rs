@@ -33,7 +33,7 @@ impl Listeners {
     pub(super) fn bind(snapshot: &Snapshot, workers: usize) -> Result<Listeners, Error> {
         let mut bound = Vec::new();
         for (listener, id) in snapshot.listeners.iter().zip((0..).map(ListenerId)) {
-            let keepalive = snapshot.pools[listener.pool.index()].keepalive;
+            let keepalive = snapshot.pools[listener.pools[0].0.index()].keepalive;
             for address in &listener.addresses {
                 let sockets = bind(address, &keepalive, workers)
                     .map_err(|error| bind_error(&listener.name, address, &error))?;

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::balance::{Algorithm, HashKey};
 use crate::health::PassiveRule;
 use crate::ids::{BackendId, PoolId};
 use crate::session::Rules;
 use crate::sys::socket::{Bind, Keepalive};
 
 /// Everything that workers need to know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// By [`crate::ids::ListenerId`].
     pub listeners: Vec<Listener>,
@@ -29,10 +30,24 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where it listens; at least one.
     pub addresses: Vec<ListenAddress>,
-    /// Where its sessions go.
-    pub pool: PoolId,
+    /// Where its sessions go: at least one, with its weight relative to the others'.
+    pub pools: Vec<(PoolId, u32)>,
+    /// What happens when no backend is usable.
+    pub when_empty: WhenEmpty,
+    /// Most sessions of this listener; none = no limit of its own.
+    pub max_sessions: Option<u32>,
     /// Connections that the kernel keeps for us until they are accepted.
     pub backlog: u32,
+}
+
+/// What clients of a listener see when no backend is usable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenEmpty {
+    /// The kernel refuses connects: clients with several addresses move on at once.
+    #[default]
+    Refuse,
+    /// They are accepted and reset.
+    Reset,
 }
 
 /// Where clients connect to.
@@ -55,8 +70,22 @@ pub struct Pool {
     pub rules: Rules,
     /// For both sides of its sessions.
     pub keepalive: Keepalive,
-    /// Address that connections to backends come from.
-    pub source: Option<IpAddr>,
+    /// Who gets the next session.
+    pub balance: Algorithm,
+    /// What is hashed for that.
+    pub hash_key: HashKey,
+    /// How backends are probed.
+    pub probe: Probe,
+    /// What becomes of the sessions of a backend that goes down.
+    pub on_down: OnDown,
+    /// What becomes of sessions on backup backends when a normal one comes back.
+    pub on_up: OnUp,
+    /// How long a backend that came up takes to its full share.
+    pub slow_start: Option<Duration>,
+    /// Longest life of sessions on a backend that drains or left the file.
+    pub drain_timeout: Option<Duration>,
+    /// Addresses that connections to backends come from; none = the kernel chooses.
+    pub sources: Vec<IpAddr>,
     /// What failed connects say.
     pub passive: PassiveRule,
 }
@@ -68,8 +97,118 @@ pub struct Backend {
     pub name: Arc<str>,
     /// Which pool it is in.
     pub pool: PoolId,
-    /// Where it is.
-    pub address: BackendAddress,
+    /// Where it is; none while its host name is not resolved.
+    pub address: Option<BackendAddress>,
+    /// The host name and port that the address comes from.
+    pub host: Option<(Arc<str>, u16)>,
+    /// Its part of the sessions, relative to the others' weights; 0 takes no new ones.
+    pub weight: u16,
+    /// Used only when no other backend is usable.
+    pub backup: bool,
+    /// Most sessions on it; none = no limit of its own.
+    pub max_sessions: Option<u32>,
+    /// What the operator says.
+    pub state: OperatorState,
+}
+
+/// What the operator says about a backend, apart from what probes and traffic say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OperatorState {
+    /// It takes sessions.
+    #[default]
+    Ready,
+    /// It takes no new sessions; those it has go on.
+    Drain,
+    /// It takes no new sessions and is not probed.
+    Maintenance,
+}
+
+impl OperatorState {
+    /// The word of the file, the command line and the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OperatorState::Ready => "ready",
+            OperatorState::Drain => "drain",
+            OperatorState::Maintenance => "maintenance",
+        }
+    }
+}
+
+/// What becomes of the sessions of a backend that goes down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDown {
+    /// Those on which it has said nothing since the first failed probe or connect are ended.
+    #[default]
+    CloseSilent,
+    /// All are ended.
+    Close,
+    /// All go on.
+    Keep,
+}
+
+/// What becomes of sessions on backup backends when a normal one comes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUp {
+    /// They go on.
+    #[default]
+    Keep,
+    /// They are ended.
+    CloseBackup,
+}
+
+/// How backends are probed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// What a probe does; none = backends are not probed.
+    pub check: Option<Check>,
+    /// Another port than the backend's.
+    pub port: Option<u16>,
+    /// Address that probes come from.
+    pub source: Option<IpAddr>,
+    /// From one probe to the next.
+    pub interval: Duration,
+    /// The same while the state is changing.
+    pub fast_interval: Duration,
+    /// The same while the backend is down.
+    pub down_interval: Duration,
+    /// An answer that takes longer is a failure.
+    pub timeout: Duration,
+    /// So many successes in a row bring a backend up.
+    pub rise: u32,
+    /// So many failures in a row take it down.
+    pub fall: u32,
+}
+
+/// What a probe does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Check {
+    /// It connects.
+    Tcp,
+    /// It asks for a page.
+    Http(HttpCheck),
+    /// It sends a text and waits for another.
+    SendExpect {
+        /// What is sent once connected.
+        send: Vec<u8>,
+        /// What the answer has to contain: a text, or `/an expression/`.
+        expect: Option<String>,
+    },
+}
+
+/// What an HTTP probe asks for and accepts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpCheck {
+    /// Path and query.
+    pub path: String,
+    /// `GET`, `HEAD` or `OPTIONS`.
+    pub method: &'static str,
+    /// First and last status of each range that is a success.
+    pub statuses: Vec<(u16, u16)>,
+    /// The Host header; the backend's address unless given.
+    pub host: Option<String>,
+    /// What the body has to contain: a text, or `/an expression/`.
+    pub body: Option<String>,
 }
 
 /// Where a backend is.

@@ -38,3 +38,13 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     set.set(cpu)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
+
+/// The name of this host.
+///
+/// # Errors
+/// When it has none, or one that is not UTF-8.
+pub fn name() -> io::Result<String> {
+    let name = nix::unistd::gethostname()?;
+    name.into_string()
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the host's name is not UTF-8"))
+}

@@ -18,7 +18,7 @@ pub(super) type Tried = ArrayVec<BackendId, { Rules::RETRIES_MAX as usize + 1 }>
 pub(super) struct Picks {
     pickers: Vec<RoundRobin>,
     passive: Vec<Passive>,
-    addresses: Vec<SockAddr>,
+    addresses: Vec<Option<SockAddr>>,
 }
 
 impl Picks {
@@ -34,7 +34,7 @@ impl Picks {
             addresses: snapshot
                 .backends
                 .iter()
-                .map(|backend| socket_address(&backend.address))
+                .map(|backend| backend.address.as_ref().map(socket_address))
                 .collect(),
         }
     }
@@ -50,7 +50,11 @@ impl Picks {
     ) -> Option<BackendId> {
         let backends = &snapshot.pools[pool.index()].backends;
         let (picker, passive) = (&mut self.pickers[pool.index()], &self.passive);
-        let untried = |place: usize| !tried.contains(&backends[place]);
+        let addresses = &self.addresses;
+        let untried = |place: usize| {
+            let backend = backends[place];
+            addresses[backend.index()].is_some() && !tried.contains(&backend)
+        };
         let well =
             |place: usize| untried(place) && !passive[backends[place].index()].is_avoided(now);
         let place = picker
@@ -65,7 +69,10 @@ impl Picks {
     }
 
     pub(super) fn address(&self, backend: BackendId) -> &SockAddr {
-        &self.addresses[backend.index()]
+        let address = &self.addresses[backend.index()];
+        address
+            .as_ref()
+            .expect("only backends with an address are picked")
     }
 
     pub(super) fn connected(&mut self, backend: BackendId, cells: &WorkerCells) {

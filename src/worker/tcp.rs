@@ -10,6 +10,8 @@ use super::picks::Tried;
 use super::pump::Pump;
 use super::token::{Key, Token};
 use super::{Report, Worker};
+use socket2::Domain;
+
 use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::ring::{BufferId, Completion, POLL_ERROR, POLL_ERRORS, POLL_READABLE, POLL_WRITABLE};
 use crate::session::{
@@ -66,7 +68,7 @@ impl Slot {
 impl Worker {
     /// A session for a client that was admitted and counted.
     pub(super) fn begin_session(&mut self, accepted: Accepted) {
-        let pool = self.snapshot.listeners[accepted.listener.index()].pool;
+        let pool = self.snapshot.listeners[accepted.listener.index()].pools[0].0;
         let slot = Slot {
             session: Session::new(Rc::clone(&self.rules[pool.index()]), self.now),
             is_tcp: [accepted.client.is_some(), false],
@@ -482,7 +484,13 @@ impl Worker {
         slot.tried.push(backend);
         let pool = &self.snapshot.pools[slot.pool.index()];
         let address = self.picks.address(backend);
-        match socket::outgoing_socket(address, &pool.keepalive, pool.source) {
+        let family = address.domain();
+        let source = pool
+            .sources
+            .iter()
+            .copied()
+            .find(|source| Domain::for_address((*source, 0).into()) == family);
+        match socket::outgoing_socket(address, &pool.keepalive, source) {
             Ok(socket) => {
                 let token = Token::Session {
                     operation: Operation::Connect,

@@ -317,7 +317,7 @@ fn key_that_does_not_exist_is_a_clear_error() {
     assert_refuses_to_start(
         launch,
         78,
-        &["ringway.yaml", "line 1", "column 10", "`worker`", "workers"],
+        &["ringway.yaml:1:10", "`worker`", "did you mean `workers`"],
     );
 }
 
@@ -328,7 +328,7 @@ fn listener_to_a_pool_that_does_not_exist_is_a_clear_error() {
     assert_refuses_to_start(
         Launch::config(config),
         78,
-        &["ringway.yaml", "`pgg`", "there is: pg"],
+        &["ringway.yaml:1:41", "`pgg`", "did you mean `pg`"],
     );
 }
 

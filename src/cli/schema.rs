@@ -1,0 +1,33 @@
+//! `ringway schema`.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::{Failure, Outcome};
+use crate::config;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  ringway schema > ringway.schema.json           then, in the first line of the file:
+                                                 # yaml-language-server: $schema=ringway.schema.json
+  ringway schema --reference                     every key with type, default and meaning (Markdown)";
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Every key on a page instead, in Markdown
+    #[arg(long)]
+    reference: bool,
+}
+
+/// Prints the schema.
+pub(super) fn schema(arguments: &Arguments) -> Result<Outcome, Failure> {
+    if arguments.reference {
+        let _ = std::io::stdout()
+            .lock()
+            .write_all(config::reference().as_bytes());
+    } else {
+        super::print_json(&config::schema());
+    }
+    Ok(Outcome::Success)
+}

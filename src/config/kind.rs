@@ -1,0 +1,885 @@
+//! How values are read, described and written: one [`Kind`] for each sort of value, and [`section!`], which
+//! declares a
+//! map of the file once: key, kind, default and meaning. Reading, the JSON Schema, the reference page and
+//! printing all
+//! come from that declaration. It knows no key itself.
+
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::report::{Problem, Problems, nearest};
+use super::yaml::{Key, Node, Place, Value};
+
+/// A sort of value.
+pub(super) trait Kind: Clone + PartialEq + Sized {
+    /// Whether a map is one of its forms. Where it is none, a map gives a value for each host.
+    const MAP: bool = false;
+    /// Whether this version does something with it.
+    const SUPPORTED: bool = true;
+
+    /// The value of a node; none if something is wrong with it, which has been reported then.
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self>;
+
+    /// Its JSON Schema.
+    fn schema() -> Json;
+
+    /// What is expected, for messages.
+    fn expected() -> String;
+
+    /// As it would be written.
+    fn write(&self) -> Json;
+
+    /// The value when the key is not there; none if it is required.
+    fn absent() -> Option<Self> {
+        None
+    }
+}
+
+/// What is being read, and what was found wrong so far.
+pub(super) struct Reader<'a> {
+    /// The host whose values are taken.
+    pub(super) host: &'a str,
+    /// The hosts that the file names.
+    pub(super) hosts: BTreeSet<String>,
+    /// Whether a value was missing for the host.
+    pub(super) host_missing: bool,
+    pub(super) problems: &'a mut Problems,
+    path: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(host: &'a str, problems: &'a mut Problems) -> Reader<'a> {
+        Reader {
+            host,
+            hosts: BTreeSet::new(),
+            host_missing: false,
+            problems,
+            path: Vec::new(),
+        }
+    }
+
+    /// Reads what belongs to a key, or to an item of a list.
+    pub(super) fn within<T>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(key.to_owned());
+        let result = read(self);
+        self.path.pop();
+        result
+    }
+
+    pub(super) fn push(&mut self, mut problem: Problem) {
+        if problem.key.is_empty() {
+            problem.key = self.path();
+        }
+        self.problems.push(problem);
+    }
+
+    /// As in `pools.pg.backends[1].weight`.
+    fn path(&self) -> String {
+        let mut path = String::new();
+        for part in &self.path {
+            if !path.is_empty() && !part.starts_with('[') {
+                path.push('.');
+            }
+            path.push_str(part);
+        }
+        path
+    }
+
+    /// Reports that something else was expected.
+    pub(super) fn expected(&mut self, node: &Node, expected: &str) {
+        let found = node.found();
+        self.push(Problem::error(
+            node.place,
+            format!("expected {expected}, found {found}"),
+        ));
+    }
+
+    /// The text of a scalar, or a problem.
+    pub(super) fn scalar<'n>(&mut self, node: &'n Node, expected: &str) -> Option<&'n str> {
+        match &node.value {
+            Value::Scalar(text) => Some(text),
+            Value::Null => {
+                self.push(
+                    Problem::error(node.place, format!("expected {expected}, found nothing"))
+                        .help("leave the key out to get its default"),
+                );
+                None
+            }
+            Value::List(_) | Value::Map(_) => {
+                self.expected(node, expected);
+                None
+            }
+        }
+    }
+}
+
+/// A value and where it was written; nowhere if it is the default.
+#[derive(Clone, Debug)]
+pub(super) struct Field<T> {
+    pub(super) value: T,
+    pub(super) place: Option<Place>,
+}
+
+impl<T> Deref for Field<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: PartialEq> PartialEq for Field<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+/// Reads a value, or the one of this host from a map of hosts.
+pub(super) fn read_field<T: Kind>(node: &Node, reader: &mut Reader) -> Option<Field<T>> {
+    let at = |node: &Node, value| Field {
+        value,
+        place: Some(node.place),
+    };
+    match &node.value {
+        Value::Map(entries) if !T::MAP || is_by_host(entries, reader.host) => {
+            let (node, value) = by_host(node, entries, reader)?;
+            Some(at(node, value))
+        }
+        Value::Map(_) | Value::Null | Value::Scalar(_) | Value::List(_) => {
+            T::read(node, reader).map(|value| at(node, value))
+        }
+    }
+}
+
+fn is_by_host(entries: &[(Key, Node)], host: &str) -> bool {
+    entries.iter().any(|(key, _)| key.name == host)
+}
+
+fn by_host<'n, T: Kind>(
+    map: &'n Node,
+    entries: &'n [(Key, Node)],
+    reader: &mut Reader,
+) -> Option<(&'n Node, T)> {
+    if entries.is_empty() {
+        reader.expected(map, &T::expected());
+        return None;
+    }
+    let mut own = None;
+    for (key, node) in entries {
+        reader.hosts.insert(key.name.clone());
+        let value = reader.within(&key.name, |reader| T::read(node, reader));
+        if key.name == reader.host {
+            own = Some((node, value));
+        }
+    }
+    let Some((node, value)) = own else {
+        reader.host_missing = true;
+        let hosts: Vec<&str> = entries.iter().map(|(key, _)| key.name.as_str()).collect();
+        let problem = Problem::error(
+            map.place,
+            format!(
+                "a map here gives a value for each host, and there is none for `{}`",
+                reader.host
+            ),
+        )
+        .help(format!("expected {}, or such a map", T::expected()))
+        .help(format!(
+            "it has {}; --node NAME says which of them this is",
+            hosts.join(", ")
+        ));
+        reader.push(problem);
+        return None;
+    };
+    value.map(|value| (node, value))
+}
+
+/// A word that stands for "no value": `none`, `auto` or `off`.
+pub(super) trait Absence: Clone + PartialEq {
+    /// The first is how it is written.
+    const WORDS: &'static [&'static str];
+}
+
+macro_rules! absence {
+    ($name:ident, $($word:literal),+) => {
+        #[derive(Clone, Debug, PartialEq)]
+        pub(super) struct $name;
+
+        impl Absence for $name {
+            const WORDS: &'static [&'static str] = &[$($word),+];
+        }
+    };
+}
+
+absence!(Nothing, "none");
+absence!(Auto, "auto");
+absence!(Off, "off", "false");
+
+/// A value, or the word that stands for none.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Or<W, T>(pub(super) Option<T>, PhantomData<W>);
+
+impl<W: Absence, T: Kind> Kind for Or<W, T> {
+    const MAP: bool = T::MAP;
+
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        match &node.value {
+            Value::Scalar(text) if W::WORDS.contains(&text.as_str()) => Some(Or(None, PhantomData)),
+            Value::Scalar(_) | Value::Null | Value::List(_) | Value::Map(_) => {
+                let before = reader.problems.len();
+                let value = T::read(node, reader);
+                if value.is_none() {
+                    reader.problems.also_accepted(before, W::WORDS[0]);
+                }
+                value.map(|value| Or(Some(value), PhantomData))
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        let words: Vec<Json> = W::WORDS
+            .iter()
+            .map(|word| {
+                if *word == "false" {
+                    json!(false)
+                } else {
+                    json!(word)
+                }
+            })
+            .collect();
+        json!({"anyOf": [{"enum": words}, T::schema()]})
+    }
+
+    fn expected() -> String {
+        format!("`{}` or {}", W::WORDS[0], T::expected())
+    }
+
+    fn write(&self) -> Json {
+        self.0
+            .as_ref()
+            .map_or_else(|| json!(W::WORDS[0]), Kind::write)
+    }
+}
+
+/// A key that may be left out without a default of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Optional<T>(pub(super) Option<T>);
+
+impl<T: Kind> Kind for Optional<T> {
+    const MAP: bool = T::MAP;
+
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        T::read(node, reader).map(|value| Optional(Some(value)))
+    }
+
+    fn schema() -> Json {
+        T::schema()
+    }
+
+    fn expected() -> String {
+        T::expected()
+    }
+
+    fn write(&self) -> Json {
+        self.0.as_ref().map_or(Json::Null, Kind::write)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Optional(None))
+    }
+}
+
+/// One or more; one may be written without a list.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct OneOrMore<T>(pub(super) Vec<Field<T>>);
+
+impl<T: Kind> Kind for OneOrMore<T> {
+    const MAP: bool = T::MAP;
+
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let Value::List(items) = &node.value else {
+            return read_field(node, reader).map(|item| OneOrMore(vec![item]));
+        };
+        if items.is_empty() {
+            reader.expected(node, &format!("at least one: {}", T::expected()));
+            return None;
+        }
+        Some(OneOrMore(read_items(items, reader)))
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [T::schema(), {"type": "array", "items": T::schema(), "minItems": 1}]})
+    }
+
+    fn expected() -> String {
+        format!("{}, or a list of such", T::expected())
+    }
+
+    fn write(&self) -> Json {
+        match self.0.as_slice() {
+            [one] => one.write(),
+            more => more.iter().map(|item| item.write()).collect(),
+        }
+    }
+}
+
+/// A list with at least one item.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct List<T>(pub(super) Vec<Field<T>>);
+
+impl<T: Kind> Kind for List<T> {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        match &node.value {
+            Value::List(items) if !items.is_empty() => Some(List(read_items(items, reader))),
+            Value::Scalar(_) | Value::Map(_) if is_short(node, T::MAP) => {
+                read_field(node, reader).map(|item| List(vec![item]))
+            }
+            Value::List(_) | Value::Scalar(_) | Value::Map(_) | Value::Null => {
+                reader.expected(node, &Self::expected());
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [T::schema(), {"type": "array", "items": T::schema(), "minItems": 1}]})
+    }
+
+    fn expected() -> String {
+        format!("a list of at least one: {}", T::expected())
+    }
+
+    fn write(&self) -> Json {
+        self.0.iter().map(|item| item.write()).collect()
+    }
+}
+
+fn is_short(node: &Node, map: bool) -> bool {
+    map || matches!(node.value, Value::Scalar(_))
+}
+
+/// What is wrong with an item has been reported; the others are read all the same, so that everything is told
+/// at once.
+fn read_items<T: Kind>(items: &[Node], reader: &mut Reader) -> Vec<Field<T>> {
+    (0..)
+        .zip(items)
+        .filter_map(|(number, item): (usize, &Node)| {
+            reader.within(&format!("[{number}]"), |reader| read_field(item, reader))
+        })
+        .collect()
+}
+
+/// A map from names that the user chooses to values.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Named<T>(pub(super) Vec<(Key, Option<T>)>);
+
+impl<T: Kind> Kind for Named<T> {
+    const MAP: bool = true;
+
+    /// One that cannot be read keeps its name, so that nobody is told that there is none.
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let Value::Map(entries) = &node.value else {
+            reader.expected(node, &Self::expected());
+            return None;
+        };
+        let read = entries.iter().map(|(key, value)| {
+            let value = reader.within(&key.name, |reader| T::read(value, reader));
+            (key.clone(), value)
+        });
+        Some(Named(read.collect()))
+    }
+
+    fn schema() -> Json {
+        json!({"type": "object", "additionalProperties": T::schema()})
+    }
+
+    fn expected() -> String {
+        format!("a map of names, each with {}", T::expected())
+    }
+
+    fn write(&self) -> Json {
+        let entries = self.0.iter().map(|(key, value)| {
+            (
+                key.name.clone(),
+                value.as_ref().map_or(Json::Null, Kind::write),
+            )
+        });
+        Json::Object(entries.collect())
+    }
+}
+
+/// A whole number in a range.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Number<const LEAST: u64, const MOST: u64>(pub(super) u64);
+
+impl<const LEAST: u64, const MOST: u64> Kind for Number<LEAST, MOST> {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        match text.parse::<u64>() {
+            Ok(number) if (LEAST..=MOST).contains(&number) => Some(Number(number)),
+            Ok(_) | Err(_) => {
+                reader.expected(node, &Self::expected());
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({"type": "integer", "minimum": LEAST, "maximum": MOST})
+    }
+
+    fn expected() -> String {
+        format!("a number from {LEAST} to {MOST}")
+    }
+
+    fn write(&self) -> Json {
+        json!(self.0)
+    }
+}
+
+impl Kind for bool {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        match reader.scalar(node, &Self::expected())? {
+            "true" | "on" => Some(true),
+            "false" | "off" => Some(false),
+            _ => {
+                reader.expected(node, &Self::expected());
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({"enum": [true, false, "on", "off"]})
+    }
+
+    fn expected() -> String {
+        "true or false".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        json!(self)
+    }
+}
+
+/// Any text that is not empty.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Text(pub(super) String);
+
+impl Kind for Text {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        if text.is_empty() {
+            reader.expected(node, &Self::expected());
+            return None;
+        }
+        Some(Text(text.to_owned()))
+    }
+
+    fn schema() -> Json {
+        json!({"type": ["string", "number", "boolean"]})
+    }
+
+    fn expected() -> String {
+        "a text".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        json!(self.0)
+    }
+}
+
+/// Something that the format knows and this version does not do.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct NotYet;
+
+impl Kind for NotYet {
+    const MAP: bool = true;
+    const SUPPORTED: bool = false;
+
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let found = node.found();
+        let what = reader.path.last().map_or("this", String::as_str);
+        let problem = Problem::error(
+            node.place,
+            format!("`{what}` is not supported yet, found {found}"),
+        );
+        reader.push(problem);
+        None
+    }
+
+    fn schema() -> Json {
+        json!({"not": {}})
+    }
+
+    fn expected() -> String {
+        "nothing".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        Json::Null
+    }
+
+    fn absent() -> Option<Self> {
+        Some(NotYet)
+    }
+}
+
+/// Declares a word of a fixed set, and words that are not supported yet.
+macro_rules! words {
+    (
+        $(#[$meta:meta])*
+        $visibility:vis enum $name:ident ($what:literal) { $($variant:ident = $word:literal,)+ }
+        $(later $($later:literal),+)?
+    ) => {
+        words!(@kind $name, $what, [$($variant = $word),+], [$($($later),+)?]);
+
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $visibility enum $name {
+            $(#[doc = concat!("`", $word, "`")] $variant),+
+        }
+    };
+    // For an enum that is declared elsewhere.
+    (impl $name:ty, $what:literal { $($variant:ident = $word:literal,)+ }) => {
+        words!(@kind $name, $what, [$($variant = $word),+], []);
+    };
+    (@kind $name:ty, $what:literal, [$($variant:ident = $word:literal),+], [$($later:literal),*]) => {
+        impl $crate::config::kind::Kind for $name {
+            fn read(node: &$crate::config::yaml::Node, reader: &mut $crate::config::kind::Reader) -> Option<Self> {
+                let words = [$(($word, <$name>::$variant)),+];
+                $crate::config::kind::read_word(node, reader, $what, &words, &[$($later),*])
+            }
+
+            fn schema() -> serde_json::Value {
+                serde_json::json!({"enum": [$($word),+]})
+            }
+
+            fn expected() -> String {
+                [$($word),+].join(" | ")
+            }
+
+            fn write(&self) -> serde_json::Value {
+                serde_json::json!(match self { $(<$name>::$variant => $word),+ })
+            }
+        }
+    };
+}
+pub(super) use words;
+
+/// Words that other software uses for the same thing.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("leastconn", "least_connections"),
+    ("least_conn", "least_connections"),
+    ("roundrobin", "round_robin"),
+    ("rr", "round_robin"),
+    ("wrr", "round_robin"),
+    ("maglev", "hash"),
+    ("source_hash", "hash"),
+    ("frontend", "listeners"),
+    ("frontends", "listeners"),
+    ("upstreams", "pools"),
+    ("upstream", "pool"),
+    ("backend_pool", "pool"),
+    ("default_backend", "pool"),
+    ("proxy_pass", "pool"),
+    ("server", "backends"),
+    ("servers", "backends"),
+    ("endpoints", "backends"),
+    ("targets", "backends"),
+    ("nodes", "backends"),
+    ("host", "address"),
+    ("addr", "address"),
+    ("listen", "bind"),
+    ("address", "bind"),
+    ("maxconn", "max_sessions"),
+    ("max_connections", "max_sessions"),
+    ("algorithm", "balance"),
+    ("lb_policy", "balance"),
+    ("check", "probe"),
+    ("health_check", "probe"),
+    ("healthcheck", "probe"),
+    ("inter", "interval"),
+    ("max_fails", "failures"),
+    ("fail_timeout", "retry_after"),
+    ("nbthread", "workers"),
+    ("threads", "workers"),
+    ("timeout", "timeouts"),
+    ("tcp_check", "send_expect"),
+    ("httpchk", "http"),
+    ("client", "idle"),
+    ("virtual_router", "vrrp"),
+    ("vrrp_instance", "vrrp"),
+    ("disabled", "maintenance"),
+];
+
+/// With what was most likely meant: the same thing by another name, else what is spelt like it.
+pub(super) fn meant(problem: Problem, name: &str, known: &[&str]) -> Problem {
+    let plain = name.to_lowercase().replace('-', "_");
+    let other = ELSEWHERE
+        .iter()
+        .find(|(elsewhere, here)| *elsewhere == plain && known.contains(here));
+    let mut problem = problem;
+    problem.nearest = other
+        .map(|(_, here)| (*here).to_owned())
+        .or_else(|| nearest(name, known.iter().copied()));
+    problem
+}
+
+pub(super) fn read_word<T: Copy>(
+    node: &Node,
+    reader: &mut Reader,
+    what: &str,
+    words: &[(&str, T)],
+    later: &[&str],
+) -> Option<T> {
+    let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    let text = reader.scalar(node, &known.join(" | "))?;
+    let found = words.iter().find(|(word, _)| *word == text);
+    if later.contains(&text) {
+        let problem = Problem::error(node.place, format!("`{text}` is not supported yet"))
+            .help(format!("accepted: {}", known.join(", ")));
+        reader.push(problem);
+    } else if found.is_none() {
+        let problem = Problem::error(node.place, format!("{} is no {what}", node.found()))
+            .help(format!("accepted: {}", known.join(", ")));
+        reader.push(meant(problem, text, &known));
+    }
+    found.map(|(_, value)| *value)
+}
+
+/// One key of a section, for the schema and for messages.
+pub(super) struct KeyOf {
+    pub(super) name: &'static str,
+    pub(super) docs: &'static [&'static str],
+    pub(super) default: Option<&'static str>,
+    pub(super) schema: fn() -> Json,
+    pub(super) required: bool,
+    pub(super) supported: bool,
+}
+
+/// The name of a key: a field may need `r#` before it.
+pub(super) fn bare(name: &'static str) -> &'static str {
+    name.strip_prefix("r#").unwrap_or(name)
+}
+
+/// The entries of a map whose keys are fixed; what is unknown has been reported.
+pub(super) fn entries<'n>(
+    node: &'n Node,
+    reader: &mut Reader,
+    keys: &[KeyOf],
+    expected: fn() -> String,
+) -> Option<&'n [(Key, Node)]> {
+    let entries: &[(Key, Node)] = match &node.value {
+        Value::Map(entries) => entries,
+        Value::Null => &[],
+        Value::Scalar(_) | Value::List(_) => {
+            reader.expected(node, &expected());
+            return None;
+        }
+    };
+    let is_unknown = |key: &Key| keys.iter().all(|known| known.name != key.name);
+    for (key, _) in entries.iter().filter(|(key, _)| is_unknown(key)) {
+        let supported = keys.iter().filter(|key| key.supported);
+        let keys: Vec<&str> = supported.map(|key| key.name).collect();
+        let problem = Problem::error(
+            key.place,
+            format!(
+                "there is no key `{}` here",
+                super::yaml::shortened(&key.name)
+            ),
+        );
+        let mut problem = meant(problem, &key.name, &keys);
+        if problem.nearest.is_none() {
+            if let Some(elsewhere) = super::schema::elsewhere(&key.name) {
+                problem = problem.help(format!("it is a key of {elsewhere}"));
+            }
+            problem = problem.help(format!("keys: {}", keys.join(", ")));
+        }
+        reader.push(problem);
+    }
+    Some(entries)
+}
+
+/// The value of one key: written, default, or missing. What cannot be read has been reported and counts as
+/// left out.
+pub(super) fn field<T: Kind + 'static>(
+    node: &Node,
+    entries: &[(Key, Node)],
+    reader: &mut Reader,
+    name: &'static str,
+    default: impl FnOnce() -> Option<T>,
+) -> Option<Field<T>> {
+    let written = entries.iter().find(|(key, _)| key.name == name);
+    let read =
+        written.and_then(|(_, value)| reader.within(name, |reader| read_field(value, reader)));
+    if read.is_some() {
+        return read;
+    }
+    let value = default();
+    if value.is_none() && written.is_none() {
+        let problem = Problem::error(node.place, format!("the key `{name}` is missing"))
+            .help(format!("{name}: {}", T::expected()));
+        reader.push(problem);
+    }
+    value.map(|value| Field { value, place: None })
+}
+
+/// A default, read from how it is written.
+pub(super) fn default_of<T: Kind>(text: &str) -> T {
+    let mut problems = Problems::default();
+    let node = super::yaml::parse(text, &mut problems);
+    let value = node.and_then(|node| T::read(&node, &mut Reader::new("", &mut problems)));
+    value.expect("defaults are valid; a test reads each")
+}
+
+/// The schema of a section's keys.
+pub(super) fn object_schema(docs: &[&str], keys: &[KeyOf], short: Option<&'static str>) -> Json {
+    let short = keys.iter().find(|key| Some(key.name) == short.map(bare));
+    let short = short.map(|key| (key.schema)());
+    let mut properties = Map::new();
+    for key in keys.iter().filter(|key| key.supported) {
+        let mut schema = (key.schema)();
+        if let Json::Object(schema) = &mut schema {
+            schema.insert("description".to_owned(), json!(sentence(key.docs)));
+            if let Some(default) = key.default {
+                schema.insert("default".to_owned(), default_json(default));
+            }
+        }
+        properties.insert(key.name.to_owned(), schema);
+    }
+    let required: Vec<&str> = keys
+        .iter()
+        .filter(|key| key.required)
+        .map(|key| key.name)
+        .collect();
+    let mut object = json!({
+        "type": "object",
+        "description": sentence(docs),
+        "properties": properties,
+        "additionalProperties": false,
+    });
+    if !required.is_empty() {
+        object["required"] = json!(required);
+    }
+    match short {
+        Some(short) => json!({"anyOf": [short, object]}),
+        None => object,
+    }
+}
+
+/// A section that could be written in its short form is.
+pub(super) fn shortest(mut section: Map<String, Json>, short: &[&'static str]) -> Json {
+    let only = short.first().filter(|_| section.len() == 1);
+    let value = only.and_then(|short| section.remove(bare(short)));
+    value.unwrap_or(Json::Object(section))
+}
+
+/// The text of a doc comment on one line.
+pub(super) fn sentence(docs: &[&str]) -> String {
+    let lines: Vec<&str> = docs.iter().map(|line| line.trim()).collect();
+    lines.join(" ")
+}
+
+fn default_json(text: &str) -> Json {
+    serde_saphyr::from_str(text).unwrap_or_else(|_| json!(text))
+}
+
+/// Declares a map of the file: each key once, with its kind, default (as it is written) and meaning.
+///
+/// `short key` names the key that the short form stands for, where the value is no map.
+macro_rules! section {
+    (
+        $(#[doc = $doc:literal])*
+        $visibility:vis struct $name:ident $(short $short:ident)? {
+            $($(#[doc = $key_doc:literal])* $key:ident : $kind:ty $(= $default:literal)?,)*
+        }
+    ) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        $visibility struct $name {
+            $($(#[doc = $key_doc])* $visibility $key: $crate::config::kind::Field<$kind>,)*
+        }
+
+        impl $name {
+            fn keys() -> &'static [$crate::config::kind::KeyOf] {
+                static KEYS: std::sync::OnceLock<Vec<$crate::config::kind::KeyOf>> = std::sync::OnceLock::new();
+                KEYS.get_or_init(|| vec![$($crate::config::kind::KeyOf {
+                    name: $crate::config::kind::bare(stringify!($key)),
+                    docs: &[$($key_doc),*],
+                    default: section!(@default $($default)?),
+                    schema: <$kind as $crate::config::kind::Kind>::schema,
+                    required: section!(@value $kind, $($default)?).is_none(),
+                    supported: <$kind as $crate::config::kind::Kind>::SUPPORTED,
+                }),*])
+            }
+        }
+
+        impl $crate::config::kind::Kind for $name {
+            const MAP: bool = true;
+
+            fn read(
+                node: &$crate::config::yaml::Node,
+                reader: &mut $crate::config::kind::Reader,
+            ) -> Option<Self> {
+                $(
+                    let long;
+                    let node = if node.is_short() {
+                        long = node.under($crate::config::kind::bare(stringify!($short)));
+                        &long
+                    } else {
+                        node
+                    };
+                )?
+                let expected = <Self as $crate::config::kind::Kind>::expected;
+                let entries = $crate::config::kind::entries(node, reader, Self::keys(), expected)?;
+                // All keys are read before one that is wrong ends it: all their problems are told.
+                $(let $key = {
+                    let name = $crate::config::kind::bare(stringify!($key));
+                    let default = || section!(@value $kind, $($default)?);
+                    $crate::config::kind::field(node, entries, reader, name, default)
+                };)*
+                Some($name { $($key: $key?),* })
+            }
+
+            fn schema() -> serde_json::Value {
+                let keys = Self::keys();
+                let short: &[&str] = &[$(stringify!($short))?];
+                $crate::config::kind::object_schema(&[$($doc),*], keys, short.first().copied())
+            }
+
+            fn expected() -> String {
+                let names: Vec<&str> = Self::keys().iter().filter(|key| key.supported).map(|key| key.name).collect();
+                let map = format!("a map with the keys {}", names.join(", "));
+                let short: &[&str] = &[$(stringify!($short))?];
+                match short {
+                    [short] => format!("the {} or {map}", $crate::config::kind::bare(short)),
+                    _ => map,
+                }
+            }
+
+            fn write(&self) -> serde_json::Value {
+                let mut object = serde_json::Map::new();
+                $({
+                    let default = section!(@value $kind, $($default)?);
+                    if default.as_ref() != Some(&self.$key.value) {
+                        let name = $crate::config::kind::bare(stringify!($key)).to_owned();
+                        object.insert(name, $crate::config::kind::Kind::write(&self.$key.value));
+                    }
+                })*
+                let short: &[&str] = &[$(stringify!($short))?];
+                $crate::config::kind::shortest(object, short)
+            }
+        }
+    };
+    (@default) => { None::<&'static str> };
+    (@default $default:literal) => { Some($default) };
+    (@value $kind:ty,) => { <$kind as $crate::config::kind::Kind>::absent() };
+    (@value $kind:ty, $default:literal) => {{
+        static VALUE: std::sync::OnceLock<$kind> = std::sync::OnceLock::new();
+        Some(VALUE.get_or_init(|| $crate::config::kind::default_of($default)).clone())
+    }};
+}
+pub(super) use section;

@@ -1,0 +1,357 @@
+//! What is wrong with a configuration: errors and warnings with their place, and how they are shown to a
+//! person or a
+//! program. It finds nothing itself.
+
+use std::fmt;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde_json::{Value, json};
+
+use super::yaml::Place;
+
+/// So many problems are shown; the rest is counted.
+const SHOWN_MAX: usize = 100;
+/// Longest line of a file that is shown.
+const LINE_MAX: usize = 4096;
+
+/// Whether it can run with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It cannot.
+    Error,
+    /// It can, but somebody should look at it.
+    Warning,
+}
+
+impl Severity {
+    /// The word that is shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where; none if it concerns the whole file.
+    pub place: Option<Place>,
+    /// The path of the key, as in `pools.pg.retries`; empty if it concerns the whole file.
+    pub key: String,
+    /// What was found, and why that is wrong.
+    pub message: String,
+    /// What is accepted, and what to do.
+    pub help: Vec<String>,
+    /// Other places that belong to it, with what they are.
+    pub others: Vec<(Place, String)>,
+    /// The nearest thing that would be right.
+    pub nearest: Option<String>,
+}
+
+impl Problem {
+    /// An error at a place, or of the whole file.
+    pub(super) fn of(place: Option<Place>, message: impl Into<String>) -> Problem {
+        Problem {
+            severity: Severity::Error,
+            place,
+            key: String::new(),
+            message: message.into(),
+            help: Vec::new(),
+            others: Vec::new(),
+            nearest: None,
+        }
+    }
+
+    pub(super) fn error(place: Place, message: impl Into<String>) -> Problem {
+        Problem::of(Some(place), message)
+    }
+
+    pub(super) fn warning(mut self) -> Problem {
+        self.severity = Severity::Warning;
+        self
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Problem {
+        self.help.push(help.into());
+        self
+    }
+
+    pub(super) fn and(mut self, place: Place, what: impl Into<String>) -> Problem {
+        self.others.push((place, what.into()));
+        self
+    }
+}
+
+/// The known name that was most likely meant.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let plain = |text: &str| text.to_lowercase().replace(['-', ' ', '_'], "");
+    let wanted = plain(name);
+    let allowed = (wanted.chars().count() / 3).max(1);
+    known
+        .into_iter()
+        .map(|known| {
+            let other = plain(known);
+            // One that begins like it is nearer than any that is spelt like it.
+            let distance = if wanted.len() >= 4 && other.starts_with(&wanted) {
+                1
+            } else {
+                strsim::damerau_levenshtein(&wanted, &other)
+            };
+            (distance, known)
+        })
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known.to_owned())
+}
+
+/// Collects problems; the same one is told once.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    all: Vec<Problem>,
+    seen: std::collections::HashSet<(Option<Place>, String)>,
+}
+
+impl Problems {
+    pub(super) fn push(&mut self, problem: Problem) {
+        if self.seen.insert((problem.place, problem.message.clone())) {
+            self.all.push(problem);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// What was reported since would have been right with this word, too.
+    pub(super) fn also_accepted(&mut self, since: usize, word: &str) {
+        for problem in &mut self.all[since..] {
+            problem.help.push(format!("`{word}` is accepted, too"));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn messages(&self) -> Vec<&str> {
+        self.all
+            .iter()
+            .map(|problem| problem.message.as_str())
+            .collect()
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        self.all
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
+    }
+}
+
+/// Everything that was found in one configuration, with its text to show it in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What the configuration is called: a path, mostly.
+    pub name: String,
+    text: String,
+    /// In the order of the file; those without a place first.
+    pub problems: Vec<Problem>,
+}
+
+impl Report {
+    pub(super) fn new(name: &str, text: &str, mut problems: Problems) -> Report {
+        problems.all.sort_by_key(|problem| problem.place);
+        Report {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            problems: problems.all,
+        }
+    }
+
+    /// Errors and warnings.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let errors = self
+            .problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error);
+        let errors = errors.count();
+        (errors, self.problems.len() - errors)
+    }
+
+    /// Line and column of a place, both from 1; columns count characters.
+    #[must_use]
+    pub fn line_column(&self, place: Place) -> (usize, usize) {
+        let before = &self.text[..place.start];
+        let line = before.matches('\n').count() + 1;
+        let column = before[before.rfind('\n').map_or(0, |at| at + 1)..]
+            .chars()
+            .count()
+            + 1;
+        (line, column)
+    }
+
+    /// For people: each problem with its line and a caret. Wraps nothing; `width` cuts long lines of the file.
+    #[must_use]
+    pub fn render(&self, colours: bool, width: usize) -> String {
+        let renderer = if colours {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        let renderer = renderer.term_width(width);
+        let mut text = String::new();
+        for problem in self.problems.iter().take(SHOWN_MAX) {
+            text.push_str(&self.render_one(&renderer, problem));
+            text.push_str("\n\n");
+        }
+        if self.problems.len() > SHOWN_MAX {
+            text.push_str(&format!(
+                "... and {} more\n\n",
+                self.problems.len() - SHOWN_MAX
+            ));
+        }
+        text
+    }
+
+    fn render_one(&self, renderer: &Renderer, problem: &Problem) -> String {
+        let level = match problem.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.clone().primary_title(problem.message.as_str());
+        let nearest = problem
+            .nearest
+            .as_ref()
+            .map(|nearest| format!("did you mean `{nearest}`?"));
+        let help: Vec<String> = nearest
+            .into_iter()
+            .chain(problem.help.iter().cloned())
+            .collect();
+        let window = problem.place.map(|place| self.window(place));
+        let mut group = match (&window, problem.place) {
+            (Some((source, line, from)), Some(place)) => {
+                let inside = |place: Place| {
+                    let at = |offset: usize| offset.saturating_sub(*from).min(source.len());
+                    at(place.start)..at(place.end.max(place.start + 1)).max(at(place.start))
+                };
+                let key = if problem.key.is_empty() {
+                    None
+                } else {
+                    Some(problem.key.as_str())
+                };
+                let mut snippet = Snippet::source(source.as_str())
+                    .path(self.name.as_str())
+                    .line_start(*line)
+                    .annotation(AnnotationKind::Primary.span(inside(place)).label(key));
+                for (other, what) in &problem.others {
+                    if other.start >= *from && other.start < from + source.len() {
+                        snippet = snippet.annotation(
+                            AnnotationKind::Context
+                                .span(inside(*other))
+                                .label(what.as_str()),
+                        );
+                    }
+                }
+                title.element(snippet)
+            }
+            _ => Group::with_title(
+                level.primary_title(format!("{}: {}", self.name, problem.message)),
+            ),
+        };
+        for line in help {
+            group = group.element(Level::HELP.message(line));
+        }
+        for (other, what) in &problem.others {
+            if window.as_ref().is_none_or(|(source, _, from)| {
+                other.start < *from || other.start >= from + source.len()
+            }) {
+                let (line, column) = self.line_column(*other);
+                group = group
+                    .element(Level::NOTE.message(format!("{what}: {}:{line}:{column}", self.name)));
+            }
+        }
+        renderer.render(&[group]).to_string()
+    }
+
+    /// The lines to show: that of the place, up to another place that is near. With the number of the first
+    /// line and
+    /// its offset in the text.
+    fn window(&self, place: Place) -> (String, usize, usize) {
+        const NEAR: usize = 400;
+        let others = self
+            .problems
+            .iter()
+            .filter(|problem| problem.place == Some(place));
+        let near = others
+            .flat_map(|problem| &problem.others)
+            .map(|(other, _)| other.start)
+            .filter(|other| other.abs_diff(place.start) <= NEAR);
+        let (first, last) = near.fold((place.start, place.start), |(first, last), other| {
+            (first.min(other), last.max(other))
+        });
+        let mut from = self.text[..first].rfind('\n').map_or(0, |at| at + 1);
+        if place.start - from > LINE_MAX {
+            from = floor_boundary(&self.text, place.start - LINE_MAX / 2);
+        }
+        let end = self.text[last..]
+            .find('\n')
+            .map_or(self.text.len(), |at| last + at);
+        let end = end.min(floor_boundary(&self.text, last + LINE_MAX));
+        let line = self.text[..from].matches('\n').count() + 1;
+        // Control characters would be acted on by a terminal; one byte each, so that the places stay.
+        let shown = self.text[from..end].chars().map(|letter| match letter {
+            '\n' | '\t' => letter,
+            _ if letter.is_ascii_control() => '?',
+            _ => letter,
+        });
+        (shown.collect(), line, from)
+    }
+
+    /// For programs: an array of objects.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let each = self.problems.iter().map(|problem| {
+            let at = problem.place.map(|place| {
+                (
+                    self.line_column(place),
+                    self.line_column(Place {
+                        start: place.end,
+                        end: place.end,
+                    }),
+                )
+            });
+            json!({
+                "severity": problem.severity.as_str(),
+                "file": self.name,
+                "line": at.map(|((line, _), _)| line),
+                "column": at.map(|((_, column), _)| column),
+                "end_line": at.map(|(_, (line, _))| line),
+                "end_column": at.map(|(_, (_, column))| column),
+                "key": if problem.key.is_empty() { Value::Null } else { json!(problem.key) },
+                "message": problem.message,
+                "nearest": problem.nearest,
+                "help": problem.help,
+            })
+        });
+        each.collect()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.render(false, usize::from(u16::MAX)).trim_end())
+    }
+}
+
+impl std::error::Error for Report {}
+
+fn floor_boundary(text: &str, mut offset: usize) -> usize {
+    offset = offset.min(text.len());
+    while !text.is_char_boundary(offset) {
+        offset -= 1;
+    }
+    offset
+}

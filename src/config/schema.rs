@@ -1,0 +1,265 @@
+//! The JSON Schema of the file, and the reference page that is made from it.
+
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use super::document::Document;
+use super::kind::Kind;
+
+/// The JSON Schema (draft 2020-12) of the configuration file, with descriptions and defaults.
+#[must_use]
+pub fn schema() -> Value {
+    let mut schema = Document::schema();
+    let object = schema
+        .as_object_mut()
+        .expect("the schema of a section is an object");
+    object.insert(
+        "$schema".to_owned(),
+        json!("https://json-schema.org/draft/2020-12/schema"),
+    );
+    object.insert("title".to_owned(), json!("Ringway"));
+    object.insert("patternProperties".to_owned(), json!({"^x-": true}));
+    by_host(&mut schema);
+    schema
+}
+
+/// A scalar may be a map that gives a value for each host.
+fn by_host(schema: &mut Value) {
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else {
+        for part in children(schema) {
+            by_host(part);
+        }
+        return;
+    };
+    for property in properties.values_mut() {
+        if takes_map(property) {
+            by_host(property);
+        } else {
+            let described = property.as_object_mut().expect("a schema is an object");
+            let annotations: Vec<(String, Value)> = ["description", "default"]
+                .iter()
+                .filter_map(|key| {
+                    described
+                        .shift_remove(*key)
+                        .map(|value| ((*key).to_owned(), value))
+                })
+                .collect();
+            let plain = property.clone();
+            let each = json!({"type": "object", "minProperties": 1, "additionalProperties": plain});
+            *property = json!({"anyOf": [plain, each]});
+            for (key, value) in annotations {
+                property[key] = value;
+            }
+        }
+    }
+}
+
+fn children(schema: &mut Value) -> Vec<&mut Value> {
+    let Some(object) = schema.as_object_mut() else {
+        return Vec::new();
+    };
+    let mut parts = Vec::new();
+    for (key, value) in object {
+        match (key.as_str(), value) {
+            ("anyOf", Value::Array(forms)) => parts.extend(forms),
+            ("items" | "additionalProperties", part @ Value::Object(_)) => parts.push(part),
+            _ => {}
+        }
+    }
+    parts
+}
+
+fn takes_map(schema: &Value) -> bool {
+    let forms = schema.get("anyOf").and_then(Value::as_array);
+    schema.get("type") == Some(&json!("object"))
+        || schema.get("items").is_some_and(takes_map)
+        || forms.is_some_and(|forms| forms.iter().any(takes_map))
+}
+
+/// One key of the file.
+#[derive(Clone, Debug)]
+pub struct KeyDoc {
+    /// Its path, as in `pools.NAME.timeouts.connect`.
+    pub path: String,
+    /// What it takes, in words.
+    pub takes: String,
+    /// Its default as written; none if it is required or has none.
+    pub default: Option<String>,
+    /// Whether it has to be there.
+    pub required: bool,
+    /// What it means.
+    pub meaning: String,
+}
+
+/// Every key of the file, in the order of the page.
+#[must_use]
+pub fn keys() -> Vec<KeyDoc> {
+    let mut keys = Vec::new();
+    collect(&Document::schema(), "", &mut keys);
+    keys
+}
+
+fn collect(schema: &Value, path: &str, keys: &mut Vec<KeyDoc>) {
+    let Some(object) = long_form(schema) else {
+        return;
+    };
+    let required: Vec<&str> = object["required"]
+        .as_array()
+        .map(|names| names.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    for (name, property) in object["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        let default = property.get("default").map(yaml_of);
+        keys.push(KeyDoc {
+            takes: takes(property),
+            default: default.filter(|default| default != "{}"),
+            required: required.contains(&name.as_str()),
+            meaning: property["description"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+            path: path.clone(),
+        });
+        // The same keys again: they are described once.
+        if path != "defaults.listener" && path != "defaults.pool" {
+            match named(property) {
+                Some(named) => collect(named, &format!("{path}.NAME"), keys),
+                None => collect(property, &path, keys),
+            }
+        }
+    }
+}
+
+/// The object with `properties` among the forms of a value, of a list's items included.
+fn long_form(schema: &Value) -> Option<&Value> {
+    if schema.get("properties").is_some() {
+        return Some(schema);
+    }
+    let forms = schema
+        .get("anyOf")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    forms.chain(schema.get("items")).find_map(long_form)
+}
+
+fn named(schema: &Value) -> Option<&Value> {
+    schema
+        .get("additionalProperties")
+        .filter(|values| values.is_object())
+}
+
+fn yaml_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            value.to_string()
+        }
+    }
+}
+
+/// What a value may be, in words.
+fn takes(schema: &Value) -> String {
+    let mut forms: Vec<String> = Vec::new();
+    let mut add = |form: String| {
+        if !forms.contains(&form) {
+            forms.push(form);
+        }
+    };
+    if let Some(words) = schema.get("enum").and_then(Value::as_array) {
+        for word in words {
+            add(format!("`{}`", yaml_of(word)));
+        }
+    }
+    for form in schema
+        .get("anyOf")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        takes(form)
+            .split(", ")
+            .for_each(|form| add(form.to_owned()));
+    }
+    match schema.get("type") {
+        Some(Value::String(kind)) => add(
+            match (kind.as_str(), schema.get("pattern").and_then(Value::as_str)) {
+                ("integer", _) => format!("{} to {}", schema["minimum"], schema["maximum"]),
+                ("string", Some(pattern)) if pattern.contains("ms|s") => "duration".to_owned(),
+                ("string", Some(pattern)) if pattern.contains("KiB") => "size".to_owned(),
+                ("string", Some(pattern)) if pattern.contains("[1-5]") => "statuses".to_owned(),
+                ("string", Some(pattern)) if pattern.contains("A-Fa-f") => "IP address".to_owned(),
+                ("string", Some(pattern)) if pattern.starts_with("^(unix:)?") => "path".to_owned(),
+                ("string", Some(_)) => "address".to_owned(),
+                ("array", _) => "list".to_owned(),
+                ("object", _) => "map".to_owned(),
+                _ => "text".to_owned(),
+            },
+        ),
+        Some(Value::Array(_)) => add("text".to_owned()),
+        _ => {}
+    }
+    forms.join(", ")
+}
+
+/// Where a key of this name belongs, if it is one of another section.
+pub(super) fn elsewhere(name: &str) -> Option<String> {
+    static KEYS: OnceLock<Vec<KeyDoc>> = OnceLock::new();
+    let keys = KEYS.get_or_init(keys);
+    let of = |key: &&KeyDoc| key.path.rsplit('.').next() == Some(name);
+    let parents: Vec<String> = keys
+        .iter()
+        .filter(of)
+        .map(|key| match key.path.rsplit_once('.') {
+            Some((parent, _)) => format!("`{parent}`"),
+            None => "the top level".to_owned(),
+        })
+        .collect();
+    (!parents.is_empty()).then(|| parents.join(" and of "))
+}
+
+/// The reference page, in Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# The configuration file\n\n\
+         Made by `ringway schema --reference` from the declarations that read the file; do not edit it by hand.\n\n\
+         Durations carry a unit (`250ms`, `5s`, `1h`), sizes too (`64KiB`). \"No limit\" is `none`. `off` may be \
+         written `false`. A list of one may be written without the list. Where the table does not say `map`, a map \
+         gives a value for each host: `source: {lb1: 10.0.0.5, lb2: 10.0.0.6}`. Top-level keys that begin with `x-` \
+         are ignored, a place for YAML anchors. `NAME` stands for a name that you choose.\n",
+    );
+    let mut sections: Vec<(String, String)> = Vec::new();
+    for key in keys() {
+        let (parent, name) = key.path.rsplit_once('.').unwrap_or(("", &key.path));
+        let default = match (key.default, key.required) {
+            (Some(default), _) => format!("`{default}`"),
+            (None, true) => "(required)".to_owned(),
+            (None, false) => String::new(),
+        };
+        let meaning = key.meaning.replace('|', "\\|");
+        let row = format!("| `{name}` | {} | {default} | {meaning} |\n", key.takes);
+        match sections.iter_mut().find(|(section, _)| section == parent) {
+            Some((_, rows)) => rows.push_str(&row),
+            None => sections.push((parent.to_owned(), row)),
+        }
+    }
+    for (section, rows) in sections {
+        let title = if section.is_empty() {
+            "Top level".to_owned()
+        } else {
+            format!("`{section}`")
+        };
+        let _ = write!(
+            page,
+            "\n## {title}\n\n| key | takes | default | meaning |\n|---|---|---|---|\n{rows}"
+        );
+    }
+    page
+}

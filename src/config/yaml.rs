@@ -1,0 +1,369 @@
+//! YAML as a tree that knows where each of its parts stands. The only module that knows the YAML library; it
+//! does not
+//! know a single key.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{Budget, DuplicateKeyPolicy, Location, Spanned};
+
+use super::report::{Problem, Problems};
+
+/// Parts of a file, at most: a bound for memory and time. The largest sensible file has far fewer.
+const EVENTS_MAX: usize = 2_000_000;
+/// Nesting, at most. The format itself needs six levels.
+const DEPTH_MAX: usize = 32;
+/// Aliases, and what they may repeat in all.
+const ALIASES_MAX: usize = 10_000;
+const REPLAYED_MAX: usize = 200_000;
+
+/// Where something stands in a text: bytes from its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// First byte.
+    pub start: usize,
+    /// Byte after the last one.
+    pub end: usize,
+}
+
+/// A part of the file.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) place: Place,
+    pub(super) value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    /// Nothing is written there.
+    Null,
+    /// As written, without quotes.
+    Scalar(String),
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    pub(super) place: Place,
+    pub(super) name: String,
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        self.name == other.name
+    }
+}
+
+/// Reads a text. Keys that occur twice are reported and the later ones left out.
+pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
+    let mut options = serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        with_snippet: false,
+    };
+    let mut budget = Budget::default();
+    budget.max_events = EVENTS_MAX;
+    budget.max_nodes = EVENTS_MAX;
+    budget.max_depth = DEPTH_MAX;
+    budget.max_aliases = ALIASES_MAX;
+    budget.max_documents = 1;
+    options.budget = Some(budget);
+    options.alias_limits.max_total_replayed_events = REPLAYED_MAX;
+    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
+        Ok(raw) => Some(node(raw, text, problems)),
+        Err(error) => {
+            problems.push(explained(&error, text));
+            None
+        }
+    }
+}
+
+/// What the library gives, before what is written replaces what it made of it.
+enum Raw {
+    Null,
+    /// A scalar that it took for a string; quotes and escapes are resolved.
+    Text(String),
+    /// A scalar that it took for something else: what counts is what is written.
+    Plain,
+    List(Vec<Spanned<Raw>>),
+    Map(Vec<(Spanned<Raw>, Spanned<Raw>)>),
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Raw, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Raw, E> {
+        Ok(Raw::Text(text.to_owned()))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_i128<E: de::Error>(self, _: i128) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_u128<E: de::Error>(self, _: u128) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(Raw::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = access.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Raw::Map(entries))
+    }
+}
+
+fn node(raw: Spanned<Raw>, text: &str, problems: &mut Problems) -> Node {
+    let place = place(raw.defined, text);
+    let written = &text[place.start..place.end];
+    let value = match raw.value {
+        Raw::Null => Value::Null,
+        Raw::Text(content) => Value::Scalar(content),
+        Raw::Plain => Value::Scalar(written.trim().to_owned()),
+        Raw::List(items) => Value::List(
+            items
+                .into_iter()
+                .map(|item| node(item, text, problems))
+                .collect(),
+        ),
+        Raw::Map(entries) => Value::Map(map(entries, text, problems)),
+    };
+    Node { place, value }
+}
+
+fn map(
+    entries: Vec<(Spanned<Raw>, Spanned<Raw>)>,
+    text: &str,
+    problems: &mut Problems,
+) -> Vec<(Key, Node)> {
+    let mut found: Vec<(Key, Node)> = Vec::with_capacity(entries.len());
+    let mut seen = std::collections::HashMap::new();
+    for (key, value) in entries {
+        let key = node(key, text, problems);
+        let value = node(value, text, problems);
+        let Value::Scalar(name) = key.value else {
+            let found = key.found();
+            problems.push(Problem::error(
+                key.place,
+                format!("expected the name of a key, found {found}"),
+            ));
+            continue;
+        };
+        let place = key.place;
+        if let Some(first) = seen.get(&name) {
+            let first: &Place = first;
+            problems.push(
+                Problem::error(place, format!("`{name}` is written twice"))
+                    .and(*first, "it is here already"),
+            );
+            continue;
+        }
+        seen.insert(name.clone(), place);
+        found.push((Key { place, name }, value));
+    }
+    found
+}
+
+/// The library knows bytes for most places, and line and column for all.
+fn place(location: Location, text: &str) -> Place {
+    let span = location.span();
+    let number = |value: Option<u64>| value.and_then(|value| usize::try_from(value).ok());
+    let start = match number(span.byte_offset()) {
+        Some(start) => start,
+        None => offset(location.line(), location.column(), text),
+    };
+    let start = start.min(text.len());
+    let end = (start + number(span.byte_len()).unwrap_or(0)).min(text.len());
+    if text.is_char_boundary(start) && text.is_char_boundary(end) {
+        Place { start, end }
+    } else {
+        Place::default()
+    }
+}
+
+/// The offset of a line and column, both from 1.
+fn offset(line: u64, column: u64, text: &str) -> usize {
+    let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let before: usize = text
+        .split_inclusive('\n')
+        .take(number(line.saturating_sub(1)))
+        .map(str::len)
+        .sum();
+    let within = text[before..]
+        .char_indices()
+        .nth(number(column.saturating_sub(1)));
+    before + within.map_or(0, |(at, _)| at)
+}
+
+/// The library's own words, with the mistake that most likely is behind them.
+fn explained(error: &serde_saphyr::Error, text: &str) -> Problem {
+    let place = error.location().map(|location| place(location, text));
+    let line = place.map_or("", |place| line_at(text, place.start));
+    let message = error.without_snippet().to_string();
+    let message = message
+        .split(" at line ")
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(" at")
+        .trim_end_matches(',')
+        .to_owned();
+    let mut problem = Problem::of(place, format!("not valid YAML: {message}"));
+    let before = place.map_or("", |place| &text[..place.start]);
+    let near = |sign: &str| line.contains(sign) || last_lines(before, 2).contains(sign);
+    if near("\t") {
+        problem = problem.help("YAML is indented with spaces; there is a tab here");
+    } else if near(": *") || near("- *") || near("[*") || near(", *") {
+        problem = problem
+            .help("`*` begins an alias in YAML: put the value into quotes, as in \"*:5432\"");
+    } else if near(": [") && near("]:") {
+        problem = problem.help("put IPv6 addresses into quotes, as in \"[2001:db8::1]:5432\"");
+    } else if near("%") || near("@") || near("`") {
+        problem = problem.help("a value that begins with %, @ or ` needs quotes");
+    } else if problem.message.contains("document") {
+        problem = problem.help("a configuration is one document: remove the `---` in the middle");
+    }
+    problem
+}
+
+fn line_at(text: &str, offset: usize) -> &str {
+    let start = text[..offset].rfind('\n').map_or(0, |at| at + 1);
+    text[start..].lines().next().unwrap_or("")
+}
+
+fn last_lines(text: &str, count: usize) -> &str {
+    let start = text
+        .rmatch_indices('\n')
+        .nth(count)
+        .map_or(0, |(at, _)| at + 1);
+    &text[start..]
+}
+
+impl Node {
+    /// What is written, for a message.
+    pub(super) fn found(&self) -> String {
+        match &self.value {
+            Value::Null => "nothing".to_owned(),
+            Value::Scalar(text) => format!("`{}`", shortened(text)),
+            Value::List(items) if items.is_empty() => "an empty list".to_owned(),
+            Value::List(_) => "a list".to_owned(),
+            Value::Map(entries) if entries.is_empty() => "an empty map".to_owned(),
+            Value::Map(entries) => {
+                format!("a map with the key `{}`", shortened(&entries[0].0.name))
+            }
+        }
+    }
+
+    /// Whether this is the short form of something whose long form is a map.
+    pub(super) fn is_short(&self) -> bool {
+        matches!(self.value, Value::Scalar(_) | Value::List(_))
+    }
+
+    /// The long form of a short one: a map with this as its only key.
+    pub(super) fn under(&self, key: &str) -> Node {
+        let place = self.place;
+        let key = Key {
+            place,
+            name: key.to_owned(),
+        };
+        Node {
+            place,
+            value: Value::Map(vec![(key, self.clone())]),
+        }
+    }
+
+    /// The value of a key of a map.
+    pub(super) fn get(&self, name: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Map(entries) => entries
+                .iter()
+                .find(|(key, _)| key.name == name)
+                .map(|(_, node)| node),
+            Value::Null | Value::Scalar(_) | Value::List(_) => None,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Node> {
+        match &mut self.value {
+            Value::Map(entries) => entries
+                .iter_mut()
+                .find(|(key, _)| key.name == name)
+                .map(|(_, node)| node),
+            Value::Null | Value::Scalar(_) | Value::List(_) => None,
+        }
+    }
+
+    /// Takes over the keys that it does not have itself, in maps within maps too.
+    pub(super) fn inherit(&mut self, defaults: &Node) {
+        let (Value::Map(own), Value::Map(inherited)) = (&mut self.value, &defaults.value) else {
+            return;
+        };
+        for (key, value) in inherited {
+            match own.iter_mut().find(|(own, _)| own.name == key.name) {
+                Some((_, own)) => own.inherit(value),
+                None => own.push((key.clone(), value.clone())),
+            }
+        }
+    }
+}
+
+/// Short enough for a message, and without anything that a terminal would act on.
+pub(super) fn shortened(text: &str) -> String {
+    const MOST: usize = 60;
+    let mut short = String::new();
+    for letter in text.chars().take(MOST) {
+        if letter.is_control() {
+            short.extend(letter.escape_debug());
+        } else {
+            short.push(letter);
+        }
+    }
+    if text.chars().nth(MOST).is_some() {
+        short.push_str("...");
+    }
+    short
+}
