@@ -22,6 +22,7 @@
 //! | [`config`] | pure | the YAML file as written, resolved and checked |
 //! | [`worker`] | shell | the event loop; sessions on the ring; accepts, timers, mailbox, pipes |
 //! | [`control`] | shell | the owner of the truth: listeners, workers, signals; the snapshot that workers read |
+//! | [`admin`] | shell | HTTP and JSON over a unix socket: requests for control, and asking a running process |
 //! | [`cli`] | shell | one file per command |
 //! | [`ring`] | kernel | io_uring behind a safe interface, its buffers, the probe of the host |
 //! | [`sys`] | kernel | sockets, pipes and splice, limits, affinity |
@@ -57,6 +58,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+pub mod admin;
 pub mod balance;
 pub mod cli;
 pub mod config;

@@ -23,6 +23,21 @@ pub enum Algorithm {
     First,
 }
 
+impl Algorithm {
+    /// The word of the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Algorithm::LeastConnections => "least_connections",
+            Algorithm::RoundRobin => "round_robin",
+            Algorithm::Random => "random",
+            Algorithm::Hash => "hash",
+            Algorithm::LeastTime => "least_time",
+            Algorithm::First => "first",
+        }
+    }
+}
+
 /// What [`Algorithm::Hash`] hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HashKey {

@@ -53,11 +53,20 @@ pub(super) fn invalid(report: Box<Report>) -> Failure {
 
 /// A report as it is shown on this output.
 pub(super) fn shown(report: &Report, output: impl IsTerminal) -> String {
-    let terminal = output.is_terminal();
-    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let width = terminal_size::terminal_size().filter(|_| terminal);
-    let width = width.map_or(WIDTH, |(width, _)| usize::from(width.0));
-    report.render(colours, width)
+    report.render(has_colours(&output), width(&output))
+}
+
+/// Whether this output takes colours, as far as we can know.
+pub(super) fn has_colours(output: &impl IsTerminal) -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    output.is_terminal() && !unwanted && !dumb
+}
+
+/// Columns of this output.
+pub(super) fn width(output: &impl IsTerminal) -> usize {
+    let size = terminal_size::terminal_size().filter(|_| output.is_terminal());
+    size.map_or(WIDTH, |(width, _)| usize::from(width.0))
 }
 
 /// How many errors and warnings there are.

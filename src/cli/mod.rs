@@ -1,15 +1,19 @@
 //! The command line: one file per command.
 
+mod backend;
 mod check;
 mod file;
 mod run;
 mod schema;
+mod status;
 
 use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::admin::client;
 
 /// Layer 4 load balancer on io_uring.
 #[derive(Debug, Parser)]
@@ -33,6 +37,14 @@ enum Command {
     /// Check a configuration: everything that is wrong with it, with its place
     #[command(after_help = check::EXAMPLES)]
     Check(check::Arguments),
+
+    /// How a running Ringway is: listeners, pools, backends, and why something is as it is
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::Arguments),
+
+    /// Take a backend of a running Ringway out of use and back, or change its weight
+    #[command(after_help = backend::EXAMPLES)]
+    Backend(backend::Arguments),
 
     /// Print the JSON Schema of the configuration, for editors
     #[command(after_help = schema::EXAMPLES)]
@@ -59,6 +71,17 @@ pub enum Failure {
     Permission(String),
     /// 78: the configuration is wrong.
     Config(String),
+}
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Failure {
+        let text = error.to_string();
+        match error {
+            client::Error::Nobody { .. } => Failure::Host(text),
+            client::Error::NotPermitted { .. } => Failure::Permission(text),
+            client::Error::Refused(_) | client::Error::Broken { .. } => Failure::Running(text),
+        }
+    }
 }
 
 impl Failure {
@@ -109,6 +132,8 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Status(arguments) => status::status(&arguments),
+        Command::Backend(arguments) => backend::backend(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
     };
     match outcome {

@@ -1,6 +1,7 @@
 //! `ringway run`.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -41,6 +42,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     print_config: bool,
 
+    /// Admin socket, instead of the file's `admin.socket`; `off` for none
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+
     /// How to receive; the best that the kernel has unless given
     #[arg(long, hide = true)]
     receive_tier: Option<Tier>,
@@ -78,9 +83,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     start_logging(config.log);
     file::log_warnings(&report);
     let Config {
-        global, snapshot, ..
+        global,
+        snapshot,
+        admin,
+        ..
     } = config;
+    let admin_socket = match &arguments.socket {
+        Some(path) if path.as_os_str() == "off" => None,
+        Some(path) => Some(path.clone()),
+        None => admin.socket,
+    };
     let options = Options {
+        admin_socket,
         tier: arguments.receive_tier.map(|tier| match tier {
             Tier::Limited => ReceiveTier::Limited,
             Tier::Single => ReceiveTier::Single,

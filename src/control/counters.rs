@@ -35,7 +35,7 @@ pub(super) fn as_json(snapshot: &Snapshot, cells: &[Arc<WorkerCells>]) -> Value 
 }
 
 /// How many sessions ended for each reason that occurred.
-fn ends(cells: &[Arc<WorkerCells>]) -> Value {
+pub(super) fn ends(cells: &[Arc<WorkerCells>]) -> Value {
     let count = |reason: &CloseReason| {
         cells
             .iter()

@@ -28,6 +28,17 @@ struct Bound {
     sockets: Vec<Arc<Socket>>,
 }
 
+impl Bound {
+    /// Its address, with the port that the kernel chose.
+    fn name(&self) -> String {
+        let first = self.sockets.first();
+        match first.and_then(|socket| socket::local_address(socket)) {
+            Some(address) if matches!(self.address, ListenAddress::Tcp(_)) => address.to_string(),
+            _ => describe(&self.address),
+        }
+    }
+}
+
 impl Listeners {
     /// Binds everything. Nobody can connect yet.
     pub(super) fn bind(snapshot: &Snapshot, workers: usize) -> Result<Listeners, Error> {
@@ -79,20 +90,19 @@ impl Listeners {
                     .listen(backlog)
                     .map_err(|error| bind_error(&listener.name, &bound.address, &error))?;
             }
-            let address = match (
-                &bound.address,
-                bound
-                    .sockets
-                    .first()
-                    .and_then(|socket| socket::local_address(socket)),
-            ) {
-                (ListenAddress::Unix(path), _) => format!("unix:{}", path.display()),
-                (_, Some(address)) => address.to_string(),
-                (address, None) => describe(address),
-            };
+            let address = bound.name();
             tracing::info!(listener = %listener.name, %address, "listening");
         }
         Ok(())
+    }
+
+    /// Where each listener is bound, with the ports that the kernel chose.
+    pub(super) fn addresses(&self, listeners: usize) -> Vec<Vec<String>> {
+        let mut addresses = vec![Vec::new(); listeners];
+        for bound in &self.bound {
+            addresses[bound.listener.index()].push(bound.name());
+        }
+        addresses
     }
 
     /// From now on the kernel refuses connects.

@@ -3,19 +3,24 @@
 
 mod counters;
 mod listeners;
+mod names;
+mod operator;
 pub mod snapshot;
+mod status;
 
 use std::collections::VecDeque;
 use std::io;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, Interval, interval, sleep_until};
 
+use crate::admin::{Admin, Change, Refusal, Request};
 use crate::ids::{BackendId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::ring::{self, ReceiveTier, SetupError};
@@ -26,7 +31,10 @@ use crate::worker::{
 };
 
 use listeners::Listeners;
-use snapshot::{Global, Snapshot};
+use names::Names;
+use operator::Notes;
+use snapshot::{BackendAddress, Global, Snapshot};
+use status::View;
 
 /// File descriptors that are neither sessions nor pipes: listeners come on top.
 const FILES_RESERVED: u64 = 64;
@@ -39,8 +47,10 @@ const FAILURE_PATIENCE: Duration = Duration::from_secs(5);
 const SEND_AGAIN: Duration = Duration::from_millis(10);
 
 /// What only the command line can say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Path of the admin socket; none = there is none.
+    pub admin_socket: Option<PathBuf>,
     /// How to receive; the best there is unless given.
     pub tier: Option<ReceiveTier>,
     /// Freeze and thaw all sessions again and again.
@@ -83,11 +93,15 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
     let bounds = Bounds::new(global, files, &listeners);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(names::LOOKUPS_MAX)
         .build()
         .map_err(|error| Error::Host(format!("control's runtime: {error}")))?;
     let tier = options.tier.unwrap_or(findings.tier);
     let control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
-    runtime.block_on(control.serve(options))
+    let result = runtime.block_on(control.serve(options));
+    // A look-up that hangs is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 /// What the process may use, derived from what the host allows.
@@ -126,6 +140,10 @@ impl Bounds {
 
 struct Control {
     snapshot: Arc<Snapshot>,
+    /// By backend.
+    notes: Vec<Notes>,
+    names: Names,
+    started: SystemTime,
     listeners: Listeners,
     mailboxes: Vec<Mailbox>,
     cells: Vec<Arc<WorkerCells>>,
@@ -204,7 +222,11 @@ impl Control {
                 .map_err(|error| Error::Host(format!("a worker's thread: {error}")))?;
             threads.push(thread);
         }
+        let started = SystemTime::now();
         Ok(Control {
+            notes: vec![Notes::new(started); snapshot.backends.len()],
+            names: Names::new(&snapshot),
+            started,
             snapshot,
             listeners,
             mailboxes,
@@ -227,18 +249,26 @@ impl Control {
             mut print_counters,
         } = Signals::new().map_err(|error| Error::Host(format!("signals: {error}")))?;
         let mut freeze = options.freeze_every.map(interval);
+        let admin = options.admin_socket.as_deref().and_then(open_admin);
+        let admin_path = admin.as_ref().map(|admin| admin.path().to_owned());
+        let mut requests = admin.map(Admin::serve);
         while self.is_running() {
             tokio::select! {
                 biased;
                 Some(report) = self.reports.recv() => self.take_report(report),
                 () = stop.told() => self.told_to_stop(),
                 _ = print_counters.recv() => self.print_counters(),
+                Some(request) = next(requests.as_mut()) => self.answer(request),
+                (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
                 () = pause(!self.unsent.is_empty()) => self.send_again(),
                 () = reached(self.phase) => self.deadline_reached(),
             }
         }
         self.listeners.clean_up();
+        if let Some(path) = admin_path {
+            let _ = std::fs::remove_file(path);
+        }
         self.print_counters();
         if let Some(error) = self.failure {
             return Err(error);
@@ -265,6 +295,8 @@ impl Control {
                 }
             }
             Report::AcceptsDrained(_) => self.accepts_drained(),
+            // The last view of it is dropped here, not where sessions are served.
+            Report::Replaced(_) => {}
             Report::Avoided { backend, errno } => self.log_avoided(backend, errno),
             Report::Stopped(worker) => self.live[worker.index()] = false,
             Report::Failed(worker, failure) => {
@@ -378,10 +410,127 @@ impl Control {
         }
     }
 
+    /// Whoever asked may be gone by now.
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Status(reply) => drop(reply.send(self.view().status())),
+            Request::Operate {
+                pool,
+                backend,
+                change,
+                reply,
+            } => drop(reply.send(self.operate(&pool, &backend, &change))),
+        }
+    }
+
+    fn operate(
+        &mut self,
+        pool: &str,
+        backend: &str,
+        change: &Change,
+    ) -> Result<serde_json::Value, Refusal> {
+        let id = operator::find(&self.snapshot, pool, backend)?;
+        let mut snapshot = Snapshot::clone(&self.snapshot);
+        operator::operate(
+            &mut snapshot,
+            &mut self.notes,
+            id,
+            change,
+            SystemTime::now(),
+        )?;
+        let now = &snapshot.backends[id.index()];
+        tracing::info!(
+            pool,
+            backend,
+            state = now.state.as_str(),
+            weight = now.weight,
+            "changed by the operator"
+        );
+        self.publish(snapshot);
+        Ok(self.view().backend(id))
+    }
+
+    /// From the next turn on every worker sees it.
+    fn publish(&mut self, mut snapshot: Snapshot) {
+        snapshot.generation += 1;
+        self.snapshot = Arc::new(snapshot);
+        let published = Arc::clone(&self.snapshot);
+        self.tell_all(|| Command::See(Arc::clone(&published)));
+    }
+
+    /// The backends of a host name have an address now, or still none.
+    fn resolved(&mut self, backends: &[BackendId], outcome: Result<BackendAddress, String>) {
+        let mut snapshot = Snapshot::clone(&self.snapshot);
+        let mut is_new = false;
+        for id in backends {
+            let backend = &mut snapshot.backends[id.index()];
+            let notes = &mut self.notes[id.index()];
+            match &outcome {
+                Ok(address) => {
+                    notes.unresolved = None;
+                    if backend.address.as_ref() != Some(address) {
+                        tracing::info!(backend = %backend.name, ?address, "name resolved");
+                        backend.address = Some(address.clone());
+                        is_new = true;
+                    }
+                }
+                // An address that is known is kept: a name server that is away takes nobody down.
+                Err(error)
+                    if backend.address.is_none() && notes.unresolved.as_ref() != Some(error) =>
+                {
+                    tracing::warn!(backend = %backend.name, %error, "name not resolved: the backend is down until it is");
+                    notes.unresolved = Some(error.clone());
+                }
+                Err(_) => {}
+            }
+        }
+        if is_new {
+            self.publish(snapshot);
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            snapshot: &self.snapshot,
+            cells: &self.cells,
+            notes: &self.notes,
+            addresses: self.listeners.addresses(self.snapshot.listeners.len()),
+            phase: match self.phase {
+                Phase::Starting(_) => "starting",
+                Phase::Serving => "serving",
+                Phase::Closing(_) | Phase::Draining { .. } => "draining",
+                Phase::Killing { .. } | Phase::Over => "ending",
+            },
+            started: self.started,
+            max_sessions: self.max_sessions,
+        }
+    }
+
     /// A reader that is gone must not end the process.
     fn print_counters(&self) {
         let counters = counters::as_json(&self.snapshot, &self.cells);
         let _ = writeln!(io::stdout().lock(), "counters {counters}");
+    }
+}
+
+/// Without it everything else goes on.
+fn open_admin(path: &Path) -> Option<Admin> {
+    match Admin::bind(path) {
+        Ok(admin) => Some(admin),
+        Err(error) => {
+            tracing::warn!(
+                socket = %path.display(), %error,
+                "no admin socket: `ringway status` and `ringway backend` cannot reach this process                  (admin.socket names another path, or off)"
+            );
+            None
+        }
+    }
+}
+
+async fn next(requests: Option<&mut Receiver<Request>>) -> Option<Request> {
+    match requests {
+        Some(requests) => requests.recv().await,
+        None => std::future::pending().await,
     }
 }
 

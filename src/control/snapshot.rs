@@ -15,6 +15,8 @@ use crate::sys::socket::{Bind, Keepalive};
 /// Everything that workers need to know.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// Its number: each published one is newer than those before.
+    pub generation: u64,
     /// By [`crate::ids::ListenerId`].
     pub listeners: Vec<Listener>,
     /// By [`PoolId`].
@@ -111,6 +113,14 @@ pub struct Backend {
     pub state: OperatorState,
 }
 
+impl Backend {
+    /// Whether new sessions may go to it, as far as configuration, operator and name say.
+    #[must_use]
+    pub fn takes_sessions(&self) -> bool {
+        self.address.is_some() && self.state == OperatorState::Ready && self.weight > 0
+    }
+}
+
 /// What the operator says about a backend, apart from what probes and traffic say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OperatorState {
@@ -124,6 +134,13 @@ pub enum OperatorState {
 }
 
 impl OperatorState {
+    /// All of them.
+    pub const ALL: [OperatorState; 3] = [
+        OperatorState::Ready,
+        OperatorState::Drain,
+        OperatorState::Maintenance,
+    ];
+
     /// The word of the file, the command line and the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::control::snapshot::Snapshot;
 use crate::ids::ListenerId;
 use crate::session::CloseReason;
 
@@ -34,6 +35,8 @@ pub enum Command {
     Open,
     /// Take what waits in the listeners' queues, then report `AcceptsDrained` and accept no more.
     StopAccepting,
+    /// See things this way from now on.
+    See(Arc<Snapshot>),
     /// End every session with this reason, and stop when there are none.
     Kill(CloseReason),
     /// Freeze every session; thaw each again once all hold still.

@@ -91,6 +91,8 @@ pub enum Report {
         /// Why.
         errno: i32,
     },
+    /// It sees a newer snapshot; this is the one before.
+    Replaced(Arc<Snapshot>),
     /// It has no session left and has stopped.
     Stopped(WorkerId),
     /// It cannot go on.
@@ -307,6 +309,7 @@ impl Worker {
             match command {
                 Command::Adopt(accepted) => self.begin_session(accepted),
                 Command::Open => self.accepts.open = true,
+                Command::See(snapshot) => self.see(snapshot),
                 Command::StopAccepting => self.stop_accepting(),
                 Command::Kill(reason) => {
                     self.killing = Some(reason);
@@ -319,6 +322,13 @@ impl Worker {
                 Command::FreezeAndThaw => self.freeze_all(),
             }
         }
+    }
+
+    /// The old view goes back to control, which frees it.
+    fn see(&mut self, snapshot: Arc<Snapshot>) {
+        self.picks.see(&snapshot);
+        let old = std::mem::replace(&mut self.snapshot, snapshot);
+        (self.reports)(Report::Replaced(old));
     }
 
     fn freeze_all(&mut self) {

@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 use socket2::SockAddr;
 
 use crate::balance::RoundRobin;
-use crate::control::snapshot::{BackendAddress, Snapshot};
+use crate::control::snapshot::{Backend, BackendAddress, Snapshot};
 use crate::health::Passive;
 use crate::ids::{BackendId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
@@ -31,12 +31,13 @@ impl Picks {
                 .map(|_| RoundRobin::new(worker.index()))
                 .collect(),
             passive: vec![Passive::default(); snapshot.backends.len()],
-            addresses: snapshot
-                .backends
-                .iter()
-                .map(|backend| backend.address.as_ref().map(socket_address))
-                .collect(),
+            addresses: addresses(snapshot),
         }
+    }
+
+    /// Addresses of backends may be others now.
+    pub(super) fn see(&mut self, snapshot: &Snapshot) {
+        self.addresses = addresses(snapshot);
     }
 
     /// A backend of the pool that was not tried yet: one that is not avoided if there is one, else any.
@@ -50,10 +51,9 @@ impl Picks {
     ) -> Option<BackendId> {
         let backends = &snapshot.pools[pool.index()].backends;
         let (picker, passive) = (&mut self.pickers[pool.index()], &self.passive);
-        let addresses = &self.addresses;
         let untried = |place: usize| {
             let backend = backends[place];
-            addresses[backend.index()].is_some() && !tried.contains(&backend)
+            snapshot.backends[backend.index()].takes_sessions() && !tried.contains(&backend)
         };
         let well =
             |place: usize| untried(place) && !passive[backends[place].index()].is_avoided(now);
@@ -96,6 +96,11 @@ impl Picks {
         }
         avoided
     }
+}
+
+fn addresses(snapshot: &Snapshot) -> Vec<Option<SockAddr>> {
+    let address = |backend: &Backend| backend.address.as_ref().map(socket_address);
+    snapshot.backends.iter().map(address).collect()
 }
 
 fn socket_address(address: &BackendAddress) -> SockAddr {

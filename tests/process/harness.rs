@@ -75,6 +75,9 @@ macro_rules! both_tiers {
     )+};
 }
 
+/// The admin socket of each process, in its own folder.
+const ADMIN_SOCKET: &str = "admin.sock";
+
 /// How to start the binary.
 pub struct Launch {
     arguments: Vec<String>,
@@ -82,6 +85,7 @@ pub struct Launch {
     tier: Tier,
     files_limit: Option<u64>,
     user: Option<u32>,
+    own_socket: bool,
 }
 
 impl Launch {
@@ -102,6 +106,7 @@ impl Launch {
             tier: Tier::Limited,
             files_limit: None,
             user: None,
+            own_socket: true,
         }
     }
 
@@ -113,6 +118,7 @@ impl Launch {
             tier: Tier::Limited,
             files_limit: None,
             user: None,
+            own_socket: true,
         }
     }
 
@@ -131,6 +137,12 @@ impl Launch {
     /// RLIMIT_NOFILE of the process, soft and hard.
     pub fn files_limit(mut self, limit: u64) -> Self {
         self.files_limit = Some(limit);
+        self
+    }
+
+    /// The arguments or the file say where the admin socket is.
+    pub fn without_own_socket(mut self) -> Self {
+        self.own_socket = false;
         self
     }
 
@@ -199,6 +211,11 @@ impl Launch {
             command.uid(id).gid(id);
         }
         command.args(["run", "--receive-tier", self.tier.argument()]);
+        if self.own_socket {
+            command
+                .arg("--socket")
+                .arg(folder.path().join(ADMIN_SOCKET));
+        }
         if let Some(text) = &self.config {
             let file = folder.path().join("ringway.yaml");
             std::fs::write(&file, text).expect("the configuration can be written");
@@ -225,6 +242,34 @@ impl Ringway {
     /// The folder of its configuration file, removed with it.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.folder().join(ADMIN_SOCKET)
+    }
+
+    /// Runs another command that talks to this process: exit code, standard output, standard error.
+    pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.admin_socket())
+            .output()
+            .expect("the binary starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints UTF-8");
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
+    /// The status as JSON.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let (code, out, said) = self.command(&["status", "--json"]);
+        assert_eq!(code, Some(0), "{said}");
+        serde_json::from_str(&out).expect("the status is JSON")
     }
 
     /// Everything it has printed so far.

@@ -14,6 +14,7 @@
 mod harness;
 
 mod addresses;
+mod admin;
 mod connect;
 mod endings;
 mod flow_control;

@@ -1,0 +1,141 @@
+//! Asking a running Ringway, for the command line: one request, one answer.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+use super::Change;
+
+/// Control answers within milliseconds; more means that something is wrong with it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of an answer: the status of a million backends is less.
+const ANSWER_MAX: usize = 1 << 30;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing listens there.
+    #[error(
+        "nothing answers at {}: {error}; is Ringway running (`ringway run`), and is this its `admin.socket`? \
+         `--socket PATH` names another",
+        path.display()
+    )]
+    Nobody {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// The socket belongs to somebody else.
+    #[error("not permitted to talk to {}: {error}; `ls -l` shows who may, sudo helps", path.display())]
+    NotPermitted {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// It does not want to.
+    #[error("{0}")]
+    Refused(String),
+    /// What came back makes no sense.
+    #[error("no sensible answer from {}: {why}", path.display())]
+    Broken {
+        /// Where.
+        path: PathBuf,
+        /// What was wrong.
+        why: String,
+    },
+}
+
+/// How everything is.
+///
+/// # Errors
+/// When nobody answers.
+pub fn status(socket: &Path) -> Result<Value, Error> {
+    ask(socket, Method::GET, "/v1/status", Vec::new())
+}
+
+/// Changes what the operator says about a backend; its status after that.
+///
+/// # Errors
+/// When nobody answers, or there is no such backend.
+pub fn operate(socket: &Path, pool: &str, backend: &str, change: &Change) -> Result<Value, Error> {
+    let segment = |name| utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
+    let path = format!("/v1/backends/{}/{}", segment(pool), segment(backend));
+    let body = serde_json::to_vec(change).expect("a change can always be written");
+    ask(socket, Method::POST, &path, body)
+}
+
+fn ask(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> Result<Value, Error> {
+    let broken = |why: String| Error::Broken {
+        path: socket.to_owned(),
+        why,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| broken(error.to_string()))?;
+    runtime.block_on(async {
+        let exchange = exchange(socket, method, path, body);
+        match tokio::time::timeout(PATIENCE, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(broken(format!("none within {PATIENCE:?}"))),
+        }
+    })
+}
+
+async fn exchange(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<Value, Error> {
+    let broken = |why: String| Error::Broken {
+        path: socket.to_owned(),
+        why,
+    };
+    let stream = UnixStream::connect(socket).await.map_err(|error| {
+        let path = socket.to_owned();
+        match error.kind() == io::ErrorKind::PermissionDenied {
+            true => Error::NotPermitted { path, error },
+            false => Error::Nobody { path, error },
+        }
+    })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(error.to_string()))?;
+    let connection = tokio::spawn(connection);
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "ringway")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| broken(error.to_string()))?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| broken(error.to_string()))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_MAX)
+        .collect()
+        .await;
+    let body = body.map_err(|error| broken(error.to_string()))?.to_bytes();
+    connection.abort();
+    let value: Value = serde_json::from_slice(&body).map_err(|error| broken(error.to_string()))?;
+    if status == StatusCode::OK {
+        return Ok(value);
+    }
+    let message = value.get("error").and_then(Value::as_str);
+    Err(Error::Refused(
+        message.map_or_else(|| status.to_string(), str::to_owned),
+    ))
+}

@@ -1,0 +1,249 @@
+//! The admin API: HTTP and JSON over a unix socket. It turns requests into [`Request`]s for control and control's answers
+//! into responses; it knows nothing of its own and decides nothing.
+
+mod bounded;
+pub mod client;
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use axum::extract::{DefaultBodyLimit, Path as Segments, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
+
+use bounded::Bounded;
+
+use crate::control::snapshot::OperatorState;
+
+/// Connections at a time; more wait.
+const CONNECTIONS_MAX: usize = 32;
+/// Requests that wait for control.
+const REQUESTS_MAX: usize = 64;
+/// Bytes of a request's body.
+const BODY_MAX: usize = 16 * 1024;
+/// Owner and group may write to the socket.
+const MODE: u32 = 0o660;
+
+/// What control is asked.
+#[derive(Debug)]
+pub enum Request {
+    /// How everything is.
+    Status(oneshot::Sender<Value>),
+    /// Change what the operator says about a backend.
+    Operate {
+        /// The pool's name.
+        pool: String,
+        /// The backend's name.
+        backend: String,
+        /// What to change.
+        change: Change,
+        /// The backend's status after it.
+        reply: oneshot::Sender<Result<Value, Refusal>>,
+    },
+}
+
+/// What the operator says about a backend; what is none stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// `ready`, `drain` or `maintenance`.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "state_word")]
+    pub state: Option<OperatorState>,
+    /// 0 to 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+}
+
+/// The greatest weight of a backend.
+pub const WEIGHT_MAX: u16 = 256;
+
+mod state_word {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::OperatorState;
+
+    pub(super) fn serialize<S: Serializer>(
+        state: &Option<OperatorState>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match state {
+            Some(state) => serializer.serialize_str(state.as_str()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<OperatorState>, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let found = OperatorState::ALL
+            .iter()
+            .find(|state| state.as_str() == word);
+        let unknown = || D::Error::custom(format!("`{word}` is none of ready, drain, maintenance"));
+        found.copied().map(Some).ok_or_else(unknown)
+    }
+}
+
+/// Why a request is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What kind of answer it is.
+    pub status: StatusCode,
+    /// What is wrong with it, and what would be right.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Something that does not exist.
+    #[must_use]
+    pub fn not_found(message: String) -> Refusal {
+        Refusal {
+            status: StatusCode::NOT_FOUND,
+            message,
+        }
+    }
+
+    /// Something that makes no sense.
+    #[must_use]
+    pub fn bad_request(message: String) -> Refusal {
+        Refusal {
+            status: StatusCode::BAD_REQUEST,
+            message,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({"error": self.message}))).into_response()
+    }
+}
+
+/// The socket, ready to serve.
+#[derive(Debug)]
+pub struct Admin {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Admin {
+    /// Makes the socket, and its folder if that is missing. A socket that nobody listens on is left over from a crash.
+    ///
+    /// # Errors
+    /// When somebody else listens there, or it is not permitted. Has to be called within a runtime.
+    pub fn bind(path: &Path) -> io::Result<Admin> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        if let Ok(meta) = std::fs::symlink_metadata(path) {
+            if !meta.file_type().is_socket() {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "a file that is no socket is there already",
+                ));
+            }
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "another Ringway answers there",
+                ));
+            }
+            std::fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+        Ok(Admin {
+            listener,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Serves in the background of the runtime; the requests come out of the channel.
+    #[must_use]
+    pub fn serve(self) -> mpsc::Receiver<Request> {
+        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let listener = Bounded::new(self.listener, CONNECTIONS_MAX);
+        tokio::spawn(async move { axum::serve(listener, router(sender)).await });
+        requests
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+type Control = State<mpsc::Sender<Request>>;
+
+fn router(requests: mpsc::Sender<Request>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/backends/{pool}/{backend}", post(operate))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(requests)
+}
+
+async fn status(control: Control) -> Result<Json<Value>, Refusal> {
+    ask(control, Request::Status).await.map(Json)
+}
+
+async fn operate(
+    control: Control,
+    Segments((pool, backend)): Segments<(String, String)>,
+    body: axum::body::Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let change: Change = serde_json::from_slice(&body).map_err(|error| {
+        Refusal::bad_request(format!(
+            "the body is no change of a backend: {error}; write {{\"state\": \"drain\"}} or {{\"weight\": 5}}"
+        ))
+    })?;
+    let request = |reply| Request::Operate {
+        pool,
+        backend,
+        change,
+        reply,
+    };
+    ask(control, request).await?.map(Json)
+}
+
+async fn unknown(uri: Uri) -> Refusal {
+    Refusal::not_found(format!(
+        "there is no {}; there are GET /v1/status and POST /v1/backends/POOL/NAME",
+        uri.path()
+    ))
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> Refusal {
+    Refusal {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        message: format!(
+            "{method} makes no sense for {}; there are GET /v1/status and POST /v1/backends/POOL/NAME",
+            uri.path()
+        ),
+    }
+}
+
+/// Control answers each request, unless it is ending.
+async fn ask<T>(
+    control: Control,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, Refusal> {
+    let ending = || Refusal {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        message: "it is ending".to_owned(),
+    };
+    let (reply, answer) = oneshot::channel();
+    control.send(request(reply)).await.map_err(|_| ending())?;
+    answer.await.map_err(|_| ending())
+}

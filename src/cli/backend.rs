@@ -1,0 +1,100 @@
+//! `ringway backend`.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+
+use super::status::SocketArguments;
+use super::{Failure, Outcome};
+use crate::admin::{Change, client};
+use crate::control::snapshot::OperatorState;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  ringway backend pg/pg2 drain            no new sessions; those it has go on
+  ringway backend pg/pg2 maintenance      the same, and it is not probed
+  ringway backend pg/pg2 ready            in use again
+  ringway backend pg/pg2 weight 10        0 takes no new sessions
+
+It holds until the process ends; what is to last belongs into the file (`state`, `weight`).";
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Pool and backend, as `ringway status` shows them
+    #[arg(value_name = "POOL/NAME", value_parser = pool_and_name)]
+    backend: (String, String),
+
+    #[command(subcommand)]
+    change: What,
+
+    #[command(flatten)]
+    socket: SocketArguments,
+
+    /// Print the backend's status as JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum What {
+    /// In use
+    Ready,
+    /// No new sessions; those it has go on
+    Drain,
+    /// No new sessions, and not probed
+    Maintenance,
+    /// Its part of the new sessions, relative to the others
+    Weight {
+        /// 0 to 256; 0 takes no new sessions
+        #[arg(value_parser = clap::value_parser!(u16).range(0..=256))]
+        weight: u16,
+    },
+}
+
+/// The pool's name has no slash, the backend's may (`unix:/path`).
+fn pool_and_name(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((pool, name)) if !pool.is_empty() && !name.is_empty() => {
+            Ok((pool.to_owned(), name.to_owned()))
+        }
+        _ => Err("write POOL/NAME, as in pg/pg2".to_owned()),
+    }
+}
+
+/// Changes it and says how it is then.
+pub(super) fn backend(arguments: &Arguments) -> Result<Outcome, Failure> {
+    let change = match arguments.change {
+        What::Ready => state(OperatorState::Ready),
+        What::Drain => state(OperatorState::Drain),
+        What::Maintenance => state(OperatorState::Maintenance),
+        What::Weight { weight } => Change {
+            weight: Some(weight),
+            ..Change::default()
+        },
+    };
+    let (pool, name) = &arguments.backend;
+    let socket = &arguments.socket.socket;
+    let now = client::operate(socket, pool, name, &change).map_err(Failure::from)?;
+    if arguments.json {
+        super::print_json(&now);
+        return Ok(Outcome::Success);
+    }
+    let word = |key: &str| now[key].as_str().unwrap_or_default().to_owned();
+    let why_not = now["why_not"].as_str();
+    let _ = writeln!(
+        std::io::stdout().lock(),
+        "{pool}/{name}: {}, weight {}, {} sessions{}",
+        word("state"),
+        now["weight"],
+        now["sessions_active"],
+        why_not.map_or_else(String::new, |why| format!("; no new ones: {why}")),
+    );
+    Ok(Outcome::Success)
+}
+
+fn state(state: OperatorState) -> Change {
+    Change {
+        state: Some(state),
+        ..Change::default()
+    }
+}

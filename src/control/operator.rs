@@ -1,0 +1,115 @@
+//! What the operator changes while it runs, and what control remembers of it for the status. Pure.
+
+use std::time::SystemTime;
+
+use super::snapshot::Snapshot;
+use crate::admin::{Change, Refusal, WEIGHT_MAX};
+use crate::config::nearest;
+use crate::ids::BackendId;
+
+/// When something became what it is, and through whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Since {
+    pub(super) since: SystemTime,
+    by_operator: bool,
+}
+
+impl Since {
+    pub(super) fn by(self) -> &'static str {
+        if self.by_operator { "operator" } else { "file" }
+    }
+}
+
+/// What is remembered of a backend beside the snapshot.
+#[derive(Clone, Debug)]
+pub(super) struct Notes {
+    pub(super) state: Since,
+    pub(super) weight: Since,
+    /// Why its name has no address.
+    pub(super) unresolved: Option<String>,
+}
+
+impl Notes {
+    pub(super) fn new(now: SystemTime) -> Notes {
+        let since = Since {
+            since: now,
+            by_operator: false,
+        };
+        Notes {
+            state: since,
+            weight: since,
+            unresolved: None,
+        }
+    }
+
+    pub(super) fn why_unresolved(&self) -> String {
+        let why = self.unresolved.as_deref().unwrap_or("not looked up yet");
+        format!("its name has no address: {why}")
+    }
+}
+
+/// The backend of that name.
+pub(super) fn find(snapshot: &Snapshot, pool: &str, backend: &str) -> Result<BackendId, Refusal> {
+    let Some(found) = snapshot.pools.iter().find(|known| &*known.name == pool) else {
+        let names = snapshot.pools.iter().map(|pool| &*pool.name);
+        return Err(missing("pool", pool, names));
+    };
+    let name = |id: &BackendId| &*snapshot.backends[id.index()].name;
+    let place = found.backends.iter().find(|id| name(id) == backend);
+    place.copied().ok_or_else(|| {
+        missing(
+            &format!("backend in pool {pool}"),
+            backend,
+            found.backends.iter().map(name),
+        )
+    })
+}
+
+fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Refusal {
+    const SHOWN: usize = 12;
+    let all: Vec<&str> = known.clone().take(SHOWN).collect();
+    let meant = match nearest(name, known.clone()) {
+        Some(meant) => format!(", did you mean `{meant}`?"),
+        None => ".".to_owned(),
+    };
+    let more = if known.count() > SHOWN { ", ..." } else { "" };
+    let all = all.join(", ");
+    Refusal::not_found(format!(
+        "there is no {what} called `{name}`{meant} There is: {all}{more}"
+    ))
+}
+
+/// Changes the snapshot and the notes of a backend.
+pub(super) fn operate(
+    snapshot: &mut Snapshot,
+    notes: &mut [Notes],
+    id: BackendId,
+    change: &Change,
+    now: SystemTime,
+) -> Result<(), Refusal> {
+    if *change == Change::default() {
+        return Err(Refusal::bad_request(
+            "nothing to change: give a state or a weight".to_owned(),
+        ));
+    }
+    if let Some(weight) = change.weight.filter(|weight| *weight > WEIGHT_MAX) {
+        return Err(Refusal::bad_request(format!(
+            "a weight is 0 to {WEIGHT_MAX}, not {weight}"
+        )));
+    }
+    let backend = &mut snapshot.backends[id.index()];
+    let notes = &mut notes[id.index()];
+    let since = Since {
+        since: now,
+        by_operator: true,
+    };
+    if let Some(state) = change.state.filter(|state| *state != backend.state) {
+        backend.state = state;
+        notes.state = since;
+    }
+    if let Some(weight) = change.weight.filter(|weight| *weight != backend.weight) {
+        backend.weight = weight;
+        notes.weight = since;
+    }
+    Ok(())
+}

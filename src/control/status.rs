@@ -1,0 +1,135 @@
+//! How everything is, as one JSON object: what the status command shows. It only reads.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::counters;
+use super::operator::Notes;
+use super::snapshot::{Backend, BackendAddress, Snapshot};
+use crate::ids::BackendId;
+use crate::metrics::{BackendCells, WorkerCells};
+
+/// What a status is made from.
+pub(super) struct View<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) cells: &'a [Arc<WorkerCells>],
+    pub(super) notes: &'a [Notes],
+    /// As the listeners are bound: with the ports that the kernel chose.
+    pub(super) addresses: Vec<Vec<String>>,
+    pub(super) phase: &'static str,
+    pub(super) started: SystemTime,
+    pub(super) max_sessions: u32,
+}
+
+impl View<'_> {
+    pub(super) fn status(&self) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "phase": self.phase,
+            "started": seconds(self.started),
+            "generation": self.snapshot.generation,
+            "workers": self.cells.len(),
+            "sessions_active": self.sum(|cells| cells.sessions_active.get()),
+            "sessions_total": self.sum(|cells| cells.sessions_total.get()),
+            "max_sessions": self.max_sessions,
+            "accepts_parked": self.sum(|cells| cells.accepts_parked.get()),
+            "listeners": self.listeners(),
+            "pools": self.pools(),
+            "ends": counters::ends(self.cells),
+        })
+    }
+
+    fn sum(&self, read: impl Fn(&WorkerCells) -> u64) -> u64 {
+        self.cells.iter().map(|cells| read(cells)).sum()
+    }
+
+    fn listeners(&self) -> Value {
+        let listeners = self.snapshot.listeners.iter().zip(&self.addresses);
+        let each = listeners.map(|(listener, addresses)| {
+            let pools = listener.pools.iter().map(|(pool, weight)| {
+                json!({"pool": &*self.snapshot.pools[pool.index()].name, "weight": weight})
+            });
+            json!({
+                "name": &*listener.name,
+                "addresses": addresses,
+                "pools": pools.collect::<Vec<_>>(),
+            })
+        });
+        each.collect()
+    }
+
+    fn pools(&self) -> Value {
+        let each = self.snapshot.pools.iter().map(|pool| {
+            let backends: Vec<Value> = pool.backends.iter().map(|id| self.backend(*id)).collect();
+            json!({"name": &*pool.name, "balance": pool.balance.as_str(), "backends": backends})
+        });
+        each.collect()
+    }
+
+    pub(super) fn backend(&self, id: BackendId) -> Value {
+        let backend = &self.snapshot.backends[id.index()];
+        let notes = &self.notes[id.index()];
+        let sum = |read: fn(&BackendCells) -> u64| {
+            self.cells
+                .iter()
+                .map(|cells| read(cells.backend(id)))
+                .sum::<u64>()
+        };
+        let avoided = sum(|cells| cells.avoided.get());
+        let health = match (&backend.address, avoided) {
+            (None, _) => json!({"state": "down", "why": notes.why_unresolved()}),
+            (Some(_), 0) => json!({"state": "up", "why": Value::Null}),
+            (Some(_), _) => {
+                json!({"state": "up", "why": "connects fail: others are preferred for now"})
+            }
+        };
+        json!({
+            "pool": &*self.snapshot.pools[backend.pool.index()].name,
+            "name": &*backend.name,
+            "address": backend.address.as_ref().map(address),
+            "host": backend.host.as_ref().map(|(host, port)| format!("{host}:{port}")),
+            "health": health,
+            "state": backend.state.as_str(),
+            "state_by": notes.state.by(),
+            "state_since": seconds(notes.state.since),
+            "weight": backend.weight,
+            "weight_by": notes.weight.by(),
+            "weight_since": seconds(notes.weight.since),
+            "backup": backend.backup,
+            "takes_sessions": backend.takes_sessions(),
+            "why_not": why_not(backend),
+            "sessions_active": sum(|cells| cells.sessions_active.get()),
+            "sessions_total": sum(|cells| cells.sessions_total.get()),
+            "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
+        })
+    }
+}
+
+/// Why a backend takes no new sessions although its health is good, in words.
+fn why_not(backend: &Backend) -> Option<String> {
+    use super::snapshot::OperatorState;
+    match (backend.state, backend.weight) {
+        (OperatorState::Drain | OperatorState::Maintenance, _) => {
+            Some(format!("the operator says {}", backend.state.as_str()))
+        }
+        (OperatorState::Ready, 0) => Some("its weight is 0".to_owned()),
+        // Its health says why.
+        (OperatorState::Ready, _) => None,
+    }
+}
+
+fn address(address: &BackendAddress) -> String {
+    match address {
+        BackendAddress::Tcp(address) => address.to_string(),
+        BackendAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// Seconds since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
