@@ -1,5 +1,5 @@
-//! The admin API: HTTP and JSON over a unix socket. It turns requests into [`Request`]s for control and control's answers
-//! into responses; it knows nothing of its own and decides nothing.
+//! The admin API: HTTP and JSON over a unix socket. It turns requests into [`Request`]s for control and control's
+//! answers into responses; it knows nothing of its own and decides nothing.
 
 mod bounded;
 pub mod client;

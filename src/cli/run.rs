@@ -100,12 +100,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
             Tier::Single => ReceiveTier::Single,
         }),
         freeze_every: arguments.freeze_every,
+        embedded: None,
     };
-    control::run(&global, snapshot, options).map_err(|error| match error {
-        control::Error::Permission(_) => Failure::Permission(error.to_string()),
-        control::Error::Host(_) | control::Error::Setup(_) => Failure::Host(error.to_string()),
-        control::Error::Running(_) => Failure::Running(error.to_string()),
-    })?;
+    control::run(&global, snapshot, options)?;
     Ok(Outcome::Success)
 }
 

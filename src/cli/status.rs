@@ -14,7 +14,7 @@ use crate::admin::client;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   ringway status
-  ringway status --socket /tmp/lab.sock
+  ringway status --socket lab.sock
   ringway status --json | jq '.pools[].backends[] | select(.takes_sessions | not)'";
 
 /// Where a running Ringway is talked to.

@@ -98,6 +98,13 @@ impl Config {
     }
 }
 
+/// The expression that `expect` and `body` of a probe stand for; none if they are no valid ones, which a checked
+/// configuration does not have.
+#[must_use]
+pub fn pattern(written: &str) -> Option<regex::bytes::Regex> {
+    units::Pattern::expression(written).ok()
+}
+
 /// Reads and checks a file, with the values of this host.
 #[must_use]
 pub fn load(path: &Path, host: &str) -> Loaded {

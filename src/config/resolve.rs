@@ -238,6 +238,8 @@ impl Resolver<'_> {
                 backup: *item.backup,
                 max_sessions: number(&item.max_sessions),
                 state: *item.state,
+                is_up: None,
+                doubted_since: None,
             });
         }
         ids

@@ -7,6 +7,7 @@ mod names;
 mod operator;
 pub mod snapshot;
 mod status;
+mod watch;
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,9 +19,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, Interval, interval, sleep_until};
 
 use crate::admin::{Admin, Change, Refusal, Request};
+use crate::health::prober::Outcome;
 use crate::ids::{BackendId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::ring::{self, ReceiveTier, SetupError};
@@ -35,11 +38,15 @@ use names::Names;
 use operator::Notes;
 use snapshot::{BackendAddress, Global, Snapshot};
 use status::View;
+use watch::Watch;
 
 /// File descriptors that are neither sessions nor pipes: listeners come on top.
 const FILES_RESERVED: u64 = 64;
-/// Pipes take at most this share of the file descriptors.
-const PIPES_SHARE: u64 = 20;
+/// Pipes, and probes, take at most this part of the file descriptors.
+const SHARE: u64 = 20;
+
+/// Most probes at a time.
+const PROBES_MOST: u64 = 256;
 
 /// After a failure, so long may the other workers take to reset their sessions.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(5);
@@ -47,14 +54,27 @@ const FAILURE_PATIENCE: Duration = Duration::from_secs(5);
 const SEND_AGAIN: Duration = Duration::from_millis(10);
 
 /// What only the command line can say.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Options {
+    /// Within a process that does other things: no signals, no counters at the end.
+    pub embedded: Option<Embedded>,
     /// Path of the admin socket; none = there is none.
     pub admin_socket: Option<PathBuf>,
     /// How to receive; the best there is unless given.
     pub tier: Option<ReceiveTier>,
     /// Freeze and thaw all sessions again and again.
     pub freeze_every: Option<Duration>,
+}
+
+/// How a process that contains it talks to it.
+#[derive(Debug)]
+pub struct Embedded {
+    /// What the admin API would ask.
+    pub requests: Receiver<Request>,
+    /// Told the first listener's address once clients are let in.
+    pub ready: oneshot::Sender<String>,
+    /// Stops it.
+    pub stop: Arc<Notify>,
 }
 
 /// Why it does not run.
@@ -90,7 +110,7 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
             .unwrap_or(u16::try_from(cpus.len()).unwrap_or(u16::MAX)),
     );
     let listeners = Listeners::bind(&snapshot, workers)?;
-    let bounds = Bounds::new(global, files, &listeners);
+    let bounds = Bounds::new(global, files, &listeners, snapshot.backends.len());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(names::LOOKUPS_MAX)
@@ -109,15 +129,18 @@ struct Bounds {
     max_sessions: u32,
     pipes: usize,
     spill_memory: u64,
+    /// Probes at a time.
+    probes: usize,
 }
 
 impl Bounds {
-    fn new(global: &Global, files: u64, listeners: &Listeners) -> Bounds {
+    fn new(global: &Global, files: u64, listeners: &Listeners, backends: usize) -> Bounds {
         let workers = listeners.workers();
         let pipe_size = u64::from(PIPE_SIZE);
-        let pipes = (global.pipe_memory / 2 / pipe_size).min(files / PIPES_SHARE / 2);
+        let pipes = (global.pipe_memory / 2 / pipe_size).min(files / SHARE / 2);
         let own = listeners.count() + workers * (8 + listeners.accepts_per_worker());
-        let reserved = FILES_RESERVED + own as u64 + 2 * pipes;
+        let probes = (files / SHARE).min(backends as u64).clamp(1, PROBES_MOST);
+        let reserved = FILES_RESERVED + probes + own as u64 + 2 * pipes;
         let possible = u32::try_from(files.saturating_sub(reserved) / 2)
             .unwrap_or(u32::MAX)
             .clamp(1, 1 << 24);
@@ -132,6 +155,7 @@ impl Bounds {
         }
         Bounds {
             max_sessions,
+            probes: usize::try_from(probes).unwrap_or(1),
             pipes: usize::try_from(pipes).unwrap_or(0) / workers.max(1),
             spill_memory: (global.pipe_memory - pipes * pipe_size) / workers.max(1) as u64,
         }
@@ -143,6 +167,7 @@ struct Control {
     /// By backend.
     notes: Vec<Notes>,
     names: Names,
+    watch: Watch,
     started: SystemTime,
     listeners: Listeners,
     mailboxes: Vec<Mailbox>,
@@ -158,6 +183,8 @@ struct Control {
     /// Commands that found a mailbox full.
     unsent: VecDeque<(usize, Command)>,
     failure: Option<Error>,
+    /// Who waits for it to be ready.
+    ready: Option<oneshot::Sender<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +253,8 @@ impl Control {
         Ok(Control {
             notes: vec![Notes::new(started); snapshot.backends.len()],
             names: Names::new(&snapshot),
+            watch: Watch::start(&snapshot, bounds.probes)
+                .map_err(|error| Error::Host(format!("the prober's thread: {error}")))?,
             started,
             snapshot,
             listeners,
@@ -240,36 +269,56 @@ impl Control {
             live: vec![true; workers],
             unsent: VecDeque::new(),
             failure: None,
+            ready: None,
         })
     }
 
     async fn serve(mut self, options: Options) -> Result<(), Error> {
-        let Signals {
-            mut stop,
-            mut print_counters,
-        } = Signals::new().map_err(|error| Error::Host(format!("signals: {error}")))?;
+        let is_embedded = options.embedded.is_some();
+        let (mut signals, embedded) = match options.embedded {
+            Some(Embedded {
+                requests,
+                ready,
+                stop,
+            }) => {
+                self.ready = Some(ready);
+                (Signals::stand_in(stop), Some(requests))
+            }
+            None => {
+                let signals =
+                    Signals::new().map_err(|error| Error::Host(format!("signals: {error}")))?;
+                (signals, None)
+            }
+        };
         let mut freeze = options.freeze_every.map(interval);
         let admin = options.admin_socket.as_deref().and_then(open_admin);
         let admin_path = admin.as_ref().map(|admin| admin.path().to_owned());
-        let mut requests = admin.map(Admin::serve);
+        let mut requests = embedded.or_else(|| admin.map(Admin::serve));
+        let first_round_until = self.watch.first_round_until();
         while self.is_running() {
             tokio::select! {
                 biased;
                 Some(report) = self.reports.recv() => self.take_report(report),
-                () = stop.told() => self.told_to_stop(),
-                _ = print_counters.recv() => self.print_counters(),
+                sign = signals.next() => match sign {
+                    Sign::Stop => self.told_to_stop(),
+                    Sign::PrintCounters => self.print_counters(),
+                },
                 Some(request) = next(requests.as_mut()) => self.answer(request),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
                 () = pause(!self.unsent.is_empty()) => self.send_again(),
                 () = reached(self.phase) => self.deadline_reached(),
+                outcome = self.watch.outcome() => self.probed(&outcome),
+                () = first_round(self.phase, first_round_until) => self.open_or_fail(),
             }
         }
         self.listeners.clean_up();
         if let Some(path) = admin_path {
             let _ = std::fs::remove_file(path);
         }
-        self.print_counters();
+        if !is_embedded {
+            self.print_counters();
+        }
         if let Some(error) = self.failure {
             return Err(error);
         }
@@ -289,15 +338,15 @@ impl Control {
 
     fn take_report(&mut self, report: Report) {
         match report {
-            Report::Ready(_) => {
-                if let Err(error) = self.worker_ready() {
-                    self.fail(error);
-                }
-            }
+            Report::Ready(_) => self.worker_ready(),
             Report::AcceptsDrained(_) => self.accepts_drained(),
             // The last view of it is dropped here, not where sessions are served.
             Report::Replaced(_) => {}
-            Report::Avoided { backend, errno } => self.log_avoided(backend, errno),
+            Report::Doubted(backend) => self.watch.hurry(backend),
+            Report::Avoided { backend, errno } => {
+                self.watch.doubted(&self.snapshot, backend);
+                self.log_avoided(backend, errno);
+            }
             Report::Stopped(worker) => self.live[worker.index()] = false,
             Report::Failed(worker, failure) => {
                 self.live[worker.index()] = false;
@@ -326,17 +375,32 @@ impl Control {
         );
     }
 
-    fn worker_ready(&mut self) -> Result<(), Error> {
-        let Phase::Starting(missing) = self.phase else {
-            return Ok(());
-        };
-        self.phase = Phase::Starting(missing - 1);
-        if missing > 1 {
-            return Ok(());
+    fn worker_ready(&mut self) {
+        if let Phase::Starting(missing) = self.phase {
+            self.phase = Phase::Starting(missing - 1);
+            self.open_or_fail();
         }
+    }
+
+    /// Lets clients in, once every worker is ready and the first round of probes is over.
+    fn open_or_fail(&mut self) {
+        if self.phase == Phase::Starting(0)
+            && self.watch.first_round_is_over()
+            && let Err(error) = self.open()
+        {
+            self.fail(error);
+        }
+    }
+
+    fn open(&mut self) -> Result<(), Error> {
         self.listeners.listen(&self.snapshot)?;
         self.tell_all(|| Command::Open);
         self.phase = Phase::Serving;
+        if let Some(ready) = self.ready.take() {
+            let addresses = self.listeners.addresses(self.snapshot.listeners.len());
+            // Whoever contains us may have changed its mind.
+            let _ = ready.send(addresses.into_iter().flatten().next().unwrap_or_default());
+        }
         tracing::info!(
             workers = self.mailboxes.len(),
             max_sessions = self.max_sessions,
@@ -344,6 +408,29 @@ impl Control {
             "ready"
         );
         Ok(())
+    }
+
+    /// A probe has an outcome.
+    fn probed(&mut self, outcome: &Outcome) {
+        let id = outcome.backend;
+        if self.watch.is_veto(outcome) {
+            self.tell_all(|| Command::Trust(id));
+        }
+        if let Some(transition) = self.watch.count(&self.snapshot, outcome) {
+            let mut snapshot = Snapshot::clone(&self.snapshot);
+            let doubted_since = self.watch.health(id).doubted_since();
+            let backend = &mut snapshot.backends[id.index()];
+            backend.is_up = Some(transition.is_up);
+            backend.doubted_since = doubted_since.map(|since| self.watch.instant(since));
+            let pool = &snapshot.pools[backend.pool.index()].name;
+            if transition.is_up {
+                tracing::info!(%pool, backend = %backend.name, why = %transition.why, "backend up");
+            } else {
+                tracing::warn!(%pool, backend = %backend.name, why = %transition.why, "backend down");
+            }
+            self.publish(snapshot);
+        }
+        self.open_or_fail();
     }
 
     fn told_to_stop(&mut self) {
@@ -446,7 +533,12 @@ impl Control {
             weight = now.weight,
             "changed by the operator"
         );
+        let is_new_state =
+            snapshot.backends[id.index()].state != self.snapshot.backends[id.index()].state;
         self.publish(snapshot);
+        if is_new_state {
+            self.watch.retarget(&self.snapshot, id);
+        }
         Ok(self.view().backend(id))
     }
 
@@ -478,7 +570,10 @@ impl Control {
                 Err(error)
                     if backend.address.is_none() && notes.unresolved.as_ref() != Some(error) =>
                 {
-                    tracing::warn!(backend = %backend.name, %error, "name not resolved: the backend is down until it is");
+                    tracing::warn!(
+                        backend = %backend.name, %error,
+                        "name not resolved: the backend is down until it is"
+                    );
                     notes.unresolved = Some(error.clone());
                 }
                 Err(_) => {}
@@ -486,6 +581,9 @@ impl Control {
         }
         if is_new {
             self.publish(snapshot);
+            for id in backends {
+                self.watch.retarget(&self.snapshot, *id);
+            }
         }
     }
 
@@ -494,6 +592,7 @@ impl Control {
             snapshot: &self.snapshot,
             cells: &self.cells,
             notes: &self.notes,
+            watch: &self.watch,
             addresses: self.listeners.addresses(self.snapshot.listeners.len()),
             phase: match self.phase {
                 Phase::Starting(_) => "starting",
@@ -520,7 +619,7 @@ fn open_admin(path: &Path) -> Option<Admin> {
         Err(error) => {
             tracing::warn!(
                 socket = %path.display(), %error,
-                "no admin socket: `ringway status` and `ringway backend` cannot reach this process                  (admin.socket names another path, or off)"
+                "no admin socket: `ringway status` cannot reach this process (admin.socket names another path, or off)"
             );
             None
         }
@@ -534,33 +633,50 @@ async fn next(requests: Option<&mut Receiver<Request>>) -> Option<Request> {
     }
 }
 
-struct Signals {
-    stop: StopSignals,
-    print_counters: Signal,
+/// What a signal means.
+enum Sign {
+    Stop,
+    PrintCounters,
 }
 
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
+enum Signals {
+    Unix {
+        terminate: Signal,
+        interrupt: Signal,
+        print_counters: Signal,
+    },
+    /// The process that contains us has the signals.
+    StandIn(Arc<Notify>),
 }
 
 impl Signals {
     fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            stop: StopSignals {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            },
+        Ok(Signals::Unix {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
             print_counters: signal(SignalKind::user_defined1())?,
         })
     }
-}
 
-impl StopSignals {
-    async fn told(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    fn stand_in(stop: Arc<Notify>) -> Signals {
+        Signals::StandIn(stop)
+    }
+
+    async fn next(&mut self) -> Sign {
+        match self {
+            Signals::Unix {
+                terminate,
+                interrupt,
+                print_counters,
+            } => tokio::select! {
+                _ = terminate.recv() => Sign::Stop,
+                _ = interrupt.recv() => Sign::Stop,
+                _ = print_counters.recv() => Sign::PrintCounters,
+            },
+            Signals::StandIn(stop) => {
+                stop.notified().await;
+                Sign::Stop
+            }
         }
     }
 }
@@ -578,6 +694,15 @@ async fn tick(interval: Option<&mut Interval>) {
 async fn pause(wanted: bool) {
     if wanted {
         tokio::time::sleep(SEND_AGAIN).await;
+    } else {
+        std::future::pending().await
+    }
+}
+
+/// The end of the first round of probes, if clients wait for it.
+async fn first_round(phase: Phase, until: std::time::Instant) {
+    if phase == Phase::Starting(0) {
+        sleep_until(until.into()).await;
     } else {
         std::future::pending().await
     }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::balance::{Algorithm, HashKey};
 use crate::health::PassiveRule;
@@ -111,13 +111,20 @@ pub struct Backend {
     pub max_sessions: Option<u32>,
     /// What the operator says.
     pub state: OperatorState,
+    /// What probes say; none while nothing is known, or without probes.
+    pub is_up: Option<bool>,
+    /// When it goes down: since when it has been failing.
+    pub doubted_since: Option<Instant>,
 }
 
 impl Backend {
-    /// Whether new sessions may go to it, as far as configuration, operator and name say.
+    /// Whether new sessions may go to it, as far as operator, probes and name say.
     #[must_use]
     pub fn takes_sessions(&self) -> bool {
-        self.address.is_some() && self.state == OperatorState::Ready && self.weight > 0
+        self.address.is_some()
+            && self.is_up != Some(false)
+            && self.state == OperatorState::Ready
+            && self.weight > 0
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::counters;
 use super::operator::Notes;
-use super::snapshot::{Backend, BackendAddress, Snapshot};
+use super::snapshot::{Backend, BackendAddress, OperatorState, Snapshot};
+use super::watch::Watch;
 use crate::ids::BackendId;
 use crate::metrics::{BackendCells, WorkerCells};
 
@@ -16,6 +17,7 @@ pub(super) struct View<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) cells: &'a [Arc<WorkerCells>],
     pub(super) notes: &'a [Notes],
+    pub(super) watch: &'a Watch,
     /// As the listeners are bound: with the ports that the kernel chose.
     pub(super) addresses: Vec<Vec<String>>,
     pub(super) phase: &'static str,
@@ -35,6 +37,9 @@ impl View<'_> {
             "sessions_active": self.sum(|cells| cells.sessions_active.get()),
             "sessions_total": self.sum(|cells| cells.sessions_total.get()),
             "max_sessions": self.max_sessions,
+            "connects_total": self.sum(|cells| cells.connects_total.get()),
+            "connect_failures_total": self.sum(|cells| cells.connect_failures_total.get()),
+            "connect_retries_total": self.sum(|cells| cells.connect_retries_total.get()),
             "accepts_parked": self.sum(|cells| cells.accepts_parked.get()),
             "listeners": self.listeners(),
             "pools": self.pools(),
@@ -79,13 +84,7 @@ impl View<'_> {
                 .sum::<u64>()
         };
         let avoided = sum(|cells| cells.avoided.get());
-        let health = match (&backend.address, avoided) {
-            (None, _) => json!({"state": "down", "why": notes.why_unresolved()}),
-            (Some(_), 0) => json!({"state": "up", "why": Value::Null}),
-            (Some(_), _) => {
-                json!({"state": "up", "why": "connects fail: others are preferred for now"})
-            }
-        };
+        let health = self.health(id, avoided > 0);
         json!({
             "pool": &*self.snapshot.pools[backend.pool.index()].name,
             "name": &*backend.name,
@@ -108,9 +107,53 @@ impl View<'_> {
     }
 }
 
+impl View<'_> {
+    /// What probes and traffic say, since when and why.
+    fn health(&self, id: BackendId, is_avoided: bool) -> Value {
+        let backend = &self.snapshot.backends[id.index()];
+        let history: Vec<Value> = self
+            .watch
+            .health(id)
+            .history()
+            .map(|change| {
+                json!({
+                    "state": state(Some(change.is_up)),
+                    "since": seconds(self.watch.system_time(change.at)),
+                    "why": change.why,
+                })
+            })
+            .collect();
+        let last = history.last();
+        let why = match (&backend.address, is_avoided) {
+            (None, _) => json!(self.notes[id.index()].why_unresolved()),
+            (Some(_), true) => json!("connects of sessions fail: others are preferred for now"),
+            (Some(_), false) => last.map_or(Value::Null, |last| last["why"].clone()),
+        };
+        let is_probed = self.snapshot.pools[backend.pool.index()]
+            .probe
+            .check
+            .is_some();
+        let is_down = backend.address.is_none() || backend.is_up == Some(false);
+        json!({
+            "state": if is_down { "down" } else { state(backend.is_up.or((!is_probed).then_some(true))) },
+            "since": last.map(|last| last["since"].clone()),
+            "why": why,
+            "probed": is_probed && backend.state != OperatorState::Maintenance,
+            "history": history,
+        })
+    }
+}
+
+fn state(is_up: Option<bool>) -> &'static str {
+    match is_up {
+        Some(true) => "up",
+        Some(false) => "down",
+        None => "unknown",
+    }
+}
+
 /// Why a backend takes no new sessions although its health is good, in words.
 fn why_not(backend: &Backend) -> Option<String> {
-    use super::snapshot::OperatorState;
     match (backend.state, backend.weight) {
         (OperatorState::Drain | OperatorState::Maintenance, _) => {
             Some(format!("the operator says {}", backend.state.as_str()))

@@ -1,5 +1,9 @@
-//! What traffic says about a backend. Pure counting: outcomes and time in, a verdict out.
+//! What probes and traffic say about a backend. Counting is pure ([`machine`], [`passive`]); [`prober`] is the
+//! shell that probes. What the operator says is somebody else's business.
 
+pub mod machine;
 mod passive;
+pub mod prober;
 
+pub use machine::{Health, Pace, RiseFall, Transition};
 pub use passive::{Passive, PassiveRule};

@@ -38,6 +38,12 @@ impl Passive {
         enough && !was_avoided
     }
 
+    /// Whether nothing has failed since the last success.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.failures == 0
+    }
+
     /// Whether others are to be preferred at this time.
     #[must_use]
     pub fn is_avoided(&self, now: Time) -> bool {

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::control::snapshot::Snapshot;
-use crate::ids::ListenerId;
+use crate::ids::{BackendId, ListenerId};
 use crate::session::CloseReason;
 
 /// Commands that may wait in one mailbox.
@@ -37,6 +37,8 @@ pub enum Command {
     StopAccepting,
     /// See things this way from now on.
     See(Arc<Snapshot>),
+    /// A probe of this backend succeeded: failed connects before that count no more.
+    Trust(BackendId),
     /// End every session with this reason, and stop when there are none.
     Kill(CloseReason),
     /// Freeze every session; thaw each again once all hold still.

@@ -15,6 +15,7 @@ mod slab;
 mod tcp;
 mod timers;
 mod token;
+mod view;
 
 use std::collections::VecDeque;
 use std::io;
@@ -84,6 +85,8 @@ pub enum Report {
     Ready(WorkerId),
     /// Nothing waits in its listeners' queues any more.
     AcceptsDrained(WorkerId),
+    /// A connect to this backend failed, after others had succeeded.
+    Doubted(BackendId),
     /// Several connects in a row to this backend failed, the last one with this errno: others are preferred.
     Avoided {
         /// Which one.
@@ -310,6 +313,7 @@ impl Worker {
                 Command::Adopt(accepted) => self.begin_session(accepted),
                 Command::Open => self.accepts.open = true,
                 Command::See(snapshot) => self.see(snapshot),
+                Command::Trust(backend) => self.picks.forget_failures(backend, &self.cells),
                 Command::StopAccepting => self.stop_accepting(),
                 Command::Kill(reason) => {
                     self.killing = Some(reason);
@@ -322,13 +326,6 @@ impl Worker {
                 Command::FreezeAndThaw => self.freeze_all(),
             }
         }
-    }
-
-    /// The old view goes back to control, which frees it.
-    fn see(&mut self, snapshot: Arc<Snapshot>) {
-        self.picks.see(&snapshot);
-        let old = std::mem::replace(&mut self.snapshot, snapshot);
-        (self.reports)(Report::Replaced(old));
     }
 
     fn freeze_all(&mut self) {

@@ -81,21 +81,42 @@ impl Picks {
         }
     }
 
-    /// True when this failure was the one too many.
+    /// What another failed connect means.
     pub(super) fn failed(
         &mut self,
         snapshot: &Snapshot,
         backend: BackendId,
         now: Time,
         cells: &WorkerCells,
-    ) -> bool {
+    ) -> Failing {
         let rule = &snapshot.pools[snapshot.backends[backend.index()].pool.index()].passive;
-        let avoided = self.passive[backend.index()].failed(rule, now);
-        if avoided {
+        let passive = &mut self.passive[backend.index()];
+        let begins = passive.is_clean();
+        if passive.failed(rule, now) {
             cells.backend(backend).avoided.set(1);
+            Failing::Avoided
+        } else if begins {
+            Failing::Begins
+        } else {
+            Failing::GoesOn
         }
-        avoided
     }
+
+    /// Somebody who knows better says how the backend is.
+    pub(super) fn forget_failures(&mut self, backend: BackendId, cells: &WorkerCells) {
+        self.passive[backend.index()] = Passive::default();
+        cells.backend(backend).avoided.set(0);
+    }
+}
+
+/// What another failed connect means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failing {
+    /// The first after successes.
+    Begins,
+    GoesOn,
+    /// So many in a row that the backend is avoided from now on.
+    Avoided,
 }
 
 fn addresses(snapshot: &Snapshot) -> Vec<Option<SockAddr>> {

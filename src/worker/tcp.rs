@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::held::Held;
 use super::mailbox::Accepted;
-use super::picks::Tried;
+use super::picks::{Failing, Tried};
 use super::pump::Pump;
 use super::token::{Key, Token};
 use super::{Report, Worker};
@@ -19,6 +19,7 @@ use crate::session::{
     ReceiveEnd, Session, Side, Step, Steps, errno_is_ours,
 };
 use crate::sys::socket;
+use crate::time::Time;
 
 /// Sessions on their way out that go on in one turn, so that a mass of them does not harm the others' latency.
 const ENDINGS_PER_TURN: usize = 64;
@@ -36,6 +37,8 @@ pub(super) struct Slot {
     client: Option<SocketAddr>,
     pool: PoolId,
     backend: Option<BackendId>,
+    /// When the backend said something last, or accepted.
+    heard: Time,
     tried: Tried,
     /// It counts among its backend's active sessions.
     counted: bool,
@@ -44,6 +47,12 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// Its backend, and when that said something last; none until it is connected.
+    pub(super) fn connected_to(&self) -> Option<(BackendId, Time)> {
+        let backend = self.backend.filter(|_| self.counted);
+        backend.map(|backend| (backend, self.heard))
+    }
+
     fn fd(&self, side: Side) -> i32 {
         self.socket(side).as_raw_fd()
     }
@@ -78,6 +87,7 @@ impl Worker {
             client: accepted.client,
             pool,
             backend: None,
+            heard: self.now,
             tried: Tried::new(),
             counted: false,
             dirty: false,
@@ -247,6 +257,7 @@ impl Worker {
         let backend = slot.backend.expect("a session that connects has picked");
         if result == 0 {
             slot.counted = true;
+            slot.heard = self.now;
             self.cells.connects_established_total.add(1);
             slot.session.on(Event::Connected, self.now);
             self.picks.connected(backend, &self.cells);
@@ -269,12 +280,16 @@ impl Worker {
     fn note_connect_failure(&mut self, backend: BackendId, errno: i32) {
         self.cells.connect_failures_total.add(1);
         self.cells.backend(backend).connect_failures_total.add(1);
-        if !errno_is_ours(errno)
-            && self
-                .picks
-                .failed(&self.snapshot, backend, self.now, &self.cells)
+        if errno_is_ours(errno) {
+            return;
+        }
+        match self
+            .picks
+            .failed(&self.snapshot, backend, self.now, &self.cells)
         {
-            (self.reports)(Report::Avoided { backend, errno });
+            Failing::Begins => (self.reports)(Report::Doubted(backend)),
+            Failing::Avoided => (self.reports)(Report::Avoided { backend, errno }),
+            Failing::GoesOn => {}
         }
     }
 
@@ -289,6 +304,9 @@ impl Worker {
             slot.held[direction.index()]
                 .chain
                 .push(&mut self.links, buffer, len);
+            if side == Side::Backend {
+                slot.heard = self.now;
+            }
             slot.session.on(Event::Received { side, len }, self.now);
         } else if let Some(buffer) = completion.buffer {
             self.ring.buffers().give_back(buffer);
@@ -572,6 +590,9 @@ impl Worker {
         let Pump {
             piped, took, gave, ..
         } = pump;
+        if took > 0 && direction == Direction::ToClient {
+            slot.heard = self.now;
+        }
         if piped == 0 {
             self.pipes.give_back(pipe);
         } else {

@@ -89,14 +89,27 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// `run --listen 127.0.0.1:0 --to ...`.
+    /// One listener on a free port in front of these backends.
     pub fn to<A: Display>(backends: impl IntoIterator<Item = A>) -> Self {
         Self::listening("127.0.0.1:0", backends)
     }
 
-    /// `run --listen ... --to ...`.
+    /// One listener in front of these backends, which are not probed.
     pub fn listening<A: Display>(listen: &str, backends: impl IntoIterator<Item = A>) -> Self {
-        let mut arguments = vec!["--listen".to_owned(), listen.to_owned()];
+        let backends: Vec<String> = backends
+            .into_iter()
+            .map(|backend| format!("\"{backend}\""))
+            .collect();
+        Self::config(format!(
+            "listeners: [{{bind: \"{listen}\", pool: default}}]\n\
+             pools: {{default: [{}]}}\n",
+            backends.join(", ")
+        ))
+    }
+
+    /// `run --listen 127.0.0.1:0 --to ...`, which are probed.
+    pub fn flags<A: Display>(backends: impl IntoIterator<Item = A>) -> Self {
+        let mut arguments = vec!["--listen".to_owned(), "127.0.0.1:0".to_owned()];
         for backend in backends {
             arguments.extend(["--to".to_owned(), backend.to_string()]);
         }
@@ -110,11 +123,16 @@ impl Launch {
         }
     }
 
-    /// `run -c FILE`, with the text in a file of a temporary folder.
+    /// `run -c FILE`, with the text in a file of a temporary folder. Unless it says otherwise, backends are not probed
+    /// and take turns, so that a test sees its own connections only, where it expects them.
     pub fn config(text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        if !text.contains("probe") {
+            text.push_str("defaults: {pool: {probe: none, balance: round_robin}}\n");
+        }
         Self {
             arguments: Vec::new(),
-            config: Some(text.into()),
+            config: Some(text),
             tier: Tier::Limited,
             files_limit: None,
             user: None,

@@ -20,6 +20,7 @@ mod endings;
 mod flow_control;
 mod integrity;
 mod limits;
+mod probes;
 mod servers;
 mod stop;
 mod timeouts;

@@ -1,0 +1,183 @@
+//! Control's side of health: what is probed, what outcomes mean for the snapshot, and when the first round is over.
+
+use std::io;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::snapshot::{self, Backend, BackendAddress, OperatorState, Pool, Snapshot};
+use crate::config::pattern;
+use crate::health::prober::{Check, Outcome, Place, Prober, Target};
+use crate::health::{Health, RiseFall, Transition};
+use crate::ids::BackendId;
+use crate::time::Time;
+
+/// The first round of probes is waited for at most so long before clients are let in.
+const FIRST_ROUND_MOST: Duration = Duration::from_secs(5);
+
+/// See the module's text.
+pub(super) struct Watch {
+    prober: Prober,
+    outcomes: UnboundedReceiver<Outcome>,
+    healths: Vec<Health>,
+    /// Probed backends that have had no outcome yet.
+    unknown: usize,
+    begun: Instant,
+    begun_at: SystemTime,
+}
+
+impl Watch {
+    pub(super) fn start(snapshot: &Snapshot, probes: usize) -> io::Result<Watch> {
+        let (sender, outcomes) = unbounded_channel();
+        let mut watch = Watch {
+            prober: Prober::start(sender, probes)?,
+            outcomes,
+            healths: vec![Health::default(); snapshot.backends.len()],
+            unknown: 0,
+            begun: Instant::now(),
+            begun_at: SystemTime::now(),
+        };
+        for (id, backend) in (0..).map(BackendId).zip(&snapshot.backends) {
+            let target = target(&snapshot.pools[backend.pool.index()], backend);
+            watch.unknown += usize::from(target.is_some());
+            watch.prober.watch(id, target);
+        }
+        Ok(watch)
+    }
+
+    /// The next outcome.
+    pub(super) async fn outcome(&mut self) -> Outcome {
+        match self.outcomes.recv().await {
+            Some(outcome) => outcome,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Its address, state or probe is another now.
+    pub(super) fn retarget(&self, snapshot: &Snapshot, id: BackendId) {
+        let backend = &snapshot.backends[id.index()];
+        self.prober
+            .watch(id, target(&snapshot.pools[backend.pool.index()], backend));
+    }
+
+    /// When clients may be let in although not everything is known.
+    pub(super) fn first_round_until(&self) -> Instant {
+        self.begun + FIRST_ROUND_MOST
+    }
+
+    /// Whether every probed backend has had its first probe.
+    pub(super) fn first_round_is_over(&self) -> bool {
+        self.unknown == 0 || self.begun.elapsed() >= FIRST_ROUND_MOST
+    }
+
+    /// Counts an outcome; the change of state, if it makes one.
+    pub(super) fn count(&mut self, snapshot: &Snapshot, outcome: &Outcome) -> Option<Transition> {
+        let id = outcome.backend;
+        let backend = &snapshot.backends[id.index()];
+        let probe = &snapshot.pools[backend.pool.index()].probe;
+        let now = self.now();
+        let health = &mut self.healths[id.index()];
+        if health.is_up().is_none() {
+            self.unknown = self.unknown.saturating_sub(1);
+        }
+        let (rule, pace) = (
+            RiseFall {
+                rise: probe.rise,
+                fall: probe.fall,
+            },
+            health.pace(),
+        );
+        let transition = health.probed(rule, &outcome.result, now);
+        if health.pace() != pace {
+            self.prober.pace(id, health.pace());
+        }
+        transition
+    }
+
+    /// Whether sessions doubted a backend that this outcome speaks for.
+    pub(super) fn is_veto(&self, outcome: &Outcome) -> bool {
+        outcome.result.is_ok() && self.healths[outcome.backend.index()].is_doubted()
+    }
+
+    /// A connect of a session failed: a probe is made at once.
+    pub(super) fn hurry(&self, id: BackendId) {
+        self.prober.now(id);
+    }
+
+    /// Several connects of sessions failed in a row: a probe is made at once, and decides.
+    pub(super) fn doubted(&mut self, snapshot: &Snapshot, id: BackendId) {
+        let now = self.now();
+        let backend = &snapshot.backends[id.index()];
+        let is_probed = snapshot.pools[backend.pool.index()].probe.check.is_some();
+        if is_probed && self.healths[id.index()].doubted(now) {
+            self.prober.pace(id, self.healths[id.index()].pace());
+            self.prober.now(id);
+        }
+    }
+
+    pub(super) fn health(&self, id: BackendId) -> &Health {
+        &self.healths[id.index()]
+    }
+
+    /// A time of a health as others know it.
+    pub(super) fn instant(&self, time: Time) -> Instant {
+        self.begun + (time - Time::ZERO)
+    }
+
+    pub(super) fn system_time(&self, time: Time) -> SystemTime {
+        self.begun_at + (time - Time::ZERO)
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.begun.elapsed()
+    }
+}
+
+/// What to probe; none if there is nothing to.
+fn target(pool: &Pool, backend: &Backend) -> Option<Target> {
+    let probe = &pool.probe;
+    let address = backend
+        .address
+        .as_ref()
+        .filter(|_| backend.state != OperatorState::Maintenance)?;
+    let check = match probe.check.as_ref()? {
+        snapshot::Check::Tcp => Check::Connect,
+        snapshot::Check::Http(check) => Check::Http {
+            method: check.method,
+            path: check.path.clone(),
+            host: check.host.clone().unwrap_or_else(|| host(backend)),
+            statuses: check.statuses.clone(),
+            body: check.body.as_deref().and_then(pattern),
+        },
+        snapshot::Check::SendExpect { send, expect } => Check::SendExpect {
+            send: send.clone(),
+            expect: expect.as_deref().and_then(pattern),
+        },
+    };
+    let place = match address {
+        BackendAddress::Unix(path) => Place::Unix(path.clone()),
+        BackendAddress::Tcp(address) => {
+            let mut address = *address;
+            address.set_port(probe.port.unwrap_or(address.port()));
+            Place::Tcp(address)
+        }
+    };
+    Some(Target {
+        place,
+        source: probe.source,
+        check,
+        interval: probe.interval,
+        fast_interval: probe.fast_interval,
+        down_interval: probe.down_interval,
+        timeout: probe.timeout,
+    })
+}
+
+/// What a backend is called in a Host header.
+fn host(backend: &Backend) -> String {
+    match (&backend.host, &backend.address) {
+        (Some((host, port)), _) => format!("{host}:{port}"),
+        (None, Some(BackendAddress::Tcp(address))) => address.to_string(),
+        (None, _) => "localhost".to_owned(),
+    }
+}

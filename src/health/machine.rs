@@ -1,0 +1,279 @@
+//! Rise and fall: how outcomes of probes, one after the other, make a backend up or down. Pure; time is passed in.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// Transitions that are remembered for the status.
+const HISTORY_MAX: usize = 8;
+
+/// How many outcomes in a row change the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RiseFall {
+    /// Successes that bring it up.
+    pub rise: u32,
+    /// Failures that take it down.
+    pub fall: u32,
+}
+
+/// How soon the next probe is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// It is up, and nothing speaks against that.
+    Usual,
+    /// The state is changing.
+    Fast,
+    /// It is down, and nothing speaks against that.
+    Down,
+}
+
+/// A change of the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// When.
+    pub at: Time,
+    /// To which state.
+    pub is_up: bool,
+    /// The evidence, in words.
+    pub why: String,
+}
+
+/// One backend's health.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// None until the first outcome.
+    is_up: Option<bool>,
+    /// Outcomes in a row that speak against the state.
+    against: u32,
+    /// The first of them, while it is up.
+    doubted_since: Option<Time>,
+    /// Sessions found it failing: the next failed probe takes it down.
+    is_doubted_by_sessions: bool,
+    history: VecDeque<Transition>,
+}
+
+impl Health {
+    /// Whether it is up; none while nothing is known.
+    #[must_use]
+    pub fn is_up(&self) -> Option<bool> {
+        self.is_up
+    }
+
+    /// Whether connects of sessions failed since the last probe.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.is_doubted_by_sessions
+    }
+
+    /// When the failures began that took it down, or that may.
+    #[must_use]
+    pub fn doubted_since(&self) -> Option<Time> {
+        self.doubted_since
+    }
+
+    /// The last changes, oldest first.
+    pub fn history(&self) -> impl Iterator<Item = &Transition> {
+        self.history.iter()
+    }
+
+    /// How soon the next probe is wanted.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        match self.is_up {
+            _ if self.against > 0 || self.is_doubted_by_sessions => Pace::Fast,
+            Some(false) => Pace::Down,
+            Some(true) | None => Pace::Usual,
+        }
+    }
+
+    /// The outcome of a probe: how long it took, or what was wrong. The first one decides by itself.
+    pub fn probed(
+        &mut self,
+        rule: RiseFall,
+        outcome: &Result<Duration, String>,
+        now: Time,
+    ) -> Option<Transition> {
+        let succeeded = outcome.is_ok();
+        if succeeded {
+            self.is_doubted_by_sessions = false;
+        }
+        if self.is_up == Some(succeeded) {
+            self.against = 0;
+            if succeeded {
+                self.doubted_since = None;
+            }
+            return None;
+        }
+        self.against += 1;
+        if !succeeded {
+            self.doubted_since.get_or_insert(now);
+        }
+        let enough = match (self.is_up, succeeded) {
+            (None, _) => true,
+            (Some(_), true) => self.against >= rule.rise,
+            (Some(_), false) => self.against >= rule.fall || self.is_doubted_by_sessions,
+        };
+        enough.then(|| {
+            let why = match outcome {
+                Ok(took) if self.is_up.is_none() => format!("first probe succeeded in {took:.1?}"),
+                Ok(took) => format!("{} probes succeeded, the last in {took:.1?}", self.against),
+                Err(why) if self.is_up.is_none() => format!("first probe failed: {why}"),
+                Err(why) if self.against < rule.fall => {
+                    format!("connects of sessions and a probe failed: {why}")
+                }
+                Err(why) if self.against == 1 => format!("a probe failed: {why}"),
+                Err(why) => format!("{} probes in a row failed: {why}", self.against),
+            };
+            self.become_state(succeeded, why, now)
+        })
+    }
+
+    /// Connects of sessions failed; whether that is news, so that a probe should be made at once.
+    pub fn doubted(&mut self, now: Time) -> bool {
+        if self.is_up != Some(true) || self.is_doubted_by_sessions {
+            return false;
+        }
+        self.is_doubted_by_sessions = true;
+        self.doubted_since.get_or_insert(now);
+        true
+    }
+
+    fn become_state(&mut self, is_up: bool, why: String, now: Time) -> Transition {
+        self.is_up = Some(is_up);
+        self.against = 0;
+        self.is_doubted_by_sessions = false;
+        if is_up {
+            self.doubted_since = None;
+        }
+        let transition = Transition {
+            at: now,
+            is_up,
+            why,
+        };
+        if self.history.len() == HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(transition.clone());
+        transition
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULE: RiseFall = RiseFall { rise: 2, fall: 3 };
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn good() -> Result<Duration, String> {
+        Ok(Duration::from_millis(2))
+    }
+
+    fn bad() -> Result<Duration, String> {
+        Err("refused".to_owned())
+    }
+
+    /// Up or down after each outcome, written as `+` and `-`.
+    fn states(outcomes: &str) -> String {
+        let mut health = Health::default();
+        let one = |letter| {
+            let outcome = if letter == '+' { good() } else { bad() };
+            health.probed(RULE, &outcome, at(0));
+            if health.is_up() == Some(true) {
+                '+'
+            } else {
+                '-'
+            }
+        };
+        outcomes.chars().map(one).collect()
+    }
+
+    #[test]
+    fn rise_and_fall_count_outcomes_in_a_row() {
+        for (outcomes, expected) in [
+            ("+", "+"),
+            ("-", "-"),
+            ("+--+---", "++++++-"),
+            ("+---+-++", "+++----+"),
+            ("-+-+-++", "------+"),
+        ] {
+            assert_eq!(states(outcomes), expected, "{outcomes}");
+        }
+    }
+
+    #[test]
+    fn doubt_begins_with_the_first_failure_and_ends_with_a_success() {
+        let mut health = Health::default();
+        health.probed(RULE, &good(), at(0));
+        assert_eq!(health.pace(), Pace::Usual);
+        health.probed(RULE, &bad(), at(5));
+        health.probed(RULE, &bad(), at(6));
+        assert_eq!(
+            (health.doubted_since(), health.pace()),
+            (Some(at(5)), Pace::Fast)
+        );
+        health.probed(RULE, &good(), at(7));
+        assert_eq!((health.doubted_since(), health.pace()), (None, Pace::Usual));
+        for second in 8..=10 {
+            health.probed(RULE, &bad(), at(second));
+        }
+        assert_eq!(health.is_up(), Some(false));
+        assert_eq!(
+            (health.doubted_since(), health.pace()),
+            (Some(at(8)), Pace::Down)
+        );
+        let history: Vec<_> = health
+            .history()
+            .map(|transition| (transition.at, transition.is_up))
+            .collect();
+        assert_eq!(history, [(at(0), true), (at(10), false)]);
+    }
+
+    #[test]
+    fn sessions_that_fail_to_connect_let_one_probe_decide() {
+        let mut health = Health::default();
+        assert!(!health.doubted(at(0)), "nothing is known yet");
+        health.probed(RULE, &good(), at(0));
+        assert!(health.doubted(at(1)));
+        assert!(!health.doubted(at(1)), "once is enough");
+        assert_eq!(health.pace(), Pace::Fast);
+        health.probed(RULE, &good(), at(2));
+        assert_eq!(health.is_up(), Some(true), "the probe vetoes");
+        assert!(health.doubted(at(3)));
+        let down = health.probed(RULE, &bad(), at(4)).unwrap();
+        assert!(!down.is_up && down.why.contains("sessions"), "{down:?}");
+        assert_eq!(health.doubted_since(), Some(at(3)));
+    }
+
+    proptest! {
+        /// Whatever happens: no change without `rise` or `fall` outcomes of one kind in a row, and always with them.
+        #[test]
+        fn state_changes_exactly_when_enough_outcomes_agree(
+            outcomes in proptest::collection::vec(any::<bool>(), 1..200), rise in 1u32..5, fall in 1u32..5,
+        ) {
+            let rule = RiseFall { rise, fall };
+            let mut health = Health::default();
+            let mut state = None;
+            let mut row = (outcomes[0], 0);
+            for (second, succeeded) in (0..).zip(outcomes) {
+                row = if row.0 == succeeded { (succeeded, row.1 + 1) } else { (succeeded, 1) };
+                let outcome = if succeeded { good() } else { bad() };
+                let changed = health.probed(rule, &outcome, at(second)).is_some();
+                let needed = if succeeded { rise } else { fall };
+                let expected = state.is_none() || (state != Some(succeeded) && row.1 >= needed);
+                prop_assert_eq!(changed, expected);
+                if expected {
+                    state = Some(succeeded);
+                }
+                prop_assert_eq!(health.is_up(), state);
+                prop_assert!(health.history().count() <= HISTORY_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The shell that probes: a thread of its own, so that no answer of the admin API delays a probe. One task for each
+//! backend waits, probes and tells control the outcome; control counts, and tells how soon the next one is wanted.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use regex::bytes::Regex;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, UnixStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::machine::Pace;
+use crate::ids::BackendId;
+
+/// Bytes of an answer that are looked at.
+const ANSWER_MAX: usize = 64 * 1024;
+/// A verdict that came so much later than its deadline says more about this thread than about the backend.
+const LATE: Duration = Duration::from_millis(100);
+
+/// What is probed, and how.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where.
+    pub place: Place,
+    /// Address that probes come from.
+    pub source: Option<IpAddr>,
+    /// What a probe does.
+    pub check: Check,
+    /// From one probe to the next.
+    pub interval: Duration,
+    /// The same while the state is changing.
+    pub fast_interval: Duration,
+    /// The same while it is down.
+    pub down_interval: Duration,
+    /// An answer that takes longer is a failure.
+    pub timeout: Duration,
+}
+
+/// Where a probe goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// What a probe does.
+#[derive(Clone, Debug)]
+pub enum Check {
+    /// It connects.
+    Connect,
+    /// It asks for a page.
+    Http {
+        /// `GET`, `HEAD` or `OPTIONS`.
+        method: &'static str,
+        /// Path and query.
+        path: String,
+        /// The Host header.
+        host: String,
+        /// First and last status of each range that is a success.
+        statuses: Vec<(u16, u16)>,
+        /// What the body has to contain.
+        body: Option<Regex>,
+    },
+    /// It sends bytes and waits for others.
+    SendExpect {
+        /// What is sent.
+        send: Vec<u8>,
+        /// What the answer has to contain.
+        expect: Option<Regex>,
+    },
+}
+
+/// What a probe found.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// About whom.
+    pub backend: BackendId,
+    /// How long it took, or what was wrong.
+    pub result: Result<Duration, String>,
+}
+
+/// What the thread is told.
+enum Order {
+    /// Probe this backend from now on, or no more.
+    Watch(BackendId, Option<Arc<Target>>),
+    Pace(BackendId, Pace),
+    Now(BackendId),
+}
+
+/// The control side. Dropping it ends the thread.
+#[derive(Debug)]
+pub struct Prober {
+    orders: UnboundedSender<Order>,
+}
+
+impl Prober {
+    /// Starts the thread; outcomes go into the channel. So many probes are made at a time, a bound for file
+    /// descriptors; more wait, and their clocks with them.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(outcomes: UnboundedSender<Outcome>, at_a_time: usize) -> io::Result<Prober> {
+        let (orders, received) = unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        std::thread::Builder::new()
+            .name("prober".to_owned())
+            .spawn(move || runtime.block_on(obey(received, outcomes, at_a_time)))?;
+        Ok(Prober { orders })
+    }
+
+    /// Probes a backend from now on, at once for the first time; none = no more.
+    pub fn watch(&self, backend: BackendId, target: Option<Target>) {
+        self.tell(Order::Watch(backend, target.map(Arc::new)));
+    }
+
+    /// How soon the next probes are wanted.
+    pub fn pace(&self, backend: BackendId, pace: Pace) {
+        self.tell(Order::Pace(backend, pace));
+    }
+
+    /// Probes once at once.
+    pub fn now(&self, backend: BackendId) {
+        self.tell(Order::Now(backend));
+    }
+
+    /// The thread ends only when this is dropped.
+    fn tell(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+}
+
+/// A task, and how it is reached.
+struct Watched {
+    pace: watch::Sender<Pace>,
+    now: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+async fn obey(
+    mut orders: UnboundedReceiver<Order>,
+    outcomes: UnboundedSender<Outcome>,
+    at_a_time: usize,
+) {
+    let mut watched: Vec<Option<Watched>> = Vec::new();
+    let places = Arc::new(Semaphore::new(at_a_time));
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Watch(backend, target) => {
+                if watched.len() <= backend.index() {
+                    watched.resize_with(backend.index() + 1, || None);
+                }
+                let slot = &mut watched[backend.index()];
+                if let Some(before) = slot.take() {
+                    before.task.abort();
+                }
+                *slot = target.map(|target| {
+                    let (pace, paces) = watch::channel(Pace::Usual);
+                    let now = Arc::new(Notify::new());
+                    let probing = Probing {
+                        backend,
+                        target,
+                        paces,
+                        now: Arc::clone(&now),
+                        places: Arc::clone(&places),
+                        outcomes: outcomes.clone(),
+                    };
+                    let task = tokio::spawn(probing.run());
+                    Watched { pace, now, task }
+                });
+            }
+            Order::Pace(backend, pace) => {
+                if let Some(Some(watched)) = watched.get(backend.index()) {
+                    watched
+                        .pace
+                        .send_if_modified(|known| std::mem::replace(known, pace) != pace);
+                }
+            }
+            Order::Now(backend) => {
+                if let Some(Some(watched)) = watched.get(backend.index()) {
+                    watched.now.notify_one();
+                }
+            }
+        }
+    }
+}
+
+/// The life of one task.
+struct Probing {
+    backend: BackendId,
+    target: Arc<Target>,
+    paces: watch::Receiver<Pace>,
+    now: Arc<Notify>,
+    places: Arc<Semaphore>,
+    outcomes: UnboundedSender<Outcome>,
+}
+
+impl Probing {
+    async fn run(mut self) {
+        // The first probes are all made at once; from then on they are spread over the interval.
+        let mut pause = self.target.interval.mul_f64(fastrand::f64());
+        loop {
+            if let Some(result) = self.probe().await {
+                let outcome = Outcome {
+                    backend: self.backend,
+                    result,
+                };
+                if self.outcomes.send(outcome).is_err() {
+                    return;
+                }
+            }
+            self.wait(pause).await;
+            pause = self.interval();
+        }
+    }
+
+    /// Until the next probe is due, or wanted sooner than that.
+    async fn wait(&mut self, pause: Duration) {
+        let begun = Instant::now();
+        let mut until = begun + pause;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                () = self.now.notified() => return,
+                changed = self.paces.changed() => match changed {
+                    Ok(()) => until = until.min(begun + self.interval()),
+                    Err(_) => return sleep(Duration::MAX).await,
+                },
+            }
+        }
+    }
+
+    /// With a tenth of chance, so that probes do not fall into step.
+    fn interval(&mut self) -> Duration {
+        let interval = match *self.paces.borrow_and_update() {
+            Pace::Usual => self.target.interval,
+            Pace::Fast => self.target.fast_interval,
+            Pace::Down => self.target.down_interval,
+        };
+        interval.mul_f64(0.95 + fastrand::f64() / 10.0)
+    }
+
+    /// None if nothing can be said about the backend: we were late, or lack something ourselves.
+    async fn probe(&self) -> Option<Result<Duration, String>> {
+        let _place = self
+            .places
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let begun = Instant::now();
+        let deadline = begun + self.target.timeout;
+        let result = timeout_at(deadline, self.target.check()).await;
+        match result {
+            Ok(Ok(())) => Some(Ok(begun.elapsed())),
+            Ok(Err(Wrong::Theirs(why))) => Some(Err(why)),
+            Ok(Err(Wrong::Ours(why))) => {
+                tracing::warn!(backend = self.backend.0, %why, "a probe could not be made");
+                None
+            }
+            Err(_) if deadline.elapsed() > LATE => {
+                tracing::debug!(
+                    backend = self.backend.0,
+                    "a probe's verdict came late and is discarded"
+                );
+                None
+            }
+            Err(_) => Some(Err(format!("no answer within {:?}", self.target.timeout))),
+        }
+    }
+}
+
+/// What went wrong, and through whose fault.
+enum Wrong {
+    Theirs(String),
+    Ours(String),
+}
+
+impl Wrong {
+    fn io(what: &str, error: &io::Error) -> Wrong {
+        let ours = matches!(
+            error.raw_os_error(),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+        );
+        let text = format!("{what}: {}", plain(error));
+        if ours {
+            Wrong::Ours(text)
+        } else {
+            Wrong::Theirs(text)
+        }
+    }
+}
+
+/// Without the number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_lowercase()
+}
+
+impl Target {
+    async fn check(&self) -> Result<(), Wrong> {
+        match &self.place {
+            Place::Unix(path) => {
+                let stream = UnixStream::connect(path).await;
+                self.talk(stream.map_err(|error| Wrong::io("connect", &error))?)
+                    .await
+            }
+            Place::Tcp(address) => {
+                let connect = async {
+                    let socket = match address {
+                        SocketAddr::V4(_) => TcpSocket::new_v4(),
+                        SocketAddr::V6(_) => TcpSocket::new_v6(),
+                    }?;
+                    if let Some(source) = self.source {
+                        socket.bind(SocketAddr::new(source, 0))?;
+                    }
+                    socket.connect(*address).await
+                };
+                let stream = connect
+                    .await
+                    .map_err(|error| Wrong::io("connect", &error))?;
+                self.talk(stream).await
+            }
+        }
+    }
+
+    /// Ends with a FIN, so that a database does not log a reset.
+    async fn talk(
+        &self,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<(), Wrong> {
+        match &self.check {
+            Check::Connect => {}
+            Check::SendExpect { send, expect } => {
+                exchange(&mut stream, send, expect.as_ref()).await?;
+            }
+            Check::Http {
+                method,
+                path,
+                host,
+                statuses,
+                body,
+            } => return http(stream, method, path, host, statuses, body.as_ref()).await,
+        }
+        // It answered; how it takes our end is not our business.
+        let _ = stream.shutdown().await;
+        Ok(())
+    }
+}
+
+async fn exchange(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    send: &[u8],
+    expect: Option<&Regex>,
+) -> Result<(), Wrong> {
+    stream
+        .write_all(send)
+        .await
+        .map_err(|error| Wrong::io("send", &error))?;
+    let Some(expect) = expect else {
+        return Ok(());
+    };
+    let mut answer = Vec::new();
+    loop {
+        let before = answer.len();
+        let read = stream.read_buf(&mut answer).await;
+        read.map_err(|error| Wrong::io("receive", &error))?;
+        if expect.is_match(&answer) {
+            return Ok(());
+        }
+        if answer.len() == before || answer.len() > ANSWER_MAX {
+            let shown = String::from_utf8_lossy(&answer[..answer.len().min(60)]);
+            let ended = if answer.len() == before {
+                " and the end"
+            } else {
+                ""
+            };
+            return Err(Wrong::Theirs(format!("unexpected answer {shown:?}{ended}")));
+        }
+    }
+}
+
+async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    method: &str,
+    path: &str,
+    host: &str,
+    statuses: &[(u16, u16)],
+    body: Option<&Regex>,
+) -> Result<(), Wrong> {
+    let wrong = |error: hyper::Error| Wrong::Theirs(format!("HTTP: {error}"));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(wrong)?;
+    let connection = AbortOnDrop(tokio::spawn(connection));
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", host)
+        .header("user-agent", "ringway-probe")
+        .header("connection", "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| Wrong::Ours(error.to_string()))?;
+    let response = sender.send_request(request).await.map_err(wrong)?;
+    let status = response.status().as_u16();
+    if !statuses
+        .iter()
+        .any(|(first, last)| (*first..=*last).contains(&status))
+    {
+        return Err(Wrong::Theirs(format!("HTTP status {status}")));
+    }
+    if let Some(body) = body {
+        let answer = Limited::new(response.into_body(), ANSWER_MAX)
+            .collect()
+            .await;
+        let answer = answer
+            .map_err(|error| Wrong::Theirs(format!("HTTP body: {error}")))?
+            .to_bytes();
+        if !body.is_match(&answer) {
+            let shown = String::from_utf8_lossy(&answer[..answer.len().min(60)]);
+            return Err(Wrong::Theirs(format!("unexpected body {shown:?}")));
+        }
+    }
+    drop(connection);
+    Ok(())
+}
+
+/// A connection does not outlive its probe.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,96 @@
+//! A newer snapshot: what it changes for the sessions that are there.
+
+use std::sync::Arc;
+
+use super::token::Key;
+use super::{Report, Worker};
+use crate::control::snapshot::{Backend, OnDown, OnUp, Snapshot};
+use crate::ids::{BackendId, PoolId};
+use crate::session::{CloseReason, Event};
+use crate::time::Time;
+
+impl Worker {
+    /// Looks at things this way from now on. The old view goes back to control, which frees it.
+    pub(super) fn see(&mut self, snapshot: Arc<Snapshot>) {
+        self.picks.see(&snapshot);
+        let old = std::mem::replace(&mut self.snapshot, snapshot);
+        let news = News::between(&old, &self.snapshot);
+        for backend in news.up.iter().chain(&news.down) {
+            self.picks.forget_failures(*backend, &self.cells);
+        }
+        self.end_sessions(&news);
+        (self.reports)(Report::Replaced(old));
+    }
+
+    /// As `on_down` and `on_up` of the pools say.
+    fn end_sessions(&mut self, news: &News) {
+        if news.down.is_empty() && news.back.is_empty() {
+            return;
+        }
+        let keys: Vec<Key> = self.slots.keys().collect();
+        for key in keys {
+            if let Some(reason) = self.lost(key, news) {
+                self.tell(key, Event::Kill(reason));
+            }
+        }
+    }
+
+    /// Whether a session is to end, and why.
+    fn lost(&mut self, key: Key, news: &News) -> Option<CloseReason> {
+        let slot = self.slots.get(key)?;
+        let (id, heard) = slot.connected_to()?;
+        let backend = &self.snapshot.backends[id.index()];
+        let pool = &self.snapshot.pools[backend.pool.index()];
+        if news.down.contains(&id) {
+            let is_silent = || match backend.doubted_since {
+                Some(since) => heard <= Time::ZERO + since.saturating_duration_since(self.started),
+                None => true,
+            };
+            let ends = match pool.on_down {
+                OnDown::Close => true,
+                OnDown::CloseSilent => is_silent(),
+                OnDown::Keep => false,
+            };
+            return ends.then_some(CloseReason::BackendDown);
+        }
+        let ends =
+            backend.backup && pool.on_up == OnUp::CloseBackup && news.back.contains(&backend.pool);
+        ends.then_some(CloseReason::Operator)
+    }
+}
+
+/// What differs between two snapshots.
+struct News {
+    /// Backends that went down.
+    down: Vec<BackendId>,
+    /// Backends that came up, or became known to be.
+    up: Vec<BackendId>,
+    /// Pools in which a normal backend came back.
+    back: Vec<PoolId>,
+}
+
+impl News {
+    fn between(old: &Snapshot, new: &Snapshot) -> News {
+        let is_down = |backend: &Backend| backend.is_up == Some(false);
+        let mut news = News {
+            down: Vec::new(),
+            up: Vec::new(),
+            back: Vec::new(),
+        };
+        let both = old.backends.iter().zip(&new.backends);
+        for (id, (before, now)) in (0..).map(BackendId).zip(both) {
+            if before.is_up == now.is_up {
+                continue;
+            }
+            if is_down(now) {
+                news.down.push(id);
+            } else {
+                news.up.push(id);
+                if is_down(before) && !now.backup {
+                    news.back.push(now.pool);
+                }
+            }
+        }
+        news
+    }
+}
