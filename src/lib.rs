@@ -24,6 +24,7 @@
 //! | [`control`] | shell | the owner of the truth: listeners, workers, signals; the snapshot that workers read |
 //! | [`admin`] | shell | HTTP and JSON over a unix socket: requests for control, and asking a running process |
 //! | [`cli`] | shell | one file per command |
+//! | [`demo`] | shell | a balancer, its backends and a load in one process, to be looked at |
 //! | [`ring`] | kernel | io_uring behind a safe interface, its buffers, the probe of the host |
 //! | [`sys`] | kernel | sockets, pipes and splice, limits, affinity |
 //!
@@ -63,6 +64,7 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod health;
 pub mod ids;
 pub mod metrics;

@@ -2,6 +2,7 @@
 
 mod backend;
 mod check;
+mod demo;
 mod file;
 mod run;
 mod schema;
@@ -33,6 +34,10 @@ enum Command {
     /// Run in the foreground
     #[command(after_help = run::EXAMPLES)]
     Run(run::Arguments),
+
+    /// See it at work: three backends, the balancer and a load, all built in; one backend dies and comes back
+    #[command(after_help = demo::EXAMPLES)]
+    Demo(demo::Arguments),
 
     /// Check a configuration: everything that is wrong with it, with its place
     #[command(after_help = check::EXAMPLES)]
@@ -131,6 +136,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Demo(arguments) => demo::demo(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Backend(arguments) => backend::backend(&arguments),
