@@ -3,8 +3,8 @@
 use arrayvec::ArrayVec;
 use socket2::SockAddr;
 
-use crate::balance::RoundRobin;
-use crate::control::snapshot::{BackendAddress, Snapshot};
+use crate::balance::{Algorithm, Arrival, HashKey, Member, Picker, Plan, View};
+use crate::control::snapshot::{BackendAddress, Pool, Snapshot};
 use crate::health::Passive;
 use crate::ids::{BackendId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
@@ -16,7 +16,7 @@ pub(super) type Tried = ArrayVec<BackendId, { Rules::RETRIES_MAX as usize + 1 }>
 
 /// What one worker knows about who can be picked.
 pub(super) struct Picks {
-    pickers: Vec<RoundRobin>,
+    pickers: Vec<Picker>,
     passive: Vec<Passive>,
     addresses: Vec<SockAddr>,
 }
@@ -28,7 +28,7 @@ impl Picks {
             pickers: snapshot
                 .pools
                 .iter()
-                .map(|_| RoundRobin::new(worker.index()))
+                .map(|pool| Picker::new(&plan(snapshot, pool), u64::from(worker.0)))
                 .collect(),
             passive: vec![Passive::default(); snapshot.backends.len()],
             addresses: snapshot
@@ -49,15 +49,19 @@ impl Picks {
         cells: &WorkerCells,
     ) -> Option<BackendId> {
         let backends = &snapshot.pools[pool.index()].backends;
-        let (picker, passive) = (&mut self.pickers[pool.index()], &self.passive);
-        let untried = |place: usize| !tried.contains(&backends[place]);
-        let well =
-            |place: usize| untried(place) && !passive[backends[place].index()].is_avoided(now);
+        let arrival = Arrival { client: None, now };
+        let candidates = |avoid| Candidates {
+            backends,
+            tried,
+            passive: &self.passive,
+            avoid,
+        };
+        let picker = &mut self.pickers[pool.index()];
         let place = picker
-            .pick(backends.len(), well)
-            .or_else(|| picker.pick(backends.len(), untried))?;
+            .pick(&arrival, &candidates(Some(now)))
+            .or_else(|| picker.pick(&arrival, &candidates(None)))?;
         let backend = backends[place];
-        let avoided = u64::from(passive[backend.index()].is_avoided(now));
+        let avoided = u64::from(self.passive[backend.index()].is_avoided(now));
         if cells.backend(backend).avoided.get() != avoided {
             cells.backend(backend).avoided.set(avoided);
         }
@@ -89,6 +93,39 @@ impl Picks {
         }
         avoided
     }
+}
+
+/// The backends of a pool that are left for a session.
+struct Candidates<'a> {
+    backends: &'a [BackendId],
+    tried: &'a Tried,
+    passive: &'a [Passive],
+    /// When to leave out those that are avoided; none = leave nobody out.
+    avoid: Option<Time>,
+}
+
+impl View for Candidates<'_> {
+    fn is_usable(&self, place: usize) -> bool {
+        let backend = self.backends[place];
+        let avoided = |now| self.passive[backend.index()].is_avoided(now);
+        !self.tried.contains(&backend) && !self.avoid.is_some_and(avoided)
+    }
+
+    /// Nobody counts sessions by backend, and round robin does not ask.
+    fn active(&self, _place: usize) -> u32 {
+        0
+    }
+}
+
+/// All backends in turn, with the same weight.
+fn plan(snapshot: &Snapshot, pool: &Pool) -> Plan {
+    let member = |backend: &BackendId| Member {
+        name: &snapshot.backends[backend.index()].name,
+        weight: 1,
+        backup: false,
+    };
+    let members: Vec<_> = pool.backends.iter().map(member).collect();
+    Plan::new(Algorithm::RoundRobin, HashKey::SourceIp, &members)
 }
 
 fn socket_address(address: &BackendAddress) -> SockAddr {
