@@ -28,20 +28,27 @@ const AVERAGE_LEAST: f64 = 1.0;
 /// to be as fast as the fastest.
 #[derive(Clone, Debug)]
 pub(super) struct LeastTime {
+    /// By place, microseconds over weight: what is expected of one session. Infinite without a weight. All that a pick
+    /// reads.
+    costs: Vec<f64>,
     places: Vec<Place>,
-    latencies: Vec<Latency>,
     next: usize,
     faded_at: Time,
     has_samples: bool,
 }
 
-/// What a pick reads, kept small and together.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// Microseconds.
+    weight: Weight,
+    latency: Latency,
+    /// Microseconds: the average, as far as it is still trusted.
     expected: f64,
-    /// One over the weight; infinite without one.
-    per_weight: f64,
+}
+
+impl Place {
+    fn cost(&self) -> f64 {
+        self.expected / f64::from(self.weight.sixteenths())
+    }
 }
 
 /// What a place has shown.
@@ -80,24 +87,27 @@ impl Average {
 impl LeastTime {
     pub(super) fn new(weights: Vec<Weight>, seed: u64) -> LeastTime {
         let place = |weight: &Weight| Place {
+            weight: *weight,
+            latency: Latency::default(),
             expected: AVERAGE_LEAST,
-            per_weight: per_weight(*weight),
         };
+        let places: Vec<_> = weights.iter().map(place).collect();
         LeastTime {
-            places: weights.iter().map(place).collect(),
-            latencies: vec![Latency::default(); weights.len()],
-            next: super::start(seed, weights.len()),
+            costs: places.iter().map(Place::cost).collect(),
+            next: super::start(seed, places.len()),
+            places,
             faded_at: Time::ZERO,
             has_samples: false,
         }
     }
 
     pub(super) fn set_weight(&mut self, place: usize, weight: Weight) {
-        self.places[place].per_weight = per_weight(weight);
+        self.places[place].weight = weight;
+        self.costs[place] = self.places[place].cost();
     }
 
     pub(super) fn observe(&mut self, place: usize, sample: Sample, now: Time) {
-        let latency = &mut self.latencies[place];
+        let latency = &mut self.places[place].latency;
         match sample {
             Sample::Connect(took) => {
                 latency.connect = Some(Average::after(latency.connect, took, now));
@@ -107,30 +117,24 @@ impl LeastTime {
             }
         }
         let average = latency.average().expect("there is a sample now");
-        self.places[place].expected = average;
-        if !self.has_samples {
+        if self.has_samples {
+            self.places[place].expected = average;
+            self.costs[place] = self.places[place].cost();
+        } else {
             self.has_samples = true;
-            for place in &mut self.places {
-                place.expected = average;
-            }
+            self.expect(|_| average);
         }
     }
 
-    /// The usable place with the least expectation; places that tie take turns.
+    /// The usable place with the least cost for one session more; places that tie take turns.
     pub(super) fn pick(&mut self, view: &impl View, now: Time) -> Option<usize> {
         if now - self.faded_at >= FADE_INTERVAL {
             self.fade(now);
         }
-        let places = self.places.as_slice();
-        let load = |place: usize| {
-            let Place {
-                expected,
-                per_weight,
-            } = places[place];
-            expected * per_weight * (f64::from(view.active(place)) + 1.0)
-        };
+        let costs = self.costs.as_slice();
+        let load = |place: usize| costs[place] * (f64::from(view.active(place)) + 1.0);
         let usable = |place| view.is_usable(place);
-        let place = least(places.len(), self.next, f64::INFINITY, load, usable)?;
+        let place = least(costs.len(), self.next, f64::INFINITY, load, usable)?;
         self.next = place + 1;
         Some(place)
     }
@@ -138,15 +142,26 @@ impl LeastTime {
     fn fade(&mut self, now: Time) {
         let kept = kept(now - self.faded_at, FORGOTTEN_OVER);
         self.faded_at = now;
-        let averages = self.latencies.iter().filter_map(Latency::average);
+        let averages = self
+            .places
+            .iter()
+            .filter_map(|place| place.latency.average());
         let Some(fastest) = averages.reduce(f64::min) else {
             return;
         };
-        for (place, latency) in self.places.iter_mut().zip(&self.latencies) {
-            if latency.average().is_none() {
-                place.expected = place.expected.min(fastest);
-            }
-            place.expected = (place.expected * kept).max(fastest * EXPECTED_OF_FASTEST);
+        self.expect(|place| {
+            let before = match place.latency.average() {
+                Some(_) => place.expected,
+                None => place.expected.min(fastest),
+            };
+            (before * kept).max(fastest * EXPECTED_OF_FASTEST)
+        });
+    }
+
+    fn expect(&mut self, expected: impl Fn(&Place) -> f64) {
+        for (place, cost) in self.places.iter_mut().zip(&mut self.costs) {
+            place.expected = expected(place);
+            *cost = place.cost();
         }
     }
 }
@@ -154,10 +169,6 @@ impl LeastTime {
 /// The part that is left after `elapsed`.
 fn kept(elapsed: Duration, constant: Duration) -> f64 {
     (-elapsed.as_secs_f64() / constant.as_secs_f64()).exp()
-}
-
-fn per_weight(weight: Weight) -> f64 {
-    1.0 / f64::from(weight.sixteenths())
 }
 
 #[cfg(test)]

@@ -81,11 +81,13 @@ impl Random {
                 point -= classes[class].total();
                 class += 1;
             }
-            let weight = u64::from(classes[class].weight);
-            let position = usize::try_from(point / weight).expect("a position in a list");
+            // The weight of a class is a power of two: this divides.
+            let bits = classes[class].weight.trailing_zeros();
+            let position = usize::try_from(point >> bits).expect("a position in a list");
             drawn = (class, position);
             let place = classes[class].live[position];
-            if point % weight < u64::from(self.roster.weight(place).sixteenths()) {
+            if point - ((point >> bits) << bits) < u64::from(self.roster.weight(place).sixteenths())
+            {
                 break;
             }
         }
