@@ -2,22 +2,23 @@
 
 use std::cmp::Ordering;
 
-/// The usable place of `0..count` with the least load below `most`. Of several the first one from `first` on, so that
-/// a caller who begins behind its last pick favours nobody. Whether a place is usable is asked only if it would be
-/// picked.
-pub(super) fn least<L: PartialOrd>(
-    count: usize,
+/// The usable place with the least load below `most`. Of several the first one from `first` on, so that a caller who
+/// begins behind its last pick favours nobody. `load` is told the place and what `places` has of it. Whether a place is
+/// usable is asked only if it would be picked.
+pub(super) fn least<P, L: PartialOrd>(
+    places: &[P],
     first: usize,
     most: L,
-    load: impl Fn(usize) -> L,
+    load: impl Fn(usize, &P) -> L,
     usable: impl Fn(usize) -> bool,
 ) -> Option<usize> {
     let mut least = most;
     let mut found = None;
-    // Two plain loops: chained ranges are half as fast.
-    for range in [first..count, 0..first.min(count)] {
-        for place in range {
-            let load = load(place);
+    let (before, from) = places.split_at(first.min(places.len()));
+    // Two plain loops: chained iterators are half as fast.
+    for (begin, part) in [(first, from), (0, before)] {
+        for (place, of_place) in (begin..).zip(part) {
+            let load = load(place, of_place);
             if load < least && usable(place) {
                 least = load;
                 found = Some(place);

@@ -22,13 +22,12 @@ impl LeastConnections {
 
     /// The usable place with the least sessions relative to weight.
     pub(super) fn pick(&mut self, view: &impl View) -> Option<usize> {
-        let weights = self.weights.as_slice();
-        let load = |place: usize| Load {
+        let load = |place, weight: &Weight| Load {
             sessions: view.active(place),
-            sixteenths: weights[place].sixteenths(),
+            sixteenths: weight.sixteenths(),
         };
         let usable = |place| view.is_usable(place);
-        let place = least(weights.len(), self.next, Load::MOST, load, usable)?;
+        let place = least(&self.weights, self.next, Load::MOST, load, usable)?;
         self.next = place + 1;
         Some(place)
     }

@@ -131,10 +131,9 @@ impl LeastTime {
         if now - self.faded_at >= FADE_INTERVAL {
             self.fade(now);
         }
-        let costs = self.costs.as_slice();
-        let load = |place: usize| costs[place] * (f64::from(view.active(place)) + 1.0);
+        let load = |place, cost: &f64| cost * (f64::from(view.active(place)) + 1.0);
         let usable = |place| view.is_usable(place);
-        let place = least(costs.len(), self.next, f64::INFINITY, load, usable)?;
+        let place = least(&self.costs, self.next, f64::INFINITY, load, usable)?;
         self.next = place + 1;
         Some(place)
     }

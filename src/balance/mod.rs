@@ -11,8 +11,9 @@
 //! | [`Algorithm::LeastTime`] | the least latency, sessions in flight and weight considered | one look at every place |
 //! | [`Algorithm::First`] | the first in the order of the file that is not full | up to the first usable place |
 //!
-//! Constant means: whatever the number of places, as long as it does not change which of them may be used. No pick
-//! asks the view about one place more than a few times, however many are unusable, and none allocates.
+//! Constant means: whatever the number of places, as long as it does not change which of them may be used. When that
+//! changes, and when nobody may be used, a pick asks the view up to twice about every place and a few dozen times
+//! more, whatever the algorithm. No pick allocates.
 
 mod first;
 mod hash;
