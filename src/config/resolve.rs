@@ -166,6 +166,9 @@ impl Resolver<'_> {
             .as_ref()
             .map_or(&[][..], |sources| &sources.0);
         let user_timeout = period(&section.keepalive.user_timeout);
+        let plan = self
+            .snapshot
+            .plan(*section.balance, *section.hash_key, &backends);
         self.snapshot.pools.push(Pool {
             name: Arc::from(key.name.as_str()),
             backends,
@@ -182,6 +185,7 @@ impl Resolver<'_> {
                 count: small(*section.keepalive.count),
                 user_timeout,
             },
+            plan,
             balance: *section.balance,
             hash_key: *section.hash_key,
             probe: probe(&section.probe),

@@ -172,6 +172,7 @@ struct Control {
     listeners: Listeners,
     mailboxes: Vec<Mailbox>,
     cells: Vec<Arc<WorkerCells>>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     reports: UnboundedReceiver<Report>,
     drain_timeout: Option<Duration>,
@@ -225,7 +226,12 @@ impl Control {
             .iter()
             .map(|letterbox| letterbox.mailbox.clone())
             .collect();
-        let shared = Arc::new(Shared::new(workers, bounds.max_sessions));
+        let shared = Arc::new(Shared::new(
+            workers,
+            bounds.max_sessions,
+            snapshot.backends.len(),
+            snapshot.listeners.len(),
+        ));
         let (report, reports) = unbounded_channel();
         let mut cells = Vec::new();
         let mut threads = Vec::new();
@@ -260,6 +266,7 @@ impl Control {
             listeners,
             mailboxes,
             cells,
+            shared,
             threads,
             reports,
             drain_timeout: global.drain_timeout,
@@ -591,6 +598,7 @@ impl Control {
         View {
             snapshot: &self.snapshot,
             cells: &self.cells,
+            shared: &self.shared,
             notes: &self.notes,
             watch: &self.watch,
             addresses: self.listeners.addresses(self.snapshot.listeners.len()),

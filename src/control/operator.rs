@@ -110,6 +110,10 @@ pub(super) fn operate(
     if let Some(weight) = change.weight.filter(|weight| *weight != backend.weight) {
         backend.weight = weight;
         notes.weight = since;
+        let pool = backend.pool.index();
+        let of = &snapshot.pools[pool];
+        let plan = snapshot.plan(of.balance, of.hash_key, &of.backends);
+        snapshot.pools[pool].plan = plan;
     }
     Ok(())
 }

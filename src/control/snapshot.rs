@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::balance::{Algorithm, HashKey};
+use crate::balance::{Algorithm, HashKey, Member, Plan};
 use crate::health::PassiveRule;
 use crate::ids::{BackendId, PoolId};
 use crate::session::Rules;
@@ -23,6 +23,23 @@ pub struct Snapshot {
     pub pools: Vec<Pool>,
     /// By [`BackendId`].
     pub backends: Vec<Backend>,
+}
+
+impl Snapshot {
+    /// What a pool's pickers are made from, with the weights as they are now.
+    #[must_use]
+    pub fn plan(&self, algorithm: Algorithm, key: HashKey, backends: &[BackendId]) -> Arc<Plan> {
+        let member = |id: &BackendId| {
+            let backend = &self.backends[id.index()];
+            Member {
+                name: &backend.name,
+                weight: backend.weight,
+                backup: backend.backup,
+            }
+        };
+        let members: Vec<Member<'_>> = backends.iter().map(member).collect();
+        Arc::new(Plan::new(algorithm, key, &members))
+    }
 }
 
 /// A listener.
@@ -76,6 +93,8 @@ pub struct Pool {
     pub balance: Algorithm,
     /// What is hashed for that.
     pub hash_key: HashKey,
+    /// What the workers' pickers are made from: names, weights and ranks of the backends.
+    pub plan: Arc<Plan>,
     /// How backends are probed.
     pub probe: Probe,
     /// What becomes of the sessions of a backend that goes down.

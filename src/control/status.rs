@@ -9,13 +9,15 @@ use super::counters;
 use super::operator::Notes;
 use super::snapshot::{Backend, BackendAddress, OperatorState, Snapshot};
 use super::watch::Watch;
-use crate::ids::BackendId;
+use crate::ids::{BackendId, ListenerId};
 use crate::metrics::{BackendCells, WorkerCells};
+use crate::worker::Shared;
 
 /// What a status is made from.
 pub(super) struct View<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) cells: &'a [Arc<WorkerCells>],
+    pub(super) shared: &'a Shared,
     pub(super) notes: &'a [Notes],
     pub(super) watch: &'a Watch,
     /// As the listeners are bound: with the ports that the kernel chose.
@@ -53,16 +55,21 @@ impl View<'_> {
 
     fn listeners(&self) -> Value {
         let listeners = self.snapshot.listeners.iter().zip(&self.addresses);
-        let each = listeners.map(|(listener, addresses)| {
-            let pools = listener.pools.iter().map(|(pool, weight)| {
+        let each = (0..)
+            .map(ListenerId)
+            .zip(listeners)
+            .map(|(id, (listener, addresses))| {
+                let pools = listener.pools.iter().map(|(pool, weight)| {
                 json!({"pool": &*self.snapshot.pools[pool.index()].name, "weight": weight})
             });
-            json!({
-                "name": &*listener.name,
-                "addresses": addresses,
-                "pools": pools.collect::<Vec<_>>(),
-            })
-        });
+                json!({
+                    "name": &*listener.name,
+                    "addresses": addresses,
+                    "pools": pools.collect::<Vec<_>>(),
+                    "sessions_active": self.shared.sessions_of(id),
+                    "max_sessions": listener.max_sessions,
+                })
+            });
         each.collect()
     }
 
@@ -101,6 +108,8 @@ impl View<'_> {
             "takes_sessions": backend.takes_sessions(),
             "why_not": why_not(backend),
             "sessions_active": sum(|cells| cells.sessions_active.get()),
+            "sessions_placed": self.shared.active(id),
+            "max_sessions": backend.max_sessions,
             "sessions_total": sum(|cells| cells.sessions_total.get()),
             "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
         })

@@ -26,8 +26,8 @@ pub enum Event {
     Connected,
     /// The attempt failed, and the worker has closed its socket.
     ConnectFailed(i32),
-    /// The picker had no backend (left) to try.
-    NoBackend,
+    /// The picker had no backend (left) to try, for this reason.
+    NoBackend(CloseReason),
     /// Bytes are in a buffer, at the end of those from the same side.
     Received {
         /// From where.

@@ -182,7 +182,7 @@ impl Session {
         match event {
             Event::Connected => self.connected(now),
             Event::ConnectFailed(errno) => self.connect_failed(errno, now),
-            Event::NoBackend => self.no_backend(),
+            Event::NoBackend(reason) => self.no_backend(reason),
             Event::Received { side, len } => {
                 self.moved = now;
                 self.relay(side.outgoing()).received(len);
@@ -390,10 +390,10 @@ impl Session {
     }
 
     /// No backend left: the last failure is the reason, if there was one.
-    fn no_backend(&mut self) {
+    fn no_backend(&mut self, reason: CloseReason) {
         self.socket(Side::Backend).armed.remove(Operation::Connect);
         self.socket(Side::Backend).open = false;
-        let reason = self.reason.unwrap_or(CloseReason::NoBackend);
+        let reason = self.reason.unwrap_or(reason);
         self.abort(reason);
     }
 

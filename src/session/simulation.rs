@@ -646,7 +646,7 @@ impl<'c, C: Choices> World<'c, C> {
 
     fn connect(&mut self) {
         match self.choices.below(24) {
-            0 => self.event(Event::NoBackend),
+            0 => self.event(Event::NoBackend(CloseReason::NoBackend)),
             1 => self.event(Event::ConnectFailed(libc::EMFILE)),
             _ => self.wires[Side::Backend.index()] = Wire::new(true),
         }

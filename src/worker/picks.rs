@@ -1,12 +1,16 @@
-//! Joins balancing and passive failure for one worker: which backend a session tries next.
+//! Joins balancing with what is known about backends, for one worker: which backend a session tries next.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use socket2::SockAddr;
 
-use crate::balance::RoundRobin;
-use crate::control::snapshot::{Backend, BackendAddress, Snapshot};
+use super::Shared;
+use crate::balance::{Arrival, Picker, Ramp, Sample, Split, View, Weight};
+use crate::control::snapshot::{Backend, BackendAddress, Listener, Snapshot};
 use crate::health::Passive;
-use crate::ids::{BackendId, PoolId, WorkerId};
+use crate::ids::{BackendId, ListenerId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::session::Rules;
 use crate::time::Time;
@@ -16,28 +20,67 @@ pub(super) type Tried = ArrayVec<BackendId, { Rules::RETRIES_MAX as usize + 1 }>
 
 /// What one worker knows about who can be picked.
 pub(super) struct Picks {
-    pickers: Vec<RoundRobin>,
+    worker: WorkerId,
+    pickers: Vec<Picker>,
+    splits: Vec<Split>,
     passive: Vec<Passive>,
     addresses: Vec<Option<SockAddr>>,
+    /// Backends on the way back to their full weight.
+    ramps: Vec<(BackendId, Ramp)>,
+    next_step: Option<Time>,
+}
+
+/// What a pick came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Picked {
+    /// This one; the session counts there from now on.
+    Backend(BackendId),
+    /// Those that could be used are full.
+    AllFull,
+    Nobody,
 }
 
 impl Picks {
     /// The pickers of the workers begin with different backends.
     pub(super) fn new(snapshot: &Snapshot, worker: WorkerId) -> Picks {
+        let picker =
+            |pool: &crate::control::snapshot::Pool| Picker::new(&pool.plan, u64::from(worker.0));
         Picks {
-            pickers: snapshot
-                .pools
-                .iter()
-                .map(|_| RoundRobin::new(worker.index()))
-                .collect(),
+            worker,
+            pickers: snapshot.pools.iter().map(picker).collect(),
+            splits: snapshot.listeners.iter().map(split).collect(),
             passive: vec![Passive::default(); snapshot.backends.len()],
             addresses: addresses(snapshot),
+            ramps: Vec::new(),
+            next_step: None,
         }
     }
 
-    /// Addresses of backends may be others now.
-    pub(super) fn see(&mut self, snapshot: &Snapshot) {
-        self.addresses = addresses(snapshot);
+    /// Addresses and weights may be others now.
+    pub(super) fn see(&mut self, old: &Snapshot, new: &Snapshot) {
+        self.addresses = addresses(new);
+        for (index, (before, now)) in old.pools.iter().zip(&new.pools).enumerate() {
+            if !Arc::ptr_eq(&before.plan, &now.plan) {
+                self.pickers[index] = Picker::new(&now.plan, u64::from(self.worker.0));
+            }
+        }
+    }
+
+    /// The pool of a new session: one with a usable backend if there is one, by the weights of the split.
+    pub(super) fn pool(&mut self, snapshot: &Snapshot, listener: ListenerId) -> PoolId {
+        let pools = &snapshot.listeners[listener.index()].pools;
+        if let [(only, _)] = pools[..] {
+            return only;
+        }
+        let takes = |place: usize| {
+            let pool = &snapshot.pools[pools[place].0.index()];
+            pool.backends
+                .iter()
+                .any(|id| snapshot.backends[id.index()].takes_sessions())
+        };
+        let split = &mut self.splits[listener.index()];
+        let place = split.pick(takes).or_else(|| split.pick(|_| true));
+        pools[place.unwrap_or(0)].0
     }
 
     /// A backend of the pool that was not tried yet: one that is not avoided if there is one, else any.
@@ -46,26 +89,45 @@ impl Picks {
         snapshot: &Snapshot,
         pool: PoolId,
         tried: &Tried,
-        now: Time,
+        arrival: &Arrival,
+        shared: &Shared,
         cells: &WorkerCells,
-    ) -> Option<BackendId> {
+    ) -> Picked {
+        self.take_steps(snapshot, arrival.now);
         let backends = &snapshot.pools[pool.index()].backends;
-        let (picker, passive) = (&mut self.pickers[pool.index()], &self.passive);
-        let untried = |place: usize| {
-            let backend = backends[place];
-            snapshot.backends[backend.index()].takes_sessions() && !tried.contains(&backend)
+        let candidates = |avoid| Candidates {
+            snapshot,
+            backends,
+            tried,
+            passive: &self.passive,
+            shared,
+            avoid,
         };
-        let well =
-            |place: usize| untried(place) && !passive[backends[place].index()].is_avoided(now);
-        let place = picker
-            .pick(backends.len(), well)
-            .or_else(|| picker.pick(backends.len(), untried))?;
-        let backend = backends[place];
-        let avoided = u64::from(passive[backend.index()].is_avoided(now));
-        if cells.backend(backend).avoided.get() != avoided {
-            cells.backend(backend).avoided.set(avoided);
+        let picker = &mut self.pickers[pool.index()];
+        // Another worker may take the last place of a backend first; then it is full, and others are looked for.
+        for _ in 0..backends.len() {
+            let place = picker
+                .pick(arrival, &candidates(Some(arrival.now)))
+                .or_else(|| picker.pick(arrival, &candidates(None)));
+            let Some(place) = place else {
+                break;
+            };
+            let id = backends[place];
+            if shared.claim(id, snapshot.backends[id.index()].max_sessions) {
+                let avoided = u64::from(self.passive[id.index()].is_avoided(arrival.now));
+                if cells.backend(id).avoided.get() != avoided {
+                    cells.backend(id).avoided.set(avoided);
+                }
+                return Picked::Backend(id);
+            }
         }
-        Some(backend)
+        let is_full =
+            |id: &BackendId| snapshot.backends[id.index()].takes_sessions() && !tried.contains(id);
+        if backends.iter().any(is_full) {
+            Picked::AllFull
+        } else {
+            Picked::Nobody
+        }
     }
 
     pub(super) fn address(&self, backend: BackendId) -> &SockAddr {
@@ -79,6 +141,19 @@ impl Picks {
         if self.passive[backend.index()].succeeded() {
             cells.backend(backend).avoided.set(0);
         }
+    }
+
+    /// How long something took.
+    pub(super) fn observe(
+        &mut self,
+        snapshot: &Snapshot,
+        backend: BackendId,
+        sample: Sample,
+        now: Time,
+    ) {
+        let pool = snapshot.backends[backend.index()].pool;
+        let place = place(snapshot, backend);
+        self.pickers[pool.index()].observe(place, sample, now);
     }
 
     /// What another failed connect means.
@@ -107,6 +182,38 @@ impl Picks {
         self.passive[backend.index()] = Passive::default();
         cells.backend(backend).avoided.set(0);
     }
+
+    /// It has come back, and gets its full share only after a while.
+    pub(super) fn ramp(
+        &mut self,
+        snapshot: &Snapshot,
+        backend: BackendId,
+        lasts: Duration,
+        now: Time,
+    ) {
+        self.ramps.retain(|(other, _)| *other != backend);
+        self.ramps.push((backend, Ramp::new(now, lasts)));
+        self.next_step = Some(now);
+        self.take_steps(snapshot, now);
+    }
+
+    /// Ramps that are due take their next step.
+    fn take_steps(&mut self, snapshot: &Snapshot, now: Time) {
+        if self.next_step.is_none_or(|next| now < next) {
+            return;
+        }
+        for (id, ramp) in &self.ramps {
+            let backend = &snapshot.backends[id.index()];
+            let weight: Weight = ramp.weight(backend.weight, now);
+            self.pickers[backend.pool.index()].set_weight(place(snapshot, *id), weight);
+        }
+        self.ramps.retain(|(_, ramp)| ramp.next_step(now).is_some());
+        self.next_step = self
+            .ramps
+            .iter()
+            .filter_map(|(_, ramp)| ramp.next_step(now))
+            .min();
+    }
 }
 
 /// What another failed connect means.
@@ -117,6 +224,45 @@ pub(super) enum Failing {
     GoesOn,
     /// So many in a row that the backend is avoided from now on.
     Avoided,
+}
+
+/// The backends of a pool that are left for a session.
+struct Candidates<'a> {
+    snapshot: &'a Snapshot,
+    backends: &'a [BackendId],
+    tried: &'a Tried,
+    passive: &'a [Passive],
+    shared: &'a Shared,
+    /// When to leave out those that are avoided; none = leave nobody out.
+    avoid: Option<Time>,
+}
+
+impl View for Candidates<'_> {
+    fn is_usable(&self, place: usize) -> bool {
+        let id = self.backends[place];
+        let backend = &self.snapshot.backends[id.index()];
+        let avoided = |now| self.passive[id.index()].is_avoided(now);
+        let is_full = |most| self.shared.active(id) >= most;
+        backend.takes_sessions()
+            && !self.tried.contains(&id)
+            && !self.avoid.is_some_and(avoided)
+            && !backend.max_sessions.is_some_and(is_full)
+    }
+
+    fn active(&self, place: usize) -> u32 {
+        self.shared.active(self.backends[place])
+    }
+}
+
+/// The backends of a pool have consecutive numbers.
+fn place(snapshot: &Snapshot, backend: BackendId) -> usize {
+    let pool = snapshot.backends[backend.index()].pool;
+    backend.index() - snapshot.pools[pool.index()].backends[0].index()
+}
+
+fn split(listener: &Listener) -> Split {
+    let weight = |(_, weight): &(PoolId, u32)| u16::try_from(*weight).unwrap_or(Weight::MOST);
+    Split::new(&listener.pools.iter().map(weight).collect::<Vec<_>>())
 }
 
 fn addresses(snapshot: &Snapshot) -> Vec<Option<SockAddr>> {

@@ -1,9 +1,9 @@
-//! What the workers share and write: how many sessions each of them has, and all together. Touched when a session
-//! begins or ends, never on the byte path.
+//! What the workers share and write: how many sessions each of them has, and all together, each backend and each
+//! listener. Touched when a session begins or ends, never on the byte path.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::ids::WorkerId;
+use crate::ids::{BackendId, ListenerId, WorkerId};
 
 /// A counter with a cache line (and its neighbour) to itself.
 #[derive(Debug, Default)]
@@ -16,13 +16,19 @@ pub struct Shared {
     sessions: Box<[Padded]>,
     total: Padded,
     max_sessions: u32,
+    /// Close together: a pick by least connections looks at all of a pool.
+    backends: Box<[AtomicU32]>,
+    listeners: Box<[AtomicU32]>,
 }
 
 impl Shared {
-    /// For so many workers and sessions.
+    /// For so many workers, sessions, backends and listeners.
     #[must_use]
-    pub fn new(workers: usize, max_sessions: u32) -> Shared {
+    pub fn new(workers: usize, max_sessions: u32, backends: usize, listeners: usize) -> Shared {
+        let counts = |count: usize| (0..count).map(|_| AtomicU32::new(0)).collect();
         Shared {
+            backends: counts(backends),
+            listeners: counts(listeners),
             sessions: (0..workers).map(|_| Padded::default()).collect(),
             total: Padded::default(),
             max_sessions,
@@ -36,6 +42,38 @@ impl Shared {
             .0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .is_ok()
+    }
+
+    /// A session counts on this backend from its pick on; false when it has as many as it may have.
+    pub(super) fn claim(&self, backend: BackendId, most: Option<u32>) -> bool {
+        take(&self.backends[backend.index()], most)
+    }
+
+    /// The backend has one session less.
+    pub(super) fn disclaim(&self, backend: BackendId) {
+        self.backends[backend.index()].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Sessions on a backend, those that still connect included.
+    #[must_use]
+    pub fn active(&self, backend: BackendId) -> u32 {
+        self.backends[backend.index()].load(Ordering::Relaxed)
+    }
+
+    /// A session came in through this listener; false when it has as many as it may have.
+    pub(super) fn enter(&self, listener: ListenerId, most: Option<u32>) -> bool {
+        take(&self.listeners[listener.index()], most)
+    }
+
+    /// The listener has one session less.
+    pub(super) fn leave(&self, listener: ListenerId) {
+        self.listeners[listener.index()].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Sessions of a listener.
+    #[must_use]
+    pub fn sessions_of(&self, listener: ListenerId) -> u32 {
+        self.listeners[listener.index()].load(Ordering::Relaxed)
     }
 
     /// Places that are free.
@@ -83,6 +121,18 @@ impl Shared {
     }
 }
 
+/// One more, unless that is too many. Exact, however many workers try at once.
+fn take(count: &AtomicU32, most: Option<u32>) -> bool {
+    let Some(most) = most else {
+        count.fetch_add(1, Ordering::Relaxed);
+        return true;
+    };
+    let one_more = |count| (count < most).then_some(count + 1);
+    count
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+        .is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -91,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_limit_is_exact_even_when_threads_race_for_the_last_place() {
-        let shared = Arc::new(Shared::new(2, 1000));
+        let shared = Arc::new(Shared::new(2, 1000, 1, 1));
         let admitted: usize = std::thread::scope(|scope| {
             let race = |worker| {
                 let shared = Arc::clone(&shared);

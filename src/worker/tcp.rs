@@ -6,12 +6,13 @@ use std::rc::Rc;
 
 use super::held::Held;
 use super::mailbox::Accepted;
-use super::picks::{Failing, Tried};
+use super::picks::{Failing, Picked, Tried};
 use super::pump::Pump;
 use super::token::{Key, Token};
 use super::{Report, Worker};
 use socket2::Domain;
 
+use crate::balance::{Arrival, Sample};
 use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::ring::{BufferId, Completion, POLL_ERROR, POLL_ERRORS, POLL_READABLE, POLL_WRITABLE};
 use crate::session::{
@@ -42,8 +43,24 @@ pub(super) struct Slot {
     tried: Tried,
     /// It counts among its backend's active sessions.
     counted: bool,
+    /// The backend that has kept a place for it, from the pick on.
+    claimed: Option<BackendId>,
+    /// It counts among its listener's sessions.
+    entered: bool,
+    latency: Latency,
     /// It is in the list of those that changed.
     dirty: bool,
+}
+
+/// How far a session is in what it shows about its backend's latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Latency {
+    /// Nothing to measure, yet or any more.
+    Unknown,
+    /// The connect began.
+    Connecting(Time),
+    /// Connected, or asked, since then: the answer's first byte is waited for.
+    Waiting(Time),
 }
 
 impl Slot {
@@ -51,6 +68,20 @@ impl Slot {
     pub(super) fn connected_to(&self) -> Option<(BackendId, Time)> {
         let backend = self.backend.filter(|_| self.counted);
         backend.map(|backend| (backend, self.heard))
+    }
+
+    /// A client's first bytes begin what the backend's first bytes end; a backend that speaks first needs no question.
+    fn first_bytes(&mut self, side: Side, now: Time) -> Option<(BackendId, Sample)> {
+        let Latency::Waiting(since) = self.latency else {
+            return None;
+        };
+        if side == Side::Client {
+            self.latency = Latency::Waiting(now);
+            return None;
+        }
+        self.latency = Latency::Unknown;
+        self.backend
+            .map(|backend| (backend, Sample::FirstByte(now - since)))
     }
 
     fn fd(&self, side: Side) -> i32 {
@@ -77,7 +108,9 @@ impl Slot {
 impl Worker {
     /// A session for a client that was admitted and counted.
     pub(super) fn begin_session(&mut self, accepted: Accepted) {
-        let pool = self.snapshot.listeners[accepted.listener.index()].pools[0].0;
+        let pool = self.picks.pool(&self.snapshot, accepted.listener);
+        let most = self.snapshot.listeners[accepted.listener.index()].max_sessions;
+        let entered = self.shared.enter(accepted.listener, most);
         let slot = Slot {
             session: Session::new(Rc::clone(&self.rules[pool.index()]), self.now),
             is_tcp: [accepted.client.is_some(), false],
@@ -90,6 +123,9 @@ impl Worker {
             heard: self.now,
             tried: Tried::new(),
             counted: false,
+            claimed: None,
+            entered,
+            latency: Latency::Unknown,
             dirty: false,
         };
         // The slab has a place for every session that can be admitted.
@@ -99,7 +135,7 @@ impl Worker {
             .expect("an admitted session has a place");
         self.cells.sessions_total.add(1);
         self.cells.sessions_active.add(1);
-        if let Some(reason) = self.killing {
+        if let Some(reason) = self.killing.or((!entered).then_some(CloseReason::Limit)) {
             self.tell(key, Event::Kill(reason));
         }
         self.mark_dirty(key);
@@ -261,12 +297,20 @@ impl Worker {
             self.cells.connects_established_total.add(1);
             slot.session.on(Event::Connected, self.now);
             self.picks.connected(backend, &self.cells);
+            if let Latency::Connecting(since) = slot.latency {
+                let took = Sample::Connect(self.now - since);
+                self.picks.observe(&self.snapshot, backend, took, self.now);
+            }
+            slot.latency = Latency::Waiting(self.now);
             let cells = self.cells.backend(backend);
             cells.sessions_active.add(1);
             cells.sessions_total.add(1);
             return;
         }
         slot.sockets[Side::Backend.index()] = None;
+        if let Some(claimed) = slot.claimed.take() {
+            self.shared.disclaim(claimed);
+        }
         let attempts = slot.session.attempts();
         slot.session.on(Event::ConnectFailed(-result), self.now);
         if slot.session.attempts() == attempts {
@@ -306,6 +350,10 @@ impl Worker {
                 .push(&mut self.links, buffer, len);
             if side == Side::Backend {
                 slot.heard = self.now;
+            }
+            if let Some((backend, sample)) = slot.first_bytes(side, self.now) {
+                self.picks
+                    .observe(&self.snapshot, backend, sample, self.now);
             }
             slot.session.on(Event::Received { side, len }, self.now);
         } else if let Some(buffer) = completion.buffer {
@@ -485,15 +533,25 @@ impl Worker {
 
     fn connect(&mut self, key: Key) -> Option<Event> {
         let slot = self.slots.get(key).expect("performed for a live session");
-        let Some(backend) = self.picks.pick(
+        let arrival = Arrival {
+            client: slot.client,
+            now: self.now,
+        };
+        let picked = self.picks.pick(
             &self.snapshot,
             slot.pool,
             &slot.tried,
-            self.now,
+            &arrival,
+            &self.shared,
             &self.cells,
-        ) else {
-            return Some(Event::NoBackend);
+        );
+        let backend = match picked {
+            Picked::Backend(backend) => backend,
+            Picked::AllFull => return Some(Event::NoBackend(CloseReason::Limit)),
+            Picked::Nobody => return Some(Event::NoBackend(CloseReason::NoBackend)),
         };
+        slot.claimed = Some(backend);
+        slot.latency = Latency::Connecting(self.now);
         self.cells.connects_total.add(1);
         self.cells
             .connect_retries_total
@@ -524,6 +582,8 @@ impl Worker {
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
                 self.accepts.pause_if_scarce(errno, self.now);
+                slot.claimed = None;
+                self.shared.disclaim(backend);
                 self.note_connect_failure(backend, errno);
                 Some(Event::ConnectFailed(errno))
             }
@@ -652,6 +712,12 @@ impl Worker {
         slot.held.into_iter().for_each(|held| self.release(held));
         if let (true, Some(backend)) = (slot.counted, slot.backend) {
             self.cells.backend(backend).sessions_active.sub(1);
+        }
+        if let Some(claimed) = slot.claimed {
+            self.shared.disclaim(claimed);
+        }
+        if slot.entered {
+            self.shared.leave(slot.listener);
         }
         let reason = slot.session.reason().unwrap_or(CloseReason::Internal);
         self.cells.ended(reason);

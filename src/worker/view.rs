@@ -5,18 +5,24 @@ use std::sync::Arc;
 use super::token::Key;
 use super::{Report, Worker};
 use crate::control::snapshot::{Backend, OnDown, OnUp, Snapshot};
-use crate::ids::{BackendId, PoolId};
+use crate::ids::BackendId;
 use crate::session::{CloseReason, Event};
 use crate::time::Time;
 
 impl Worker {
     /// Looks at things this way from now on. The old view goes back to control, which frees it.
     pub(super) fn see(&mut self, snapshot: Arc<Snapshot>) {
-        self.picks.see(&snapshot);
+        self.picks.see(&self.snapshot, &snapshot);
         let old = std::mem::replace(&mut self.snapshot, snapshot);
         let news = News::between(&old, &self.snapshot);
         for backend in news.up.iter().chain(&news.down) {
             self.picks.forget_failures(*backend, &self.cells);
+        }
+        for id in &news.back {
+            let pool = self.snapshot.backends[id.index()].pool;
+            if let Some(lasts) = self.snapshot.pools[pool.index()].slow_start {
+                self.picks.ramp(&self.snapshot, *id, lasts, self.now);
+            }
         }
         self.end_sessions(&news);
         (self.reports)(Report::Replaced(old));
@@ -53,8 +59,13 @@ impl Worker {
             };
             return ends.then_some(CloseReason::BackendDown);
         }
-        let ends =
-            backend.backup && pool.on_up == OnUp::CloseBackup && news.back.contains(&backend.pool);
+        let normal_is_back = || {
+            news.back.iter().any(|id| {
+                let other = &self.snapshot.backends[id.index()];
+                other.pool == backend.pool && !other.backup
+            })
+        };
+        let ends = backend.backup && pool.on_up == OnUp::CloseBackup && normal_is_back();
         ends.then_some(CloseReason::Operator)
     }
 }
@@ -65,8 +76,8 @@ struct News {
     down: Vec<BackendId>,
     /// Backends that came up, or became known to be.
     up: Vec<BackendId>,
-    /// Pools in which a normal backend came back.
-    back: Vec<PoolId>,
+    /// Of those, backends that had been down.
+    back: Vec<BackendId>,
 }
 
 impl News {
@@ -86,8 +97,8 @@ impl News {
                 news.down.push(id);
             } else {
                 news.up.push(id);
-                if is_down(before) && !now.backup {
-                    news.back.push(now.pool);
+                if is_down(before) {
+                    news.back.push(id);
                 }
             }
         }

@@ -15,6 +15,7 @@ mod harness;
 
 mod addresses;
 mod admin;
+mod balance;
 mod connect;
 mod endings;
 mod flow_control;

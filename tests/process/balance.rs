@@ -1,0 +1,225 @@
+//! Who gets a session in the real process: weights, hashing, backups, limits and splits, and counts that are exact
+//! after every kind of end.
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::thread;
+
+use serde_json::Value;
+
+use crate::harness::backend::Backend;
+use crate::harness::stream::{self, Ended};
+use crate::harness::{Launch, Ringway, Tier, assert_ends, number, one_pool, refusing_address};
+
+both_tiers! {
+    counts_are_exact_after_every_kind_of_end,
+}
+
+fn named(name: &str, backend: &Backend, more: &str) -> String {
+    format!("{{name: {name}, address: \"{}\"{more}}}", backend.address())
+}
+
+fn start(pool: &str) -> Ringway {
+    Launch::config(one_pool("workers: 2", &format!("probe: none, {pool}"))).start()
+}
+
+/// Sessions that each backend has had.
+fn shares(ringway: &Ringway) -> BTreeMap<String, u64> {
+    let status = ringway.status();
+    let pools = status["pools"].as_array().unwrap();
+    let backends = pools
+        .iter()
+        .flat_map(|pool| pool["backends"].as_array().unwrap());
+    let share = |backend: &Value| {
+        let name = backend["name"].as_str().unwrap().to_owned();
+        (name, backend["sessions_total"].as_u64().unwrap())
+    };
+    backends.map(share).collect()
+}
+
+fn open(ringway: &Ringway, count: usize) -> Vec<TcpStream> {
+    let one = |_| {
+        let mut client = ringway.connect();
+        stream::exchange(&mut client, b"hello");
+        client
+    };
+    (0..count).map(one).collect()
+}
+
+#[test]
+fn shares_follow_weights() {
+    let (a, b, c) = (Backend::echo(), Backend::echo(), Backend::echo());
+    for algorithm in ["round_robin", "least_connections", "random"] {
+        let backends = [
+            named("a", &a, ", weight: 6"),
+            named("b", &b, ", weight: 3"),
+            named("c", &c, ", weight: 1"),
+        ];
+        let ringway = start(&format!(
+            "balance: {algorithm}, backends: [{}]",
+            backends.join(", ")
+        ));
+        let _clients = open(&ringway, 200);
+        let shares = shares(&ringway);
+        for (name, expected, slack) in [("a", 120, 35), ("b", 60, 30), ("c", 20, 18)] {
+            let share = shares[name];
+            assert!(
+                share.abs_diff(expected) <= slack,
+                "{algorithm}: {name} got {share} of 200: {shares:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn clients_go_to_the_same_backend_by_hash() {
+    let backends: Vec<Backend> = (0..4).map(|_| Backend::echo()).collect();
+    let list: Vec<String> = (0..)
+        .zip(&backends)
+        .map(|(n, backend): (usize, _)| named(&format!("b{n}"), backend, ""))
+        .collect();
+    let ringway = start(&format!("balance: hash, backends: [{}]", list.join(", ")));
+    open(&ringway, 20);
+    let shares = shares(&ringway);
+    assert_eq!(
+        shares.values().filter(|share| **share == 20).count(),
+        1,
+        "one client, one backend: {shares:?}"
+    );
+}
+
+#[test]
+fn first_fills_the_first_up_to_its_limit_then_the_next_then_resets() {
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let backends = [
+        named("a", &a, ", max_sessions: 3"),
+        named("b", &b, ", max_sessions: 2"),
+    ];
+    let ringway = start(&format!(
+        "balance: first, backends: [{}]",
+        backends.join(", ")
+    ));
+    let mut clients = open(&ringway, 5);
+    let shares = shares(&ringway);
+    assert_eq!((shares["a"], shares["b"]), (3, 2));
+    assert_eq!(stream::connect_to_end(ringway.address()), Ended::Reset);
+    drop(clients.pop());
+    ringway.counters_become("there is room again", |counters| {
+        number(counters, "sessions_active") == 4
+    });
+    clients.extend(open(&ringway, 1));
+    drop(clients);
+    assert_ends(&ringway.finish(), &[("client_closed", 6), ("limit", 1)]);
+}
+
+#[test]
+fn listener_has_a_limit_of_its_own() {
+    let backend = Backend::echo();
+    let config = format!(
+        "listeners: [{{name: small, bind: \"127.0.0.1:0\", pool: p, max_sessions: 2}}, \
+         {{name: large, bind: \"127.0.0.1:0\", pool: p}}]\npools: {{p: [\"{}\"]}}\n",
+        backend.address()
+    );
+    let ringway = Launch::config(config).start();
+    let held = open(&ringway, 2);
+    assert_eq!(
+        stream::connect_to_end(ringway.address_of("small")),
+        Ended::Reset
+    );
+    stream::exchange(&mut stream::connect(ringway.address_of("large")), b"hello");
+    assert_eq!(ringway.status()["listeners"][0]["sessions_active"], 2);
+    drop(held);
+    ringway.counters_become("all have left", |counters| {
+        number(counters, "sessions_active") == 0
+    });
+    open(&ringway, 1);
+    assert_ends(&ringway.finish(), &[("client_closed", 4), ("limit", 1)]);
+}
+
+#[test]
+fn backup_is_used_only_when_no_other_is_usable() {
+    let (normal, backup) = (Backend::echo(), Backend::echo());
+    let backends = [
+        named("normal", &normal, ""),
+        named("backup", &backup, ", backup: true"),
+    ];
+    let ringway = start(&format!("backends: [{}]", backends.join(", ")));
+    open(&ringway, 10);
+    assert_eq!(shares(&ringway)["backup"], 0);
+    ringway.command(&["backend", "p/normal", "drain"]);
+    open(&ringway, 10);
+    assert_eq!(shares(&ringway)["backup"], 10);
+    ringway.command(&["backend", "p/normal", "ready"]);
+    open(&ringway, 10);
+    let shares = shares(&ringway);
+    assert_eq!((shares["normal"], shares["backup"]), (20, 10));
+}
+
+#[test]
+fn listener_splits_its_sessions_by_weight_between_pools() {
+    let (blue, green) = (Backend::echo(), Backend::echo());
+    let config = format!(
+        "global: {{workers: 1}}\nlisteners: [{{name: in, bind: \"127.0.0.1:0\", \
+         split: [{{pool: blue, weight: 9}}, {{pool: green, weight: 1}}]}}]\n\
+         pools: {{blue: [{}], green: [{}]}}\n",
+        named("blue", &blue, ""),
+        named("green", &green, "")
+    );
+    let ringway = Launch::config(config).start();
+    open(&ringway, 100);
+    let before = shares(&ringway);
+    assert_eq!(
+        (before["blue"], before["green"]),
+        (90, 10),
+        "exact over full cycles of one worker"
+    );
+    ringway.command(&["backend", "blue/blue", "drain"]);
+    open(&ringway, 10);
+    assert_eq!(
+        shares(&ringway)["green"],
+        20,
+        "a pool that takes nobody gets nobody"
+    );
+}
+
+fn counts_are_exact_after_every_kind_of_end(tier: Tier) {
+    let (echoing, refusing) = (Backend::echo(), refusing_address());
+    let pool = format!(
+        "probe: none, passive: {{failures: none}}, balance: least_connections, \
+         backends: [{}, {{name: dead, address: \"{refusing}\"}}]",
+        named("live", &echoing, "")
+    );
+    let ringway = Launch::config(one_pool("workers: 2", &pool))
+        .tier(tier)
+        .start();
+    let address = ringway.address();
+    let clients: Vec<_> = (0..60)
+        .map(|number| {
+            thread::spawn(move || {
+                let mut client = stream::connect(address);
+                stream::exchange(&mut client, b"hello");
+                match number % 3 {
+                    0 => drop(client),
+                    1 => stream::abort(client),
+                    _ => {
+                        client.shutdown(std::net::Shutdown::Write).unwrap();
+                        assert_eq!(stream::ended(&mut client), Ended::Fin);
+                    }
+                }
+            })
+        })
+        .collect();
+    clients
+        .into_iter()
+        .for_each(|client| client.join().unwrap());
+    ringway.counters_become("all are gone", |counters| {
+        number(counters, "sessions_active") == 0
+    });
+    let status = ringway.status();
+    for backend in status["pools"][0]["backends"].as_array().unwrap() {
+        assert_eq!(backend["sessions_placed"], 0, "{backend}");
+        assert_eq!(backend["sessions_active"], 0, "{backend}");
+    }
+    assert_eq!(status["listeners"][0]["sessions_active"], 0);
+    assert!(number(&ringway.counters(), "connect_failures_total") > 0);
+}
