@@ -177,6 +177,17 @@ mod tests {
     }
 
     #[test]
+    fn a_weight_that_changes_all_the_time_gains_no_turns() {
+        let mut turns = turns(&[20, 10]);
+        let mut taken = 0;
+        for turn in 0..3000 {
+            turns.set_weight(1, 10 + turn % 2);
+            taken += take(&mut turns);
+        }
+        assert!((950..=1100).contains(&taken), "{taken}");
+    }
+
+    #[test]
     fn the_largest_weights_are_exact_too() {
         let mut turns = turns(&[u64::from(u32::MAX), 1]);
         let taken: usize = (0..1_000_000).map(|_| take(&mut turns)).sum();
