@@ -128,6 +128,11 @@ impl Problems {
         self.all.len()
     }
 
+    /// Whether something is wrong at this very place.
+    pub(super) fn at(&self, place: Option<Place>) -> bool {
+        place.is_some() && self.all.iter().any(|problem| problem.place == place)
+    }
+
     /// What was reported since would have been right with this word, too.
     pub(super) fn also_accepted(&mut self, since: usize, word: &str) {
         for problem in &mut self.all[since..] {
@@ -304,6 +309,7 @@ impl Report {
         // Control characters would be acted on by a terminal; one byte each, so that the places stay.
         let shown = self.text[from..end].chars().map(|letter| match letter {
             '\n' | '\t' => letter,
+            '\r' => ' ',
             _ if letter.is_ascii_control() => '?',
             _ => letter,
         });

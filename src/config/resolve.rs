@@ -45,6 +45,12 @@ pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Con
     };
     let global = resolver.global(&document.global);
     resolver.pools(&document.pools.0);
+    if document.pools.0.is_empty() {
+        let problem = error(document.pools.place, "pools", "there is no pool");
+        let problem = problem.help("write at least one, as in `pg: [10.0.0.11:5432]`");
+        resolver.problems.push(problem);
+        return None;
+    }
     resolver.listeners(&document.listeners, &document.pools.0);
     resolver.own_listeners(&document.pools.0);
     // What is wrong elsewhere might be a pool's name.
@@ -142,13 +148,6 @@ impl Resolver<'_> {
             if let Some(section) = section {
                 self.pool(key, section);
             }
-        }
-        if pools.is_empty() {
-            self.problems.push(error(
-                None,
-                "pools",
-                "there is no pool; write at least one under `pools`",
-            ));
         }
     }
 
@@ -275,16 +274,21 @@ impl Resolver<'_> {
         let probe = &section.probe;
         let key = |name: &str| format!("pools.{}.probe.{name}", pool.name);
         let kind = *probe.r#type;
-        if probe.timeout.0 > probe.interval.0 {
+        let unreadable =
+            self.problems.at(probe.timeout.place) || self.problems.at(probe.interval.place);
+        if probe.timeout.0 > probe.interval.0 && !unreadable {
             let place = probe.timeout.place.or(probe.interval.place);
+            let name = match probe.timeout.place {
+                Some(_) => "timeout",
+                None => "interval",
+            };
             let message = format!(
-                "a probe may take {} but the next one begins after {}",
+                "a probe may take {} (`timeout`) but the next one begins after {} (`interval`)",
                 show(&probe.timeout),
                 show(&probe.interval)
             );
-            self.problems.push(
-                error(place, &key("timeout"), message).help("`timeout` is at most `interval`"),
-            );
+            self.problems
+                .push(error(place, &key(name), message).help("`timeout` is at most `interval`"));
         }
         for (name, field) in [
             ("fast_interval", &probe.fast_interval),
@@ -295,7 +299,7 @@ impl Resolver<'_> {
                 self.problems.push(error(
                     field.place,
                     &key(name),
-                    "probing more often than every 10ms would be an attack",
+                    format!("`{name}` is at least 10ms: probing more often would be an attack"),
                 ));
             }
         }
@@ -303,7 +307,11 @@ impl Resolver<'_> {
             let problem = error(
                 probe.fast_interval.place,
                 &key("fast_interval"),
-                "slower than `interval`",
+                format!(
+                    "`fast_interval` ({}) is longer than `interval` ({})",
+                    show(&probe.fast_interval),
+                    show(&probe.interval)
+                ),
             );
             self.problems.push(problem.warning());
         }
@@ -397,7 +405,11 @@ impl Resolver<'_> {
             let problem = error(
                 timeouts.idle.place,
                 &format!("pools.{}.timeouts.idle", pool.name),
-                "never reached: `session` is not longer",
+                format!(
+                    "`idle` ({}) is never reached: `session` ({}) is not longer",
+                    show_period(idle),
+                    show_period(session)
+                ),
             );
             self.problems.push(problem.warning());
         }
@@ -530,7 +542,12 @@ impl Resolver<'_> {
                 addresses.join(",").into()
             });
             let place = item.name.place.or(item.bind.place);
-            if let Some(first) = place.and_then(|place| names.insert(name.clone(), place)) {
+            let pools = self.pools_of(item, pools);
+            let before = self.problems.len();
+            let addresses = self.addresses(binds, &name);
+            let first = place.and_then(|place| names.insert(name.clone(), place));
+            // Two without a name have the same address, which has been said then.
+            if let Some(first) = first.filter(|_| self.problems.len() == before) {
                 let problem = error(
                     place,
                     "listeners",
@@ -542,8 +559,6 @@ impl Resolver<'_> {
                         .help("give each a `name` of its own"),
                 );
             }
-            let pools = self.pools_of(item, pools);
-            let addresses = self.addresses(binds, &name);
             self.snapshot.listeners.push(Listener {
                 name: Arc::from(name),
                 addresses,
@@ -583,6 +598,10 @@ impl Resolver<'_> {
                 self.problems.push(problem);
                 return Vec::new();
             }
+            // It is there, or something that was meant for it, and what is wrong with it has been said.
+            (None, None) if item.pool.place.is_some() || item.split.place.is_some() => {
+                return Vec::new();
+            }
             (None, None) => {
                 let names: Vec<&str> = pools.iter().map(|(key, _)| key.name.as_str()).collect();
                 let problem = error(
@@ -595,20 +614,24 @@ impl Resolver<'_> {
                 return Vec::new();
             }
         };
-        if shares.iter().all(|(_, _, weight)| *weight == 0) {
+        if !shares.is_empty() && shares.iter().all(|(_, _, weight)| *weight == 0) {
             self.problems.push(error(
                 item.split.place,
                 "listeners.split",
                 "all weights are 0: no session could go anywhere",
             ));
         }
+        let key = match item.split.0 {
+            Some(_) => "listeners.split",
+            None => "listeners.pool",
+        };
         let mut found: Vec<(PoolId, u32)> = Vec::new();
         for (name, place, weight) in shares {
             let Some(index) = pools.iter().position(|(key, _)| key.name == name) else {
                 let names: Vec<&str> = pools.iter().map(|(key, _)| key.name.as_str()).collect();
                 let problem = error(
                     place,
-                    "listeners.pool",
+                    key,
                     format!("there is no pool `{}`", super::yaml::shortened(name)),
                 );
                 let problem = problem.help(format!("pools: {}", some_of(&names)));
@@ -617,11 +640,14 @@ impl Resolver<'_> {
             };
             let id = PoolId(u16::try_from(index).expect("bounded by POOLS_MAX"));
             if found.iter().any(|(other, _)| *other == id) {
-                self.problems.push(error(
-                    place,
-                    "listeners.split",
-                    format!("pool `{name}` is in this split already"),
-                ));
+                self.problems.push(
+                    error(
+                        place,
+                        "listeners.split",
+                        format!("pool `{name}` is in this split already"),
+                    )
+                    .help("write it once, with the sum of the weights"),
+                );
             }
             self.used[index] = true;
             found.push((id, weight));
@@ -668,7 +694,7 @@ impl Resolver<'_> {
                         place,
                         "listeners.bind",
                         format!("more than {ADDRESSES_MAX} listening addresses"),
-                    ));
+                    ).help("each port of a range counts; this is the most of all listeners together"));
                     return addresses;
                 }
                 addresses.push(ListenAddress::Tcp(match host {
@@ -682,10 +708,13 @@ impl Resolver<'_> {
     }
 
     fn claim(&mut self, host: Option<IpAddr>, ports: Ports, place: Option<Place>, name: &str) {
-        if let Some((port, other)) = self.taken.add(host, ports, place, name) {
+        if let Some((port, other)) =
+            self.taken
+                .add(host, ports, place, self.snapshot.listeners.len(), name)
+        {
             let (whose, at) = (other.name.clone(), other.place);
-            let whose = if whose == name {
-                "the same listener".to_owned()
+            let whose = if other.listener == self.snapshot.listeners.len() {
+                "this listener".to_owned()
             } else {
                 format!("listener `{whose}`")
             };
@@ -769,6 +798,8 @@ struct Taken {
 struct Claim {
     host: Option<IpAddr>,
     place: Option<Place>,
+    /// Which one it is, and what it is called.
+    listener: usize,
     name: String,
 }
 
@@ -779,6 +810,7 @@ impl Taken {
         host: Option<IpAddr>,
         ports: Ports,
         place: Option<Place>,
+        listener: usize,
         name: &str,
     ) -> Option<(u16, Claim)> {
         let mut clash = None;
@@ -790,6 +822,7 @@ impl Taken {
             claims.push(Claim {
                 host,
                 place,
+                listener,
                 name: name.to_owned(),
             });
             self.count += 1;

@@ -141,12 +141,11 @@ fn long_form(schema: &Value) -> Option<&Value> {
     if schema.get("properties").is_some() {
         return Some(schema);
     }
-    let forms = schema
-        .get("anyOf")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    forms.chain(schema.get("items")).find_map(long_form)
+    let forms = schema.get("anyOf").and_then(Value::as_array);
+    let forms = || forms.into_iter().flatten();
+    // The keys of a form itself come before those of what a short form holds.
+    let own = forms().find(|form| form.get("properties").is_some());
+    own.or_else(|| forms().chain(schema.get("items")).find_map(long_form))
 }
 
 fn named(schema: &Value) -> Option<&Value> {

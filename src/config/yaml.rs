@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{Budget, DuplicateKeyPolicy, Location, Spanned};
 
 use super::report::{Problem, Problems};
@@ -243,31 +244,77 @@ fn offset(line: u64, column: u64, text: &str) -> usize {
 /// The library's own words, with the mistake that most likely is behind them.
 fn explained(error: &serde_saphyr::Error, text: &str) -> Problem {
     let place = error.location().map(|location| place(location, text));
-    let line = place.map_or("", |place| line_at(text, place.start));
     let message = error.without_snippet().to_string();
     let message = message
         .split(" at line ")
         .next()
         .unwrap_or_default()
         .trim_end_matches(" at")
-        .trim_end_matches(',')
-        .to_owned();
-    let mut problem = Problem::of(place, format!("not valid YAML: {message}"));
-    let before = place.map_or("", |place| &text[..place.start]);
-    let near = |sign: &str| line.contains(sign) || last_lines(before, 2).contains(sign);
-    if near("\t") {
-        problem = problem.help("YAML is indented with spaces; there is a tab here");
-    } else if near(": *") || near("- *") || near("[*") || near(", *") {
-        problem = problem
-            .help("`*` begins an alias in YAML: put the value into quotes, as in \"*:5432\"");
-    } else if near(": [") && near("]:") {
-        problem = problem.help("put IPv6 addresses into quotes, as in \"[2001:db8::1]:5432\"");
-    } else if near("%") || near("@") || near("`") {
-        problem = problem.help("a value that begins with %, @ or ` needs quotes");
-    } else if problem.message.contains("document") {
-        problem = problem.help("a configuration is one document: remove the `---` in the middle");
+        .trim_end_matches(',');
+    let problem = match error.without_snippet() {
+        serde_saphyr::Error::Budget { breach, .. } => Problem::of(place, exceeded(breach)),
+        serde_saphyr::Error::AliasReplayLimitExceeded { .. } => Problem::of(
+            place,
+            format!("aliases repeat more than {REPLAYED_MAX} values"),
+        ),
+        _ => Problem::of(place, format!("not valid YAML: {message}")),
+    };
+    match likely(message, place, text) {
+        Some(help) => problem.help(help),
+        None => problem,
     }
-    problem
+}
+
+/// Which bound of ours a file exceeds.
+fn exceeded(breach: &BudgetBreach) -> String {
+    match breach {
+        BudgetBreach::Documents { .. } => {
+            "a second document begins here, and a configuration is one: remove the `---`".to_owned()
+        }
+        BudgetBreach::Depth { .. } => {
+            format!("lists and maps are nested more than {DEPTH_MAX} deep")
+        }
+        BudgetBreach::Events { .. } | BudgetBreach::Nodes { .. } => {
+            format!("the file has more than {EVENTS_MAX} parts")
+        }
+        BudgetBreach::Aliases { .. } => format!("the file has more than {ALIASES_MAX} aliases"),
+        other => format!("the file exceeds a bound: {other:?}"),
+    }
+}
+
+/// The mistake that most likely is behind a message of the library.
+fn likely(message: &str, place: Option<Place>, text: &str) -> Option<String> {
+    let place = place?;
+    let line = line_at(text, place.start);
+    let before = last_lines(&text[..place.start], 2);
+    let near = |sign: &str| line.contains(sign) || before.contains(sign);
+    let rest = &text[place.start..];
+    let advice = if message.contains("unknown anchor") {
+        let name = rest.trim_start_matches('*');
+        if name.starts_with(|letter: char| letter.is_alphabetic() || letter == '_') {
+            let name: String = name
+                .chars()
+                .take_while(|letter| letter.is_alphanumeric() || "_-".contains(*letter))
+                .collect();
+            return Some(format!(
+                "`*{name}` stands for what `&{name}` marks further up, and nothing is marked so"
+            ));
+        }
+        "`*` begins an alias in YAML: put the value into quotes, as in \"*:5432\""
+    } else if near("\t") {
+        "YAML is indented with spaces; there is a tab here"
+    } else if near("]:") && (near(": [") || near("- [") || near("[[")) {
+        "put IPv6 addresses into quotes, as in \"[2001:db8::1]:5432\""
+    } else if rest.starts_with(['%', '@', '`']) {
+        "a value that begins with %, @ or ` needs quotes"
+    } else if message.contains("mapping values are not allowed") {
+        "this line's indentation does not fit the one above, or a value with a colon needs quotes"
+    } else if message.contains("did not find expected") {
+        "keys of one map, and dashes of one list, begin in the same column"
+    } else {
+        return None;
+    };
+    Some(advice.to_owned())
 }
 
 fn line_at(text: &str, offset: usize) -> &str {
@@ -288,6 +335,7 @@ impl Node {
     pub(super) fn found(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_owned(),
+            Value::Scalar(text) if text.is_empty() => "an empty text".to_owned(),
             Value::Scalar(text) => format!("`{}`", shortened(text)),
             Value::List(items) if items.is_empty() => "an empty list".to_owned(),
             Value::List(_) => "a list".to_owned(),
