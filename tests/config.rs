@@ -95,14 +95,13 @@ fn every_message_fits_a_width_and_says_its_place() {
         let loaded = load(&path);
         for problem in &loaded.report.problems {
             assert!(!problem.message.contains('\n'), "{}", problem.message);
-            assert!(
-                problem.message.chars().count() < 320,
-                "{}",
-                problem.message
-            );
+            assert!(problem.message.chars().count() < 320, "{}", problem.message);
         }
         let columns = |line: &str| line.chars().count();
-        let of_file = |line: &&str| line.trim_start().starts_with(|letter: char| letter.is_ascii_digit());
+        let of_file = |line: &&str| {
+            line.trim_start()
+                .starts_with(|letter: char| letter.is_ascii_digit())
+        };
         let text = said(&loaded);
         let widest = text.lines().filter(of_file).map(columns).max();
         assert!(widest.unwrap_or(0) <= WIDTH + 10, "{text}");

@@ -587,7 +587,7 @@ macro_rules! words {
             }
 
             fn schema() -> serde_json::Value {
-                serde_json::json!({"enum": [$($word),+]})
+                $crate::config::kind::words_schema(&[$($word),+])
             }
 
             fn expected() -> String {
@@ -776,7 +776,7 @@ pub(super) fn entries<'n>(
         Value::Scalar(text) => {
             let message = format!("expected {}, found {}", expected(), node.found());
             let problem = Problem::error(node.place, message);
-            reader.push(if text.contains([':', '=']) {
+            reader.push(if keys.iter().any(|key| is_glued(text, key.name)) {
                 problem.help("a key ends with a colon and a space, as in `key: value`")
             } else {
                 problem
@@ -798,6 +798,12 @@ pub(super) fn entries<'n>(
         written,
         misspelt,
     })
+}
+
+/// Whether a text begins with a key whose colon is wrong.
+fn is_glued(text: &str, key: &str) -> bool {
+    let rest = text.strip_prefix(key).map(str::trim_start);
+    rest.is_some_and(|rest| rest.starts_with([':', '=']))
 }
 
 /// What to say of a key that is not one of these.
@@ -917,8 +923,19 @@ pub(super) fn sentence(docs: &[&str]) -> String {
     lines.join(" ")
 }
 
+/// Numbers, `true`, `false` and `{}` are themselves, all else is a text.
 fn default_json(text: &str) -> Json {
-    serde_saphyr::from_str(text).unwrap_or_else(|_| json!(text))
+    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+}
+
+/// The schema of a word of a fixed set.
+pub(super) fn words_schema(words: &[&str]) -> Json {
+    let each = words.iter().map(|word| match *word {
+        "true" => json!(true),
+        "false" => json!(false),
+        word => json!(word),
+    });
+    json!({"enum": each.collect::<Vec<Json>>()})
 }
 
 /// Declares a map of the file: each key once, with its kind, default (as it is written) and meaning.

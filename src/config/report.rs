@@ -81,6 +81,18 @@ impl Problem {
         self
     }
 
+    /// Parts of a file are in messages, and a terminal would act on some of them.
+    fn make_printable(&mut self) {
+        let texts = [&mut self.message, &mut self.key];
+        let texts = texts.into_iter().chain(&mut self.help);
+        let texts = texts.chain(self.others.iter_mut().map(|(_, what)| what));
+        for text in texts.chain(&mut self.nearest) {
+            if text.contains(is_unseen) {
+                *text = printable(text);
+            }
+        }
+    }
+
     pub(super) fn and(mut self, place: Place, what: impl Into<String>) -> Problem {
         self.others.push((place, what.into()));
         self
@@ -118,7 +130,8 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    pub(super) fn push(&mut self, problem: Problem) {
+    pub(super) fn push(&mut self, mut problem: Problem) {
+        problem.make_printable();
         if self.seen.insert((problem.place, problem.message.clone())) {
             self.all.push(problem);
         }
@@ -239,8 +252,10 @@ impl Report {
         let mut group = match (&window, problem.place) {
             (Some((source, line, from)), Some(place)) => {
                 let inside = |place: Place| {
-                    let at = |offset: usize| offset.saturating_sub(*from).min(source.len());
-                    at(place.start)..at(place.end.max(place.start + 1)).max(at(place.start))
+                    let at = |offset: usize| {
+                        source.ceil_char_boundary(offset.saturating_sub(*from).min(source.len()))
+                    };
+                    at(place.start)..at(place.end.max(place.start + 1))
                 };
                 let key = if problem.key.is_empty() {
                     None
@@ -306,12 +321,16 @@ impl Report {
             .map_or(self.text.len(), |at| last + at);
         let end = end.min(floor_boundary(&self.text, last + LINE_MAX));
         let line = self.text[..from].matches('\n').count() + 1;
-        // Control characters would be acted on by a terminal; one byte each, so that the places stay.
+        // In as many bytes as before, so that the places stay.
         let shown = self.text[from..end].chars().map(|letter| match letter {
             '\n' | '\t' => letter,
             '\r' => ' ',
-            _ if letter.is_ascii_control() => '?',
-            _ => letter,
+            _ if !is_unseen(letter) => letter,
+            _ => match letter.len_utf8() {
+                1 => '?',
+                2 => '\u{b7}',
+                _ => '\u{fffd}',
+            },
         });
         (shown.collect(), line, from)
     }
@@ -353,6 +372,26 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
+
+/// Whether a terminal does something with a letter other than to show it.
+fn is_unseen(letter: char) -> bool {
+    // Those that turn the direction of writing make a line look like another.
+    letter.is_control()
+        || matches!(letter, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text with escapes for what cannot be seen.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for letter in text.chars() {
+        if is_unseen(letter) {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
+}
 
 fn floor_boundary(text: &str, mut offset: usize) -> usize {
     offset = offset.min(text.len());

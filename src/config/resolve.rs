@@ -41,6 +41,7 @@ pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Con
         problems,
         snapshot: Snapshot::default(),
         taken: Taken::default(),
+        addresses: 0,
         used: Vec::new(),
     };
     let global = resolver.global(&document.global);
@@ -79,6 +80,8 @@ struct Resolver<'a> {
     problems: &'a mut Problems,
     snapshot: Snapshot,
     taken: Taken,
+    /// How many addresses the listeners have so far.
+    addresses: usize,
     /// Which pools a listener leads to.
     used: Vec<bool>,
 }
@@ -315,10 +318,19 @@ impl Resolver<'_> {
             );
             self.problems.push(problem.warning());
         }
+        let written = |is_none: bool, place: Option<Place>| place.filter(|_| !is_none);
         for (name, place, of) in [
             ("http", probe.http.place, ProbeType::Http),
-            ("send", probe.send.place, ProbeType::SendExpect),
-            ("expect", probe.expect.place, ProbeType::SendExpect),
+            (
+                "send",
+                written(probe.send.0.is_none(), probe.send.place),
+                ProbeType::SendExpect,
+            ),
+            (
+                "expect",
+                written(probe.expect.0.is_none(), probe.expect.place),
+                ProbeType::SendExpect,
+            ),
         ] {
             if place.is_some() && kind != of {
                 let (of, kind) = (word(&of), word(&kind));
@@ -390,9 +402,8 @@ impl Resolver<'_> {
                 "`tcp` probes of MySQL or MariaDB (port 3306) count there as aborted handshakes",
             );
             self.problems.push(problem.warning().help(
-                "after max_connect_errors of them the database blocks this host; use `type: send_expect` with \
-                 `expect: \"/./\"`, \
-                 or `http` with a health checker's `port`",
+                "after max_connect_errors of them the database blocks this host: use `type: http` with the `port` of a \
+                 health checker, or set host_cache_size = 0 in the database",
             ));
         }
     }
@@ -688,20 +699,21 @@ impl Resolver<'_> {
                     .warning(),
                 );
             }
-            for port in ports.first..=ports.last {
-                if addresses.len() + self.taken.count >= ADDRESSES_MAX {
-                    self.problems.push(error(
-                        place,
-                        "listeners.bind",
-                        format!("more than {ADDRESSES_MAX} listening addresses"),
-                    ).help("each port of a range counts; this is the most of all listeners together"));
-                    return addresses;
-                }
-                addresses.push(ListenAddress::Tcp(match host {
+            self.addresses += usize::from(ports.last - ports.first) + 1;
+            if self.addresses > ADDRESSES_MAX {
+                let message = format!("more than {ADDRESSES_MAX} listening addresses");
+                self.problems
+                    .push(error(place, "listeners.bind", message).help(
+                        "each port of a range counts; this is the most of all listeners together",
+                    ));
+                return addresses;
+            }
+            addresses.extend((ports.first..=ports.last).map(|port| {
+                ListenAddress::Tcp(match host {
                     Some(address) => Bind::Address(SocketAddr::new(address, port)),
                     None => Bind::Any(port),
-                }));
-            }
+                })
+            }));
             self.claim(host, ports, place, name);
         }
         addresses
@@ -791,7 +803,6 @@ impl Resolver<'_> {
 struct Taken {
     by_port: HashMap<u16, Vec<Claim>>,
     paths: HashMap<PathBuf, (String, Option<Place>)>,
-    count: usize,
 }
 
 #[derive(Clone)]
@@ -825,7 +836,6 @@ impl Taken {
                 listener,
                 name: name.to_owned(),
             });
-            self.count += 1;
         }
         clash
     }

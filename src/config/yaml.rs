@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{Budget, DuplicateKeyPolicy, Location, Spanned};
 
-use super::report::{Problem, Problems};
+use super::report::{Problem, Problems, printable};
 
 /// Parts of a file, at most: a bound for memory and time. The largest sensible file has far fewer.
 const EVENTS_MAX: usize = 2_000_000;
@@ -251,14 +251,16 @@ fn explained(error: &serde_saphyr::Error, text: &str) -> Problem {
         .unwrap_or_default()
         .trim_end_matches(" at")
         .trim_end_matches(',');
-    let problem = match error.without_snippet() {
-        serde_saphyr::Error::Budget { breach, .. } => Problem::of(place, exceeded(breach)),
-        serde_saphyr::Error::AliasReplayLimitExceeded { .. } => Problem::of(
-            place,
-            format!("aliases repeat more than {REPLAYED_MAX} values"),
-        ),
-        _ => Problem::of(place, format!("not valid YAML: {message}")),
+    let said = if let serde_saphyr::Error::Budget { breach, .. } = error.without_snippet() {
+        exceeded(breach)
+    } else if message.contains("recursion limit") {
+        exceeded(&BudgetBreach::Depth { depth: DEPTH_MAX })
+    } else if message.contains("alias replay") {
+        format!("aliases repeat more than {REPLAYED_MAX} values")
+    } else {
+        format!("not valid YAML: {message}")
     };
+    let problem = Problem::of(place, said);
     match likely(message, place, text) {
         Some(help) => problem.help(help),
         None => problem,
@@ -267,18 +269,19 @@ fn explained(error: &serde_saphyr::Error, text: &str) -> Problem {
 
 /// Which bound of ours a file exceeds.
 fn exceeded(breach: &BudgetBreach) -> String {
-    match breach {
-        BudgetBreach::Documents { .. } => {
-            "a second document begins here, and a configuration is one: remove the `---`".to_owned()
-        }
-        BudgetBreach::Depth { .. } => {
-            format!("lists and maps are nested more than {DEPTH_MAX} deep")
-        }
-        BudgetBreach::Events { .. } | BudgetBreach::Nodes { .. } => {
-            format!("the file has more than {EVENTS_MAX} parts")
-        }
-        BudgetBreach::Aliases { .. } => format!("the file has more than {ALIASES_MAX} aliases"),
-        other => format!("the file exceeds a bound: {other:?}"),
+    if matches!(breach, BudgetBreach::Documents { .. }) {
+        "a second document begins here, and a configuration is one: remove the `---`".to_owned()
+    } else if matches!(breach, BudgetBreach::Depth { .. }) {
+        format!("lists and maps are nested more than {DEPTH_MAX} deep")
+    } else if matches!(
+        breach,
+        BudgetBreach::Events { .. } | BudgetBreach::Nodes { .. }
+    ) {
+        format!("the file has more than {EVENTS_MAX} parts")
+    } else if matches!(breach, BudgetBreach::Aliases { .. }) {
+        format!("the file has more than {ALIASES_MAX} aliases")
+    } else {
+        format!("the file exceeds a bound: {breach:?}")
     }
 }
 
@@ -402,16 +405,8 @@ impl Node {
 /// Short enough for a message, and without anything that a terminal would act on.
 pub(super) fn shortened(text: &str) -> String {
     const MOST: usize = 60;
-    let mut short = String::new();
-    for letter in text.chars().take(MOST) {
-        if letter.is_control() {
-            short.extend(letter.escape_debug());
-        } else {
-            short.push(letter);
-        }
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", printable(&text[..end])),
+        None => printable(text),
     }
-    if text.chars().nth(MOST).is_some() {
-        short.push_str("...");
-    }
-    short
 }
