@@ -11,6 +11,7 @@ mod report;
 mod resolve;
 mod schema;
 mod units;
+mod vocabulary;
 mod yaml;
 
 use std::io::Read;

@@ -2,6 +2,7 @@
 //! person or a
 //! program. It finds nothing itself.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -126,12 +127,19 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     all: Vec<Problem>,
-    seen: std::collections::HashSet<(Option<Place>, String)>,
+    seen: HashSet<(Option<Place>, String)>,
+    wrong: HashSet<Place>,
 }
 
 impl Problems {
     pub(super) fn push(&mut self, mut problem: Problem) {
         problem.make_printable();
+        match problem.severity {
+            Severity::Error => self.wrong.extend(problem.place),
+            // What is wrong itself is not worth another thought.
+            Severity::Warning if self.at(problem.place) => return,
+            Severity::Warning => {}
+        }
         if self.seen.insert((problem.place, problem.message.clone())) {
             self.all.push(problem);
         }
@@ -141,9 +149,9 @@ impl Problems {
         self.all.len()
     }
 
-    /// Whether something is wrong at this very place.
+    /// Whether an error has been reported at this very place.
     pub(super) fn at(&self, place: Option<Place>) -> bool {
-        place.is_some() && self.all.iter().any(|problem| problem.place == place)
+        place.is_some_and(|place| self.wrong.contains(&place))
     }
 
     /// What was reported since would have been right with this word, too.

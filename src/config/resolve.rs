@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use super::address::{BackendAt, ListenOn, Ports};
 use super::document::{self, Document, Freebind, HttpMethod, HttpProbe, ProbeType};
-use super::kind::{Field, Kind, List, Number, OneOrMore, Or, meant};
+use super::kind::{Field, Kind, List, Number, OneOrMore, Or};
 use super::report::{Problem, Problems};
 use super::units::{Period, unusable_name};
+use super::vocabulary::meant;
 use super::yaml::{Key, Place};
 use super::{Admin, Config, Log};
 use crate::balance::Algorithm;
@@ -273,10 +274,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn probe(&mut self, pool: &Key, section: &document::Pool) {
-        let probe = &section.probe;
+    fn probe_times(&mut self, pool: &Key, probe: &document::Probe) {
         let key = |name: &str| format!("pools.{}.probe.{name}", pool.name);
-        let kind = *probe.r#type;
         let unreadable =
             self.problems.at(probe.timeout.place) || self.problems.at(probe.interval.place);
         if probe.timeout.0 > probe.interval.0 && !unreadable {
@@ -318,6 +317,13 @@ impl Resolver<'_> {
             );
             self.problems.push(problem.warning());
         }
+    }
+
+    fn probe(&mut self, pool: &Key, section: &document::Pool) {
+        let probe = &section.probe;
+        let key = |name: &str| format!("pools.{}.probe.{name}", pool.name);
+        let kind = *probe.r#type;
+        self.probe_times(pool, probe);
         let written = |is_none: bool, place: Option<Place>| place.filter(|_| !is_none);
         for (name, place, of) in [
             ("http", probe.http.place, ProbeType::Http),

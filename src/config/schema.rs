@@ -186,9 +186,12 @@ fn takes(schema: &Value) -> String {
     if let Some(words) = schema.get("enum").and_then(Value::as_array) {
         // `off` and `false` mean the same, and one is enough here.
         let switch = words.contains(&json!(true));
-        let told = |word: &&Value| match word {
-            Value::Bool(_) => switch,
-            word => !(switch && (**word == json!("on") || **word == json!("off"))),
+        let told = |word: &&Value| {
+            if switch {
+                **word != json!("on") && **word != json!("off")
+            } else {
+                !word.is_boolean()
+            }
         };
         for word in words.iter().filter(told) {
             add(&mut forms, format!("`{}`", yaml_of(word)));

@@ -312,6 +312,8 @@ fn likely(message: &str, place: Option<Place>, text: &str) -> Option<String> {
         "a value that begins with %, @ or ` needs quotes"
     } else if message.contains("mapping values are not allowed") {
         "this line's indentation does not fit the one above, or a value with a colon needs quotes"
+    } else if message.contains("<document start>") {
+        "what stands before this is complete in itself: the whole file is one map of keys and values"
     } else if message.contains("did not find expected") {
         "keys of one map, and dashes of one list, begin in the same column"
     } else {

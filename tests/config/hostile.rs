@@ -114,6 +114,11 @@ fn what_grows_is_bounded() {
             "x-{level}: &m{level} {{<<: [*m{below}, *m{below}], k{level}: 1}}\n"
         ));
     }
+    let listeners = |item: &str, count: usize| format!("listeners:\n{}", item.repeat(count));
+    let ports = listeners("  - {bind: \"*:1-65535\", pool: a}\n", 10_000)
+        + "pools: {a: [\"10.0.0.1:1\"]}\n";
+    let expression = listeners("  - {bind: \"*:1\", pool: a}\n", 1)
+        + "pools: {a: {backends: [\"10.0.0.1:1\"], probe: {expect: \"/(((a{1,99}){1,99}){1,99})/\"}}}\n";
     for (name, content, words) in [
         ("laughs", laughs, "aliases"),
         ("merges", merges, "error"),
@@ -121,16 +126,50 @@ fn what_grows_is_bounded() {
         ("braces", "{a: ".repeat(100_000), "nested"),
         ("dashes", "- ".repeat(100_000), "nested"),
         ("questions", "? ".repeat(100_000), "error"),
-        ("indented", (0..2_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect(), "nested"),
-        ("long-line", "x".repeat(10 << 20), "expected keys and values"),
-        ("long-key", format!("{}: 1\n", "x".repeat(900)), "there is no key"),
-        ("wide-list", format!("pools: [{}]\n", "1, ".repeat(3 << 20)), "error"),
+        (
+            "indented",
+            (0..2_000)
+                .map(|depth| format!("{}a:\n", " ".repeat(depth)))
+                .collect(),
+            "nested",
+        ),
+        (
+            "long-line",
+            "x".repeat(10 << 20),
+            "expected keys and values",
+        ),
+        (
+            "long-key",
+            format!("{}: 1\n", "x".repeat(900)),
+            "there is no key",
+        ),
+        (
+            "wide-list",
+            format!("pools: [{}]\n", "1, ".repeat(3 << 20)),
+            "error",
+        ),
         ("twice", "a: 1\n".repeat(200_000), "written twice"),
-        ("unknown", (0..200_000).map(|number| format!("k{number}: 1\n")).collect(), "there is no key"),
-        ("anchors", (0..100_000).map(|number| format!("x-{number}: &a{number} 1\n")).collect(), "error"),
-        ("wrong-everywhere", format!("listeners:\n{}", "  - {bind: 1, pool: x}\n".repeat(100_000)), "is no address"),
-        ("ports", format!("listeners:\n{}pools: {{a: [\"10.0.0.1:1\"]}}\n", "  - {bind: \"*:1-65535\", pool: a}\n".repeat(10_000)), "16384"),
-        ("expression", "listeners: [{bind: \"*:1\", pool: a}]\npools: {a: {backends: [\"10.0.0.1:1\"], probe: {type: send_expect, expect: \"/(((a{1,99}){1,99}){1,99})/\"}}}\n".to_owned(), "size limit"),
+        (
+            "unknown",
+            (0..200_000)
+                .map(|number| format!("k{number}: 1\n"))
+                .collect(),
+            "there is no key",
+        ),
+        (
+            "anchors",
+            (0..100_000)
+                .map(|number| format!("x-{number}: &a{number} 1\n"))
+                .collect(),
+            "error",
+        ),
+        (
+            "wrong-everywhere",
+            listeners("  - {bind: 1, pool: x}\n", 100_000),
+            "is no address",
+        ),
+        ("ports", ports, "16384"),
+        ("expression", expression, "size limit"),
     ] {
         refused(&folder.file(name, content), words);
     }
@@ -164,7 +203,7 @@ fn what_is_no_regular_file_is_refused_without_waiting() {
 fn an_unreadable_file_is_refused() {
     let folder = Folder::new("unreadable");
     let path = folder.file("secret", "listeners: []\n");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if !Uid::effective().is_root() {
         return refused(&path, "Permission denied");
     }
