@@ -12,6 +12,8 @@ use super::yaml::Place;
 
 /// So many problems are shown; the rest is counted.
 const SHOWN_MAX: usize = 100;
+/// The same for programs.
+const TOLD_MAX: usize = 1_000;
 /// Longest line of a file that is shown.
 const LINE_MAX: usize = 4096;
 
@@ -177,11 +179,13 @@ impl Problems {
 }
 
 /// Everything that was found in one configuration, with its text to show it in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// What the configuration is called: a path, mostly.
     pub name: String,
     text: String,
+    /// Where each line begins.
+    lines: Vec<usize>,
     /// In the order of the file; those without a place first.
     pub problems: Vec<Problem>,
 }
@@ -192,6 +196,9 @@ impl Report {
         Report {
             name: name.to_owned(),
             text: text.to_owned(),
+            lines: std::iter::once(0)
+                .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+                .collect(),
             problems: problems.all,
         }
     }
@@ -210,12 +217,9 @@ impl Report {
     /// Line and column of a place, both from 1; columns count characters.
     #[must_use]
     pub fn line_column(&self, place: Place) -> (usize, usize) {
-        let before = &self.text[..place.start];
-        let line = before.matches('\n').count() + 1;
-        let column = before[before.rfind('\n').map_or(0, |at| at + 1)..]
-            .chars()
-            .count()
-            + 1;
+        let line = self.lines.partition_point(|start| *start <= place.start);
+        let start = self.lines[line - 1];
+        let column = self.text[start..place.start].chars().count() + 1;
         (line, column)
     }
 
@@ -343,10 +347,10 @@ impl Report {
         (shown.collect(), line, from)
     }
 
-    /// For programs: an array of objects.
+    /// For programs: an array of objects, of the first thousand problems.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let each = self.problems.iter().map(|problem| {
+        let each = self.problems.iter().take(TOLD_MAX).map(|problem| {
             let at = problem.place.map(|place| {
                 (
                     self.line_column(place),

@@ -45,11 +45,12 @@ impl Drop for Folder {
 }
 
 /// Checks a file with the real program, with little memory and an end.
-fn check(path: &Path) -> Output {
+fn check(path: &Path, arguments: &[&str]) -> Output {
     Command::new("timeout")
         .args(["--kill-after=1", "30", "prlimit", MEMORY, RINGWAY])
         .args(["check", "--node", "lb1", "-c"])
         .arg(path)
+        .args(arguments)
         .output()
         .expect("coreutils and util-linux are installed")
 }
@@ -57,7 +58,7 @@ fn check(path: &Path) -> Output {
 /// Asserts that it is refused as it should, with these words.
 fn refused(path: &Path, words: &str) {
     let begun = Instant::now();
-    let output = check(path);
+    let output = check(path, &[]);
     let took = begun.elapsed();
     let (out, err) = (
         String::from_utf8(output.stdout).unwrap(),
@@ -172,6 +173,32 @@ fn what_grows_is_bounded() {
         ("expression", expression, "size limit"),
     ] {
         refused(&folder.file(name, content), words);
+    }
+}
+
+#[test]
+fn a_program_is_told_of_many_problems_soon() {
+    let folder = Folder::new("many");
+    for (name, content, problems) in [
+        ("lines", "a: 1\n".repeat(200_000), 1_000),
+        (
+            "one-line",
+            format!("{{{}}}", "a: 1, ".repeat(200_000)),
+            1_000,
+        ),
+    ] {
+        let path = folder.file(name, content);
+        let begun = Instant::now();
+        let output = check(&path, &["--format", "json"]);
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+        assert_eq!(output.status.code(), Some(78));
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told["problems"].as_array().unwrap().len(), problems);
+        assert!(
+            told["errors"].as_u64().unwrap() >= 200_000,
+            "{}",
+            told["errors"]
+        );
     }
 }
 
