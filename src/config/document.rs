@@ -341,7 +341,7 @@ section! {
         path: Text = "/",
         /// The method.
         method: HttpMethod = "GET",
-        /// Statuses that are a success.
+        /// Statuses that are a success: `200`, `200-399` or `200,204`.
         status: Statuses = "200-399",
         /// The Host header; the backend's address unless given.
         host: Or<Nothing, Text> = "none",
