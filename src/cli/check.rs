@@ -41,6 +41,7 @@ enum Format {
 /// Reads the file for this host; if it has values for other hosts only, for each of those.
 pub(super) fn check(arguments: &Arguments) -> Result<Outcome, Failure> {
     let host = arguments.file.host();
+    let own = host.clone();
     let first = config::load(&arguments.file.config, &host);
     let readings = if first.host_missing && arguments.file.node.is_none() {
         let of = |host: &String| (host.clone(), config::load(&arguments.file.config, host));
@@ -51,7 +52,7 @@ pub(super) fn check(arguments: &Arguments) -> Result<Outcome, Failure> {
     if arguments.json || arguments.format == Format::Json {
         print_json(&readings);
     } else {
-        print_text(&readings);
+        print_text(&readings, &own);
     }
     let good = readings.iter().all(|(_, loaded)| loaded.config.is_some());
     Ok(if good {
@@ -61,7 +62,7 @@ pub(super) fn check(arguments: &Arguments) -> Result<Outcome, Failure> {
     })
 }
 
-fn print_text(readings: &[(String, Loaded)]) {
+fn print_text(readings: &[(String, Loaded)], own: &str) {
     let mut out = std::io::stdout().lock();
     let mut said = Vec::new();
     for (host, loaded) in readings {
@@ -93,7 +94,7 @@ fn print_text(readings: &[(String, Loaded)]) {
         if said.contains(&text) {
             continue;
         }
-        if readings.len() > 1 {
+        if readings.len() > 1 || host != own {
             let _ = writeln!(out, "host {host}:");
         }
         let _ = out.write_all(text.as_bytes());

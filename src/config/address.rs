@@ -191,7 +191,11 @@ impl Kind for Source {
                     node.place,
                     format!("expected {}, found {found}", Self::expected()),
                 );
-                reader.push(problem.help("without a port: the kernel chooses the ports"));
+                reader.push(if text.parse::<SocketAddr>().is_ok() {
+                    problem.help("without a port: the kernel chooses the ports")
+                } else {
+                    problem.help("an address as `ip address` shows it, without its prefix length")
+                });
                 None
             }
         }
@@ -231,19 +235,34 @@ fn split(text: &str) -> Result<(&str, &str), String> {
     if text.starts_with('/') {
         return Err(format!("a unix socket is written unix:{text}"));
     }
-    if Ipv6Addr::from_str(text).is_ok() || text.matches(':').count() > 1 && !text.starts_with('[') {
+    if text.contains(['“', '”', '„', '‘', '’']) {
+        return Err("these quotes are letters to YAML; write \" instead".to_owned());
+    }
+    if text.contains(',') {
+        return Err("several addresses are a list, as in [10.0.0.1:80, 10.0.0.2:80]".to_owned());
+    }
+    if let Some(bracketed) = in_brackets(text) {
         return Err(format!(
-            "an IPv6 address is written in brackets with a port, as in \"[{text}]:5432\""
+            "an IPv6 address is written in brackets with a port, as in \"{bracketed}\""
         ));
     }
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return Err("the port is missing".to_owned());
-    };
-    match host {
-        "" => Err(format!(
-            "the address before the port is missing; \"*:{port}\" is every address of the host"
-        )),
-        _ => Ok((host, port)),
+    let is_port = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() => Ok((host, port)),
+        None if !is_port => Err("the port is missing".to_owned()),
+        Some(_) | None => Err("the address before the port is missing".to_owned()),
+    }
+}
+
+/// What an IPv6 address without brackets should have been.
+fn in_brackets(text: &str) -> Option<String> {
+    let is_v6 = |text: &str| Ipv6Addr::from_str(text).is_ok();
+    let with_port = text
+        .rsplit_once(':')
+        .filter(|(host, digits)| is_v6(host) && port(digits).is_ok());
+    match with_port {
+        Some((host, port)) => Some(format!("[{host}]:{port}")),
+        None => is_v6(text).then(|| format!("[{text}]:5432")),
     }
 }
 
@@ -276,6 +295,12 @@ fn unusable_host(host: &str) -> Option<String> {
             && !label.ends_with('-')
     };
     let host = host.strip_suffix('.').unwrap_or(host);
+    if host.starts_with('[') && host.contains('%') {
+        return Some("an address with a zone (`%`) is not supported".to_owned());
+    }
+    if host.contains(':') {
+        return Some(format!("`{host}` has a colon too many"));
+    }
     if host.len() > 253 || !host.split('.').all(label) {
         Some(format!("`{host}` is neither an IP address nor a host name"))
     } else if host
@@ -310,9 +335,11 @@ mod tests {
         }
         for (text, part) in [
             ("10.0.0.1", "port is missing"),
-            (":5432", "\"*:5432\""),
+            (":5432", "address before the port"),
             ("localhost:5432", "names are for backends"),
-            ("::1:80", "in brackets"),
+            ("::1:80", "\"[::1]:80\""),
+            ("::1", "\"[::1]:5432\""),
+            ("5432", "address before the port"),
             ("10.0.0.1:70000", "65535"),
             ("10.0.0.1:+5", "no port"),
             ("10.0.0.1:9-5", "ends before it begins"),

@@ -42,13 +42,13 @@ section! {
         /// Most sessions of the whole process; `auto` is what RLIMIT_NOFILE allows. At the limit, clients
         /// wait in the kernel's backlog.
         max_sessions: Or<Auto, Number<1, 16_777_216>> = "auto",
-        /// Most UDP flows of the whole process.
+        /// Most UDP flows of the whole process. UDP is not supported yet.
         max_flows: Or<Auto, NotYet> = "auto",
         /// Bound for all splice pipes and all held data together; at least 1MiB.
         pipe_memory: Size = "256MiB",
         /// How long a graceful stop waits for sessions before it resets them.
         drain_timeout: Or<Nothing, Period> = "30s",
-        /// User to become before listeners open.
+        /// User to become before listeners open; not supported yet.
         user: Or<Nothing, NotYet> = "none",
     }
 }
@@ -79,7 +79,7 @@ section! {
         level: LogLevel = "info",
         /// Lines of text, or one JSON object per line.
         format: LogFormat = "text",
-        /// A line for each session that ended.
+        /// A line for each session that ended; not supported yet.
         access: Or<Off, NotYet> = "off",
     }
 }
@@ -90,9 +90,9 @@ section! {
         /// Unix socket with HTTP and JSON: what `ringway status` and `ringway backend` talk to. Who may write
         /// to it may change backends.
         socket: Or<Off, SocketPath> = "/run/ringway/admin.sock",
-        /// Address of the dashboard and the API.
+        /// Address of the dashboard and the API; not supported yet.
         http: Or<Off, NotYet> = "off",
-        /// Address with only /metrics, /healthz and /readyz.
+        /// Address with only /metrics, /healthz and /readyz; not supported yet.
         metrics: Or<Off, NotYet> = "off",
     }
 }
@@ -132,7 +132,7 @@ section! {
         protocol: Protocol = "tcp",
         /// The pool that its sessions go to. Either this or `split`.
         pool: Optional<Text>,
-        /// Several pools with weights; each session goes to one of them.
+        /// Several pools with weights, instead of `pool`: `[{pool: blue, weight: 95}, {pool: green, weight: 5}]`.
         split: Optional<List<Share>>,
         /// When no backend is usable: `refuse` lets the kernel refuse connects, so that clients with several
         /// addresses move on at once; `reset` accepts and resets.
@@ -225,7 +225,7 @@ section! {
         balance: Algorithm = "least_connections",
         /// What `balance: hash` hashes: the client's address, or its address and port.
         hash_key: HashKey = "source_ip",
-        /// The backends; a plain list of addresses is the short form of a pool.
+        /// The backends, each an address or a map; a plain list of them is the short form of a pool.
         backends: List<Backend>,
         /// How backends are probed.
         probe: Probe = "{}",
@@ -246,7 +246,8 @@ section! {
         timeouts: Timeouts = "{}",
         /// TCP keepalive towards clients and backends: how a peer that vanished is noticed.
         keepalive: Keepalive = "{}",
-        /// Addresses of this host that connections to backends come from; the kernel chooses unless given.
+        /// Addresses of this host that connections to backends come from, without ports, and at least one of each
+        /// family that backends have; the kernel chooses unless given.
         source: Or<Nothing, OneOrMore<Source>> = "none",
         /// For UDP.
         udp: NotYet,
@@ -299,13 +300,13 @@ section! {
         port: Or<Nothing, Number<1, 65_535>> = "none",
         /// Address of this host that probes come from.
         source: Or<Nothing, Source> = "none",
-        /// From one probe to the next.
+        /// From one probe to the next; at least 10ms, as the two that follow.
         interval: Period = "2s",
         /// The same while the state is changing, and at once after a failed connect.
         fast_interval: Period = "500ms",
         /// The same while the backend is down.
         down_interval: Period = "2s",
-        /// An answer that takes longer is a failure.
+        /// An answer that takes longer is a failure; at most `interval`.
         timeout: Period = "1s",
         /// So many successes in a row bring a backend up.
         rise: Number<1, 1000> = "2",
@@ -313,9 +314,11 @@ section! {
         fall: Number<1, 1000> = "3",
         /// For the type `http`.
         http: HttpProbe = "{}",
-        /// For `send_expect`: what is sent once connected.
+        /// For `send_expect`: what is sent once connected. Escapes: `\r`, `\n`, `\t`, `\0`, `\\` and `\x00` to
+        /// `\xff`; in double quotes YAML itself resolves them, in single quotes it does not.
         send: Or<Nothing, Bytes> = "none",
-        /// For `send_expect`: what the answer has to contain, a text or `/an expression/`.
+        /// For `send_expect`: what the answer has to contain, a text (with the same escapes) or
+        /// `/an expression/`.
         expect: Or<Nothing, Pattern> = "none",
         /// For the type `dns`.
         dns: NotYet,
@@ -338,7 +341,7 @@ section! {
         path: Text = "/",
         /// The method.
         method: HttpMethod = "GET",
-        /// Statuses that are a success.
+        /// Statuses that are a success: `200`, `200-399` or `200,204`.
         status: Statuses = "200-399",
         /// The Host header; the backend's address unless given.
         host: Or<Nothing, Text> = "none",
@@ -375,9 +378,9 @@ section! {
 section! {
     /// TCP keepalive.
     pub(super) struct Keepalive {
-        /// Silence before the first question.
+        /// Silence before the first question, 1s to 32767s.
         idle: Period = "60s",
-        /// From one question to the next.
+        /// From one question to the next, 1s to 32767s.
         interval: Period = "10s",
         /// Questions without an answer until the peer counts as gone.
         count: Number<1, 127> = "6",

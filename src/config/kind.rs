@@ -10,7 +10,8 @@ use std::ops::Deref;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::report::{Problem, Problems, nearest};
+use super::report::{Problem, Problems};
+use super::vocabulary::{meant, translated};
 use super::yaml::{Key, Node, Place, Value};
 
 /// A sort of value.
@@ -31,6 +32,11 @@ pub(super) trait Kind: Clone + PartialEq + Sized {
 
     /// As it would be written.
     fn write(&self) -> Json;
+
+    /// Whether this is a key of it.
+    fn knows(_key: &str) -> bool {
+        false
+    }
 
     /// The value when the key is not there; none if it is required.
     fn absent() -> Option<Self> {
@@ -303,7 +309,7 @@ impl<T: Kind> Kind for OneOrMore<T> {
             return read_field(node, reader).map(|item| OneOrMore(vec![item]));
         };
         if items.is_empty() {
-            reader.expected(node, &format!("at least one: {}", T::expected()));
+            reader.expected(node, &Self::expected());
             return None;
         }
         Some(OneOrMore(read_items(items, reader)))
@@ -330,13 +336,24 @@ impl<T: Kind> Kind for OneOrMore<T> {
 pub(super) struct List<T>(pub(super) Vec<Field<T>>);
 
 impl<T: Kind> Kind for List<T> {
+    const MAP: bool = T::MAP;
+
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         match &node.value {
             Value::List(items) if !items.is_empty() => Some(List(read_items(items, reader))),
-            Value::Scalar(_) | Value::Map(_) if is_short(node, T::MAP) => {
+            Value::Map(entries) if !entries.iter().any(|(key, _)| T::knows(&key.name)) => {
+                let found = node.found();
+                let problem = Problem::error(
+                    node.place,
+                    format!("expected {}, found {found}", Self::expected()),
+                );
+                reader.push(problem.help("items of a list begin with a dash, as in `- name: x`"));
+                None
+            }
+            Value::Scalar(_) | Value::Map(_) => {
                 read_field(node, reader).map(|item| List(vec![item]))
             }
-            Value::List(_) | Value::Scalar(_) | Value::Map(_) | Value::Null => {
+            Value::List(_) | Value::Null => {
                 reader.expected(node, &Self::expected());
                 None
             }
@@ -348,16 +365,12 @@ impl<T: Kind> Kind for List<T> {
     }
 
     fn expected() -> String {
-        format!("a list of at least one: {}", T::expected())
+        format!("a list of items, each {}", T::expected())
     }
 
     fn write(&self) -> Json {
         self.0.iter().map(|item| item.write()).collect()
     }
-}
-
-fn is_short(node: &Node, map: bool) -> bool {
-    map || matches!(node.value, Value::Scalar(_))
 }
 
 /// What is wrong with an item has been reported; the others are read all the same, so that everything is told
@@ -381,7 +394,15 @@ impl<T: Kind> Kind for Named<T> {
     /// One that cannot be read keeps its name, so that nobody is told that there is none.
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let Value::Map(entries) = &node.value else {
-            reader.expected(node, &Self::expected());
+            let found = node.found();
+            let problem = Problem::error(
+                node.place,
+                format!("expected {}, found {found}", Self::expected()),
+            );
+            reader.push(match node.value {
+                Value::List(_) => problem.help("write `NAME:` instead of `- name: NAME`"),
+                Value::Null | Value::Scalar(_) | Value::Map(_) => problem,
+            });
             return None;
         };
         let read = entries.iter().map(|(key, value)| {
@@ -431,7 +452,11 @@ impl<const LEAST: u64, const MOST: u64> Kind for Number<LEAST, MOST> {
     }
 
     fn expected() -> String {
-        format!("a number from {LEAST} to {MOST}")
+        if LEAST == MOST {
+            LEAST.to_string()
+        } else {
+            format!("a number from {LEAST} to {MOST}")
+        }
     }
 
     fn write(&self) -> Json {
@@ -444,8 +469,17 @@ impl Kind for bool {
         match reader.scalar(node, &Self::expected())? {
             "true" | "on" => Some(true),
             "false" | "off" => Some(false),
-            _ => {
-                reader.expected(node, &Self::expected());
+            other => {
+                let found = node.found();
+                let expected = Self::expected();
+                let mut problem =
+                    Problem::error(node.place, format!("expected {expected}, found {found}"));
+                problem.nearest = match other.to_lowercase().as_str() {
+                    "true" | "on" | "yes" | "y" | "1" | "enabled" => Some("true".to_owned()),
+                    "false" | "off" | "no" | "n" | "0" | "disabled" => Some("false".to_owned()),
+                    _ => None,
+                };
+                reader.push(problem);
                 None
             }
         }
@@ -506,7 +540,7 @@ impl Kind for NotYet {
             node.place,
             format!("`{what}` is not supported yet, found {found}"),
         );
-        reader.push(problem);
+        reader.push(problem.help("leave it out: this version does not know what to do with it"));
         None
     }
 
@@ -554,7 +588,7 @@ macro_rules! words {
             }
 
             fn schema() -> serde_json::Value {
-                serde_json::json!({"enum": [$($word),+]})
+                $crate::config::kind::words_schema(&[$($word),+])
             }
 
             fn expected() -> String {
@@ -568,65 +602,6 @@ macro_rules! words {
     };
 }
 pub(super) use words;
-
-/// Words that other software uses for the same thing.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("leastconn", "least_connections"),
-    ("least_conn", "least_connections"),
-    ("roundrobin", "round_robin"),
-    ("rr", "round_robin"),
-    ("wrr", "round_robin"),
-    ("maglev", "hash"),
-    ("source_hash", "hash"),
-    ("frontend", "listeners"),
-    ("frontends", "listeners"),
-    ("upstreams", "pools"),
-    ("upstream", "pool"),
-    ("backend_pool", "pool"),
-    ("default_backend", "pool"),
-    ("proxy_pass", "pool"),
-    ("server", "backends"),
-    ("servers", "backends"),
-    ("endpoints", "backends"),
-    ("targets", "backends"),
-    ("nodes", "backends"),
-    ("host", "address"),
-    ("addr", "address"),
-    ("listen", "bind"),
-    ("address", "bind"),
-    ("maxconn", "max_sessions"),
-    ("max_connections", "max_sessions"),
-    ("algorithm", "balance"),
-    ("lb_policy", "balance"),
-    ("check", "probe"),
-    ("health_check", "probe"),
-    ("healthcheck", "probe"),
-    ("inter", "interval"),
-    ("max_fails", "failures"),
-    ("fail_timeout", "retry_after"),
-    ("nbthread", "workers"),
-    ("threads", "workers"),
-    ("timeout", "timeouts"),
-    ("tcp_check", "send_expect"),
-    ("httpchk", "http"),
-    ("client", "idle"),
-    ("virtual_router", "vrrp"),
-    ("vrrp_instance", "vrrp"),
-    ("disabled", "maintenance"),
-];
-
-/// With what was most likely meant: the same thing by another name, else what is spelt like it.
-pub(super) fn meant(problem: Problem, name: &str, known: &[&str]) -> Problem {
-    let plain = name.to_lowercase().replace('-', "_");
-    let other = ELSEWHERE
-        .iter()
-        .find(|(elsewhere, here)| *elsewhere == plain && known.contains(here));
-    let mut problem = problem;
-    problem.nearest = other
-        .map(|(_, here)| (*here).to_owned())
-        .or_else(|| nearest(name, known.iter().copied()));
-    problem
-}
 
 pub(super) fn read_word<T: Copy>(
     node: &Node,
@@ -643,8 +618,14 @@ pub(super) fn read_word<T: Copy>(
             .help(format!("accepted: {}", known.join(", ")));
         reader.push(problem);
     } else if found.is_none() {
-        let problem = Problem::error(node.place, format!("{} is no {what}", node.found()))
-            .help(format!("accepted: {}", known.join(", ")));
+        let found = node.found();
+        let key = reader.path.last().map(String::as_str);
+        let message = match (what, key) {
+            ("choice", Some(key)) => format!("{found} is no choice for `{key}`"),
+            _ => format!("{found} is no {what}"),
+        };
+        let problem =
+            Problem::error(node.place, message).help(format!("accepted: {}", known.join(", ")));
         reader.push(meant(problem, text, &known));
     }
     found.map(|(_, value)| *value)
@@ -665,66 +646,120 @@ pub(super) fn bare(name: &'static str) -> &'static str {
     name.strip_prefix("r#").unwrap_or(name)
 }
 
+/// The entries of a map whose keys are fixed.
+pub(super) struct Entries<'n> {
+    section: &'n Node,
+    written: &'n [(Key, Node)],
+    /// Keys that something unknown most likely was meant for, and where that stands.
+    misspelt: Vec<(String, Place)>,
+}
+
 /// The entries of a map whose keys are fixed; what is unknown has been reported.
 pub(super) fn entries<'n>(
     node: &'n Node,
     reader: &mut Reader,
     keys: &[KeyOf],
     expected: fn() -> String,
-) -> Option<&'n [(Key, Node)]> {
-    let entries: &[(Key, Node)] = match &node.value {
+) -> Option<Entries<'n>> {
+    let written: &[(Key, Node)] = match &node.value {
         Value::Map(entries) => entries,
-        Value::Null => &[],
-        Value::Scalar(_) | Value::List(_) => {
+        Value::Null if keys.iter().all(|key| !key.required) => &[],
+        Value::Null | Value::List(_) => {
             reader.expected(node, &expected());
             return None;
         }
+        Value::Scalar(text) => {
+            let message = format!("expected {}, found {}", expected(), node.found());
+            let problem = Problem::error(node.place, message);
+            reader.push(if keys.iter().any(|key| is_glued(text, key.name)) {
+                problem.help("a key ends with a colon and a space, as in `key: value`")
+            } else {
+                problem
+            });
+            return None;
+        }
     };
+    let mut misspelt = Vec::new();
     let is_unknown = |key: &Key| keys.iter().all(|known| known.name != key.name);
-    for (key, _) in entries.iter().filter(|(key, _)| is_unknown(key)) {
-        let supported = keys.iter().filter(|key| key.supported);
-        let keys: Vec<&str> = supported.map(|key| key.name).collect();
-        let problem = Problem::error(
-            key.place,
-            format!(
-                "there is no key `{}` here",
-                super::yaml::shortened(&key.name)
-            ),
-        );
-        let mut problem = meant(problem, &key.name, &keys);
-        if problem.nearest.is_none() {
-            if let Some(elsewhere) = super::schema::elsewhere(&key.name) {
-                problem = problem.help(format!("it is a key of {elsewhere}"));
-            }
-            problem = problem.help(format!("keys: {}", keys.join(", ")));
+    for (key, _) in written.iter().filter(|(key, _)| is_unknown(key)) {
+        let problem = unknown(key, keys);
+        if let Some(nearest) = &problem.nearest {
+            misspelt.push((nearest.clone(), key.place));
         }
         reader.push(problem);
     }
-    Some(entries)
+    Some(Entries {
+        section: node,
+        written,
+        misspelt,
+    })
+}
+
+/// Whether a text begins with a key whose colon is wrong.
+fn is_glued(text: &str, key: &str) -> bool {
+    let rest = text.strip_prefix(key).map(str::trim_start);
+    rest.is_some_and(|rest| rest.starts_with([':', '=']))
+}
+
+/// What to say of a key that is not one of these.
+fn unknown(key: &Key, keys: &[KeyOf]) -> Problem {
+    let name = super::yaml::shortened(&key.name);
+    let problem = Problem::error(key.place, format!("there is no key `{name}` here"));
+    let here: Vec<&str> = keys.iter().map(|key| key.name).collect();
+    let supported = keys.iter().filter(|key| key.supported);
+    let supported: Vec<&str> = supported.map(|key| key.name).collect();
+    let list = format!("keys: {}", supported.join(", "));
+    let is_here = |word: &&str| here.contains(word);
+    let other = translated(&key.name).find_map(|word| {
+        let parents = super::schema::elsewhere(word)?;
+        Some(format!("`{word}` is a key of {parents}"))
+    });
+    match other {
+        // The same thing by another name belongs elsewhere: what is spelt alike here is something else.
+        Some(other) if !translated(&key.name).any(|word| is_here(&word)) => {
+            problem.help(other).help(list)
+        }
+        Some(_) | None => {
+            let problem = meant(problem, &key.name, &here);
+            match (&problem.nearest, super::schema::elsewhere(&key.name)) {
+                (Some(_), _) => problem,
+                (None, Some(parents)) => {
+                    problem.help(format!("it is a key of {parents}")).help(list)
+                }
+                (None, None) => problem.help(list),
+            }
+        }
+    }
 }
 
 /// The value of one key: written, default, or missing. What cannot be read has been reported and counts as
-/// left out.
+/// left out, but keeps its place.
 pub(super) fn field<T: Kind + 'static>(
-    node: &Node,
-    entries: &[(Key, Node)],
+    entries: &Entries,
     reader: &mut Reader,
     name: &'static str,
     default: impl FnOnce() -> Option<T>,
 ) -> Option<Field<T>> {
-    let written = entries.iter().find(|(key, _)| key.name == name);
+    let written = entries.written.iter().find(|(key, _)| key.name == name);
     let read =
         written.and_then(|(_, value)| reader.within(name, |reader| read_field(value, reader)));
     if read.is_some() {
         return read;
     }
+    let misspelt = entries.misspelt.iter().find(|(meant, _)| meant == name);
+    let place = written
+        .map(|(_, value)| value.place)
+        .or(misspelt.map(|(_, place)| *place));
     let value = default();
-    if value.is_none() && written.is_none() {
-        let problem = Problem::error(node.place, format!("the key `{name}` is missing"))
-            .help(format!("{name}: {}", T::expected()));
+    if value.is_none() && place.is_none() {
+        let problem = Problem::error(
+            entries.section.place,
+            format!("the key `{name}` is missing"),
+        )
+        .help(format!("{name}: {}", T::expected()));
         reader.push(problem);
     }
-    value.map(|value| Field { value, place: None })
+    value.map(|value| Field { value, place })
 }
 
 /// A default, read from how it is written.
@@ -783,8 +818,19 @@ pub(super) fn sentence(docs: &[&str]) -> String {
     lines.join(" ")
 }
 
+/// Numbers, `true`, `false` and `{}` are themselves, all else is a text.
 fn default_json(text: &str) -> Json {
-    serde_saphyr::from_str(text).unwrap_or_else(|_| json!(text))
+    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+}
+
+/// The schema of a word of a fixed set.
+pub(super) fn words_schema(words: &[&str]) -> Json {
+    let each = words.iter().map(|word| match *word {
+        "true" => json!(true),
+        "false" => json!(false),
+        word => json!(word),
+    });
+    json!({"enum": each.collect::<Vec<Json>>()})
 }
 
 /// Declares a map of the file: each key once, with its kind, default (as it is written) and meaning.
@@ -839,9 +885,13 @@ macro_rules! section {
                 $(let $key = {
                     let name = $crate::config::kind::bare(stringify!($key));
                     let default = || section!(@value $kind, $($default)?);
-                    $crate::config::kind::field(node, entries, reader, name, default)
+                    $crate::config::kind::field(&entries, reader, name, default)
                 };)*
                 Some($name { $($key: $key?),* })
+            }
+
+            fn knows(key: &str) -> bool {
+                Self::keys().iter().any(|known| known.name == key)
             }
 
             fn schema() -> serde_json::Value {

@@ -11,6 +11,7 @@ mod report;
 mod resolve;
 mod schema;
 mod units;
+mod vocabulary;
 mod yaml;
 
 use std::io::Read;
@@ -33,6 +34,10 @@ use report::Problems;
 /// Largest file that is read; the largest sensible one is far smaller.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
 
+/// For somebody who has none yet.
+const SMALLEST: &str = "the smallest configuration in YAML: \
+                        {listeners: [{bind: \"*:5432\", pool: pg}], pools: {pg: [10.0.0.11:5432]}}";
+
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -45,6 +50,13 @@ pub struct Config {
     /// How the process is talked to.
     pub admin: Admin,
     document: Document,
+}
+
+/// Two are the same if they mean the same, wherever and in whichever form it is written.
+impl PartialEq for Config {
+    fn eq(&self, other: &Config) -> bool {
+        self.document == other.document
+    }
 }
 
 /// What is logged, and how.
@@ -125,14 +137,17 @@ pub fn parse(text: &str, name: &str, host: &str) -> Loaded {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut problems = Problems::default();
     if is_empty(text) {
-        let problem = Problem::of(None, "the file is empty")
-            .help("the smallest one has `listeners` and `pools`; see conf/ for examples");
-        problems.push(problem);
+        problems.push(Problem::of(None, "the file is empty").help(SMALLEST));
         return failed(Report::new(name, text, problems));
     }
     let Some(mut root) = yaml::parse(text, &mut problems) else {
         return failed(Report::new(name, text, problems));
     };
+    if !matches!(root.value, yaml::Value::Map(_)) {
+        let message = format!("expected keys and values, found {}", root.found());
+        problems.push(Problem::error(root.place, message).help(SMALLEST));
+        return failed(Report::new(name, text, problems));
+    }
     document::prepare(&mut root);
     let mut reader = Reader::new(host, &mut problems);
     let document = Document::read(&root, &mut reader);

@@ -2,6 +2,7 @@
 //! person or a
 //! program. It finds nothing itself.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -11,6 +12,8 @@ use super::yaml::Place;
 
 /// So many problems are shown; the rest is counted.
 const SHOWN_MAX: usize = 100;
+/// The same for programs.
+const TOLD_MAX: usize = 1_000;
 /// Longest line of a file that is shown.
 const LINE_MAX: usize = 4096;
 
@@ -81,6 +84,18 @@ impl Problem {
         self
     }
 
+    /// Parts of a file are in messages, and a terminal would act on some of them.
+    fn make_printable(&mut self) {
+        let texts = [&mut self.message, &mut self.key];
+        let texts = texts.into_iter().chain(&mut self.help);
+        let texts = texts.chain(self.others.iter_mut().map(|(_, what)| what));
+        for text in texts.chain(&mut self.nearest) {
+            if text.contains(is_unseen) {
+                *text = printable(text);
+            }
+        }
+    }
+
     pub(super) fn and(mut self, place: Place, what: impl Into<String>) -> Problem {
         self.others.push((place, what.into()));
         self
@@ -114,11 +129,19 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     all: Vec<Problem>,
-    seen: std::collections::HashSet<(Option<Place>, String)>,
+    seen: HashSet<(Option<Place>, String)>,
+    wrong: HashSet<Place>,
 }
 
 impl Problems {
-    pub(super) fn push(&mut self, problem: Problem) {
+    pub(super) fn push(&mut self, mut problem: Problem) {
+        problem.make_printable();
+        match problem.severity {
+            Severity::Error => self.wrong.extend(problem.place),
+            // What is wrong itself is not worth another thought.
+            Severity::Warning if self.at(problem.place) => return,
+            Severity::Warning => {}
+        }
         if self.seen.insert((problem.place, problem.message.clone())) {
             self.all.push(problem);
         }
@@ -126,6 +149,11 @@ impl Problems {
 
     pub(super) fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// Whether an error has been reported at this very place.
+    pub(super) fn at(&self, place: Option<Place>) -> bool {
+        place.is_some_and(|place| self.wrong.contains(&place))
     }
 
     /// What was reported since would have been right with this word, too.
@@ -151,11 +179,13 @@ impl Problems {
 }
 
 /// Everything that was found in one configuration, with its text to show it in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// What the configuration is called: a path, mostly.
     pub name: String,
     text: String,
+    /// Where each line begins.
+    lines: Vec<usize>,
     /// In the order of the file; those without a place first.
     pub problems: Vec<Problem>,
 }
@@ -166,6 +196,9 @@ impl Report {
         Report {
             name: name.to_owned(),
             text: text.to_owned(),
+            lines: std::iter::once(0)
+                .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+                .collect(),
             problems: problems.all,
         }
     }
@@ -184,12 +217,9 @@ impl Report {
     /// Line and column of a place, both from 1; columns count characters.
     #[must_use]
     pub fn line_column(&self, place: Place) -> (usize, usize) {
-        let before = &self.text[..place.start];
-        let line = before.matches('\n').count() + 1;
-        let column = before[before.rfind('\n').map_or(0, |at| at + 1)..]
-            .chars()
-            .count()
-            + 1;
+        let line = self.lines.partition_point(|start| *start <= place.start);
+        let start = self.lines[line - 1];
+        let column = self.text[start..place.start].chars().count() + 1;
         (line, column)
     }
 
@@ -234,8 +264,10 @@ impl Report {
         let mut group = match (&window, problem.place) {
             (Some((source, line, from)), Some(place)) => {
                 let inside = |place: Place| {
-                    let at = |offset: usize| offset.saturating_sub(*from).min(source.len());
-                    at(place.start)..at(place.end.max(place.start + 1)).max(at(place.start))
+                    let at = |offset: usize| {
+                        source.ceil_char_boundary(offset.saturating_sub(*from).min(source.len()))
+                    };
+                    at(place.start)..at(place.end.max(place.start + 1))
                 };
                 let key = if problem.key.is_empty() {
                     None
@@ -301,19 +333,24 @@ impl Report {
             .map_or(self.text.len(), |at| last + at);
         let end = end.min(floor_boundary(&self.text, last + LINE_MAX));
         let line = self.text[..from].matches('\n').count() + 1;
-        // Control characters would be acted on by a terminal; one byte each, so that the places stay.
+        // In as many bytes as before, so that the places stay.
         let shown = self.text[from..end].chars().map(|letter| match letter {
             '\n' | '\t' => letter,
-            _ if letter.is_ascii_control() => '?',
-            _ => letter,
+            '\r' => ' ',
+            _ if !is_unseen(letter) => letter,
+            _ => match letter.len_utf8() {
+                1 => '?',
+                2 => '\u{b7}',
+                _ => '\u{fffd}',
+            },
         });
         (shown.collect(), line, from)
     }
 
-    /// For programs: an array of objects.
+    /// For programs: an array of objects, of the first thousand problems.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let each = self.problems.iter().map(|problem| {
+        let each = self.problems.iter().take(TOLD_MAX).map(|problem| {
             let at = problem.place.map(|place| {
                 (
                     self.line_column(place),
@@ -347,6 +384,26 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
+
+/// Whether a terminal does something with a letter other than to show it.
+fn is_unseen(letter: char) -> bool {
+    // Those that turn the direction of writing make a line look like another.
+    letter.is_control()
+        || matches!(letter, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text with escapes for what cannot be seen.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for letter in text.chars() {
+        if is_unseen(letter) {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
+}
 
 fn floor_boundary(text: &str, mut offset: usize) -> usize {
     offset = offset.min(text.len());

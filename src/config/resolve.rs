@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use super::address::{BackendAt, ListenOn, Ports};
 use super::document::{self, Document, Freebind, HttpMethod, HttpProbe, ProbeType};
-use super::kind::{Field, Kind, List, Number, OneOrMore, Or, meant};
+use super::kind::{Field, Kind, List, Number, OneOrMore, Or};
 use super::report::{Problem, Problems};
 use super::units::{Period, unusable_name};
+use super::vocabulary::meant;
 use super::yaml::{Key, Place};
 use super::{Admin, Config, Log};
 use crate::balance::Algorithm;
@@ -41,10 +42,17 @@ pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Con
         problems,
         snapshot: Snapshot::default(),
         taken: Taken::default(),
+        addresses: 0,
         used: Vec::new(),
     };
     let global = resolver.global(&document.global);
     resolver.pools(&document.pools.0);
+    if document.pools.0.is_empty() {
+        let problem = error(document.pools.place, "pools", "there is no pool");
+        let problem = problem.help("write at least one, as in `pg: [10.0.0.11:5432]`");
+        resolver.problems.push(problem);
+        return None;
+    }
     resolver.listeners(&document.listeners, &document.pools.0);
     resolver.own_listeners(&document.pools.0);
     // What is wrong elsewhere might be a pool's name.
@@ -73,6 +81,8 @@ struct Resolver<'a> {
     problems: &'a mut Problems,
     snapshot: Snapshot,
     taken: Taken,
+    /// How many addresses the listeners have so far.
+    addresses: usize,
     /// Which pools a listener leads to.
     used: Vec<bool>,
 }
@@ -142,13 +152,6 @@ impl Resolver<'_> {
             if let Some(section) = section {
                 self.pool(key, section);
             }
-        }
-        if pools.is_empty() {
-            self.problems.push(error(
-                None,
-                "pools",
-                "there is no pool; write at least one under `pools`",
-            ));
         }
     }
 
@@ -277,20 +280,23 @@ impl Resolver<'_> {
         }
     }
 
-    fn probe(&mut self, pool: &Key, section: &document::Pool) {
-        let probe = &section.probe;
+    fn probe_times(&mut self, pool: &Key, probe: &document::Probe) {
         let key = |name: &str| format!("pools.{}.probe.{name}", pool.name);
-        let kind = *probe.r#type;
-        if probe.timeout.0 > probe.interval.0 {
+        let unreadable =
+            self.problems.at(probe.timeout.place) || self.problems.at(probe.interval.place);
+        if probe.timeout.0 > probe.interval.0 && !unreadable {
             let place = probe.timeout.place.or(probe.interval.place);
+            let name = match probe.timeout.place {
+                Some(_) => "timeout",
+                None => "interval",
+            };
             let message = format!(
-                "a probe may take {} but the next one begins after {}",
+                "a probe may take {} (`timeout`) but the next one begins after {} (`interval`)",
                 show(&probe.timeout),
                 show(&probe.interval)
             );
-            self.problems.push(
-                error(place, &key("timeout"), message).help("`timeout` is at most `interval`"),
-            );
+            self.problems
+                .push(error(place, &key(name), message).help("`timeout` is at most `interval`"));
         }
         for (name, field) in [
             ("fast_interval", &probe.fast_interval),
@@ -301,7 +307,7 @@ impl Resolver<'_> {
                 self.problems.push(error(
                     field.place,
                     &key(name),
-                    "probing more often than every 10ms would be an attack",
+                    format!("`{name}` is at least 10ms: probing more often would be an attack"),
                 ));
             }
         }
@@ -309,14 +315,34 @@ impl Resolver<'_> {
             let problem = error(
                 probe.fast_interval.place,
                 &key("fast_interval"),
-                "slower than `interval`",
+                format!(
+                    "`fast_interval` ({}) is longer than `interval` ({})",
+                    show(&probe.fast_interval),
+                    show(&probe.interval)
+                ),
             );
             self.problems.push(problem.warning());
         }
+    }
+
+    fn probe(&mut self, pool: &Key, section: &document::Pool) {
+        let probe = &section.probe;
+        let key = |name: &str| format!("pools.{}.probe.{name}", pool.name);
+        let kind = *probe.r#type;
+        self.probe_times(pool, probe);
+        let written = |is_none: bool, place: Option<Place>| place.filter(|_| !is_none);
         for (name, place, of) in [
             ("http", probe.http.place, ProbeType::Http),
-            ("send", probe.send.place, ProbeType::SendExpect),
-            ("expect", probe.expect.place, ProbeType::SendExpect),
+            (
+                "send",
+                written(probe.send.0.is_none(), probe.send.place),
+                ProbeType::SendExpect,
+            ),
+            (
+                "expect",
+                written(probe.expect.0.is_none(), probe.expect.place),
+                ProbeType::SendExpect,
+            ),
         ] {
             if place.is_some() && kind != of {
                 let (of, kind) = (word(&of), word(&kind));
@@ -388,9 +414,8 @@ impl Resolver<'_> {
                 "`tcp` probes of MySQL or MariaDB (port 3306) count there as aborted handshakes",
             );
             self.problems.push(problem.warning().help(
-                "after max_connect_errors of them the database blocks this host; use `type: send_expect` with \
-                 `expect: \"/./\"`, \
-                 or `http` with a health checker's `port`",
+                "after max_connect_errors of them the database blocks this host: use `type: http` with the `port` of a \
+                 health checker, or set host_cache_size = 0 in the database",
             ));
         }
     }
@@ -403,7 +428,11 @@ impl Resolver<'_> {
             let problem = error(
                 timeouts.idle.place,
                 &format!("pools.{}.timeouts.idle", pool.name),
-                "never reached: `session` is not longer",
+                format!(
+                    "`idle` ({}) is never reached: `session` ({}) is not longer",
+                    show_period(idle),
+                    show_period(session)
+                ),
             );
             self.problems.push(problem.warning());
         }
@@ -536,7 +565,12 @@ impl Resolver<'_> {
                 addresses.join(",").into()
             });
             let place = item.name.place.or(item.bind.place);
-            if let Some(first) = place.and_then(|place| names.insert(name.clone(), place)) {
+            let pools = self.pools_of(item, pools);
+            let before = self.problems.len();
+            let addresses = self.addresses(binds, &name);
+            let first = place.and_then(|place| names.insert(name.clone(), place));
+            // Two without a name have the same address, which has been said then.
+            if let Some(first) = first.filter(|_| self.problems.len() == before) {
                 let problem = error(
                     place,
                     "listeners",
@@ -548,8 +582,6 @@ impl Resolver<'_> {
                         .help("give each a `name` of its own"),
                 );
             }
-            let pools = self.pools_of(item, pools);
-            let addresses = self.addresses(binds, &name);
             self.snapshot.listeners.push(Listener {
                 name: Arc::from(name),
                 addresses,
@@ -589,6 +621,10 @@ impl Resolver<'_> {
                 self.problems.push(problem);
                 return Vec::new();
             }
+            // It is there, or something that was meant for it, and what is wrong with it has been said.
+            (None, None) if item.pool.place.is_some() || item.split.place.is_some() => {
+                return Vec::new();
+            }
             (None, None) => {
                 let names: Vec<&str> = pools.iter().map(|(key, _)| key.name.as_str()).collect();
                 let problem = error(
@@ -601,20 +637,24 @@ impl Resolver<'_> {
                 return Vec::new();
             }
         };
-        if shares.iter().all(|(_, _, weight)| *weight == 0) {
+        if !shares.is_empty() && shares.iter().all(|(_, _, weight)| *weight == 0) {
             self.problems.push(error(
                 item.split.place,
                 "listeners.split",
                 "all weights are 0: no session could go anywhere",
             ));
         }
+        let key = match item.split.0 {
+            Some(_) => "listeners.split",
+            None => "listeners.pool",
+        };
         let mut found: Vec<(PoolId, u32)> = Vec::new();
         for (name, place, weight) in shares {
             let Some(index) = pools.iter().position(|(key, _)| key.name == name) else {
                 let names: Vec<&str> = pools.iter().map(|(key, _)| key.name.as_str()).collect();
                 let problem = error(
                     place,
-                    "listeners.pool",
+                    key,
                     format!("there is no pool `{}`", super::yaml::shortened(name)),
                 );
                 let problem = problem.help(format!("pools: {}", some_of(&names)));
@@ -623,11 +663,14 @@ impl Resolver<'_> {
             };
             let id = PoolId(u16::try_from(index).expect("bounded by POOLS_MAX"));
             if found.iter().any(|(other, _)| *other == id) {
-                self.problems.push(error(
-                    place,
-                    "listeners.split",
-                    format!("pool `{name}` is in this split already"),
-                ));
+                self.problems.push(
+                    error(
+                        place,
+                        "listeners.split",
+                        format!("pool `{name}` is in this split already"),
+                    )
+                    .help("write it once, with the sum of the weights"),
+                );
             }
             self.used[index] = true;
             found.push((id, weight));
@@ -668,30 +711,34 @@ impl Resolver<'_> {
                     .warning(),
                 );
             }
-            for port in ports.first..=ports.last {
-                if addresses.len() + self.taken.count >= ADDRESSES_MAX {
-                    self.problems.push(error(
-                        place,
-                        "listeners.bind",
-                        format!("more than {ADDRESSES_MAX} listening addresses"),
+            self.addresses += usize::from(ports.last - ports.first) + 1;
+            if self.addresses > ADDRESSES_MAX {
+                let message = format!("more than {ADDRESSES_MAX} listening addresses");
+                self.problems
+                    .push(error(place, "listeners.bind", message).help(
+                        "each port of a range counts; this is the most of all listeners together",
                     ));
-                    return addresses;
-                }
-                addresses.push(ListenAddress::Tcp(match host {
+                return addresses;
+            }
+            addresses.extend((ports.first..=ports.last).map(|port| {
+                ListenAddress::Tcp(match host {
                     Some(address) => Bind::Address(SocketAddr::new(address, port)),
                     None => Bind::Any(port),
-                }));
-            }
+                })
+            }));
             self.claim(host, ports, place, name);
         }
         addresses
     }
 
     fn claim(&mut self, host: Option<IpAddr>, ports: Ports, place: Option<Place>, name: &str) {
-        if let Some((port, other)) = self.taken.add(host, ports, place, name) {
+        if let Some((port, other)) =
+            self.taken
+                .add(host, ports, place, self.snapshot.listeners.len(), name)
+        {
             let (whose, at) = (other.name.clone(), other.place);
-            let whose = if whose == name {
-                "the same listener".to_owned()
+            let whose = if other.listener == self.snapshot.listeners.len() {
+                "this listener".to_owned()
             } else {
                 format!("listener `{whose}`")
             };
@@ -768,13 +815,14 @@ impl Resolver<'_> {
 struct Taken {
     by_port: HashMap<u16, Vec<Claim>>,
     paths: HashMap<PathBuf, (String, Option<Place>)>,
-    count: usize,
 }
 
 #[derive(Clone)]
 struct Claim {
     host: Option<IpAddr>,
     place: Option<Place>,
+    /// Which one it is, and what it is called.
+    listener: usize,
     name: String,
 }
 
@@ -785,6 +833,7 @@ impl Taken {
         host: Option<IpAddr>,
         ports: Ports,
         place: Option<Place>,
+        listener: usize,
         name: &str,
     ) -> Option<(u16, Claim)> {
         let mut clash = None;
@@ -796,9 +845,9 @@ impl Taken {
             claims.push(Claim {
                 host,
                 place,
+                listener,
                 name: name.to_owned(),
             });
-            self.count += 1;
         }
         clash
     }

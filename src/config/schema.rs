@@ -21,6 +21,18 @@ pub fn schema() -> Value {
     );
     object.insert("title".to_owned(), json!("Ringway"));
     object.insert("patternProperties".to_owned(), json!({"^x-": true}));
+    // What a listener or a pool needs may come from `defaults`.
+    for inherits in [
+        "/properties/listeners/anyOf/0",
+        "/properties/listeners/anyOf/1/items",
+        "/properties/pools/additionalProperties/anyOf/1",
+    ] {
+        let object = schema.pointer_mut(inherits).and_then(Value::as_object_mut);
+        object
+            .expect("listeners are a map or a list of maps, pools have a short and a long form")
+            .shift_remove("required")
+            .expect("both need something");
+    }
     by_host(&mut schema);
     schema
 }
@@ -141,12 +153,11 @@ fn long_form(schema: &Value) -> Option<&Value> {
     if schema.get("properties").is_some() {
         return Some(schema);
     }
-    let forms = schema
-        .get("anyOf")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    forms.chain(schema.get("items")).find_map(long_form)
+    let forms = schema.get("anyOf").and_then(Value::as_array);
+    let forms = || forms.into_iter().flatten();
+    // The keys of a form itself come before those of what a short form holds.
+    let own = forms().find(|form| form.get("properties").is_some());
+    own.or_else(|| forms().chain(schema.get("items")).find_map(long_form))
 }
 
 fn named(schema: &Value) -> Option<&Value> {
@@ -167,14 +178,23 @@ fn yaml_of(value: &Value) -> String {
 /// What a value may be, in words.
 fn takes(schema: &Value) -> String {
     let mut forms: Vec<String> = Vec::new();
-    let mut add = |form: String| {
+    let add = |forms: &mut Vec<String>, form: String| {
         if !forms.contains(&form) {
             forms.push(form);
         }
     };
     if let Some(words) = schema.get("enum").and_then(Value::as_array) {
-        for word in words {
-            add(format!("`{}`", yaml_of(word)));
+        // `off` and `false` mean the same, and one is enough here.
+        let switch = words.contains(&json!(true));
+        let told = |word: &&Value| {
+            if switch {
+                **word != json!("on") && **word != json!("off")
+            } else {
+                !word.is_boolean()
+            }
+        };
+        for word in words.iter().filter(told) {
+            add(&mut forms, format!("`{}`", yaml_of(word)));
         }
     }
     for form in schema
@@ -185,11 +205,20 @@ fn takes(schema: &Value) -> String {
     {
         takes(form)
             .split(", ")
-            .for_each(|form| add(form.to_owned()));
+            .for_each(|form| add(&mut forms, form.to_owned()));
     }
+    if schema.get("not").is_some() {
+        add(&mut forms, "nothing else yet".to_owned());
+    }
+    let statuses = forms.iter().any(|form| form == "statuses");
+    forms.retain(|form| !statuses || form != "100 to 599");
     match schema.get("type") {
         Some(Value::String(kind)) => add(
+            &mut forms,
             match (kind.as_str(), schema.get("pattern").and_then(Value::as_str)) {
+                ("integer", _) if schema["minimum"] == schema["maximum"] => {
+                    format!("`{}`", schema["minimum"])
+                }
                 ("integer", _) => format!("{} to {}", schema["minimum"], schema["maximum"]),
                 ("string", Some(pattern)) if pattern.contains("ms|s") => "duration".to_owned(),
                 ("string", Some(pattern)) if pattern.contains("KiB") => "size".to_owned(),
@@ -202,7 +231,7 @@ fn takes(schema: &Value) -> String {
                 _ => "text".to_owned(),
             },
         ),
-        Some(Value::Array(_)) => add("text".to_owned()),
+        Some(Value::Array(_)) => add(&mut forms, "text".to_owned()),
         _ => {}
     }
     forms.join(", ")
@@ -230,10 +259,12 @@ pub fn reference() -> String {
     let mut page = String::from(
         "# The configuration file\n\n\
          Made by `ringway schema --reference` from the declarations that read the file; do not edit it by hand.\n\n\
-         Durations carry a unit (`250ms`, `5s`, `1h`), sizes too (`64KiB`). \"No limit\" is `none`. `off` may be \
+         Durations carry a unit (`us`, `ms`, `s`, `m`, `h`, `d`: `250ms`, `5s`, `1h`), sizes too (`B`, `KiB`, `MiB`, \
+         `GiB`). \"No limit\" is `none`. `off` may be \
          written `false`. A list of one may be written without the list. Where the table does not say `map`, a map \
          gives a value for each host: `source: {lb1: 10.0.0.5, lb2: 10.0.0.6}`. Top-level keys that begin with `x-` \
-         are ignored, a place for YAML anchors. `NAME` stands for a name that you choose.\n",
+         are ignored, a place for YAML anchors. `NAME` stands for a name that you choose, without \
+         white space. A key that the tables do not have is refused.\n",
     );
     let mut sections: Vec<(String, String)> = Vec::new();
     for key in keys() {

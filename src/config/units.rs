@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::kind::{Kind, Reader};
 use super::report::Problem;
-use super::yaml::Node;
+use super::yaml::{Node, shortened};
 
 /// Longer than anybody means, and short enough for every clock.
 const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
@@ -55,7 +55,10 @@ impl Kind for Period {
                 node.place,
                 format!("expected {}, found {found}", Self::expected()),
             )
-            .help("units: us, ms, s, m, h, d"),
+            .help(match spelt_out(text) {
+                Some(short) => format!("write {short}"),
+                None => "one number with one of the units us, ms, s, m, h, d".to_owned(),
+            }),
         };
         reader.push(problem);
         None
@@ -75,6 +78,24 @@ impl Kind for Period {
         let (unit, each) = exact.expect("microseconds divide everything");
         json!(format!("{}{unit}", micros / each))
     }
+}
+
+/// A duration whose unit is written as other software does.
+fn spelt_out(text: &str) -> Option<String> {
+    let (number, unit) = split(text);
+    let unit = match unit.to_lowercase().trim_end_matches('s') {
+        "usec" | "µ" => "us",
+        "msec" | "milli" | "millisec" | "millisecond" => "ms",
+        "sec" | "second" => "s",
+        "min" | "minute" => "m",
+        "hr" | "hour" => "h",
+        "day" => "d",
+        _ => return None,
+    };
+    number
+        .parse::<f64>()
+        .is_ok()
+        .then(|| format!("{number}{unit}"))
 }
 
 fn duration(number: f64, micros: u64) -> Option<Duration> {
@@ -189,7 +210,7 @@ impl Kind for Name {
 /// Why something cannot be a name.
 pub(super) fn unusable_name(text: &str) -> Option<String> {
     if text.is_empty() {
-        Some("it is empty".to_owned())
+        Some("a name has at least one letter".to_owned())
     } else if text.chars().count() > NAME_MAX {
         Some(format!("it has more than {NAME_MAX} letters"))
     } else if text
@@ -344,9 +365,13 @@ impl Pattern {
             .size_limit(1 << 20)
             .build()
             .map_err(|error| {
+                // The library's message is a drawing, and what is wrong is its last line.
+                let message = error.to_string();
+                let why = message.lines().last().unwrap_or_default();
                 format!(
-                    "`{written}` is no expression: {}",
-                    error.to_string().replace('\n', " ")
+                    "`{}` is no expression: {}",
+                    shortened(written),
+                    why.trim_start_matches("error: ")
                 )
             })
     }

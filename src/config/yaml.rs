@@ -6,9 +6,10 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{Budget, DuplicateKeyPolicy, Location, Spanned};
 
-use super::report::{Problem, Problems};
+use super::report::{Problem, Problems, printable};
 
 /// Parts of a file, at most: a bound for memory and time. The largest sensible file has far fewer.
 const EVENTS_MAX: usize = 2_000_000;
@@ -243,31 +244,82 @@ fn offset(line: u64, column: u64, text: &str) -> usize {
 /// The library's own words, with the mistake that most likely is behind them.
 fn explained(error: &serde_saphyr::Error, text: &str) -> Problem {
     let place = error.location().map(|location| place(location, text));
-    let line = place.map_or("", |place| line_at(text, place.start));
     let message = error.without_snippet().to_string();
     let message = message
         .split(" at line ")
         .next()
         .unwrap_or_default()
         .trim_end_matches(" at")
-        .trim_end_matches(',')
-        .to_owned();
-    let mut problem = Problem::of(place, format!("not valid YAML: {message}"));
-    let before = place.map_or("", |place| &text[..place.start]);
-    let near = |sign: &str| line.contains(sign) || last_lines(before, 2).contains(sign);
-    if near("\t") {
-        problem = problem.help("YAML is indented with spaces; there is a tab here");
-    } else if near(": *") || near("- *") || near("[*") || near(", *") {
-        problem = problem
-            .help("`*` begins an alias in YAML: put the value into quotes, as in \"*:5432\"");
-    } else if near(": [") && near("]:") {
-        problem = problem.help("put IPv6 addresses into quotes, as in \"[2001:db8::1]:5432\"");
-    } else if near("%") || near("@") || near("`") {
-        problem = problem.help("a value that begins with %, @ or ` needs quotes");
-    } else if problem.message.contains("document") {
-        problem = problem.help("a configuration is one document: remove the `---` in the middle");
+        .trim_end_matches(',');
+    let said = if let serde_saphyr::Error::Budget { breach, .. } = error.without_snippet() {
+        exceeded(breach)
+    } else if message.contains("recursion limit") {
+        exceeded(&BudgetBreach::Depth { depth: DEPTH_MAX })
+    } else if message.contains("alias replay") {
+        format!("aliases repeat more than {REPLAYED_MAX} values")
+    } else {
+        format!("not valid YAML: {message}")
+    };
+    let problem = Problem::of(place, said);
+    match likely(message, place, text) {
+        Some(help) => problem.help(help),
+        None => problem,
     }
-    problem
+}
+
+/// Which bound of ours a file exceeds.
+fn exceeded(breach: &BudgetBreach) -> String {
+    if matches!(breach, BudgetBreach::Documents { .. }) {
+        "a second document begins here, and a configuration is one: remove the `---`".to_owned()
+    } else if matches!(breach, BudgetBreach::Depth { .. }) {
+        format!("lists and maps are nested more than {DEPTH_MAX} deep")
+    } else if matches!(
+        breach,
+        BudgetBreach::Events { .. } | BudgetBreach::Nodes { .. }
+    ) {
+        format!("the file has more than {EVENTS_MAX} parts")
+    } else if matches!(breach, BudgetBreach::Aliases { .. }) {
+        format!("the file has more than {ALIASES_MAX} aliases")
+    } else {
+        format!("the file exceeds a bound: {breach:?}")
+    }
+}
+
+/// The mistake that most likely is behind a message of the library.
+fn likely(message: &str, place: Option<Place>, text: &str) -> Option<String> {
+    let place = place?;
+    let line = line_at(text, place.start);
+    let before = last_lines(&text[..place.start], 2);
+    let near = |sign: &str| line.contains(sign) || before.contains(sign);
+    let rest = &text[place.start..];
+    let advice = if message.contains("unknown anchor") {
+        let name = rest.trim_start_matches('*');
+        if name.starts_with(|letter: char| letter.is_alphabetic() || letter == '_') {
+            let name: String = name
+                .chars()
+                .take_while(|letter| letter.is_alphanumeric() || "_-".contains(*letter))
+                .collect();
+            return Some(format!(
+                "`*{name}` stands for what `&{name}` marks further up, and nothing is marked so"
+            ));
+        }
+        "`*` begins an alias in YAML: put the value into quotes, as in \"*:5432\""
+    } else if near("\t") {
+        "YAML is indented with spaces; there is a tab here"
+    } else if near("]:") && (near(": [") || near("- [") || near("[[")) {
+        "put IPv6 addresses into quotes, as in \"[2001:db8::1]:5432\""
+    } else if rest.starts_with(['%', '@', '`']) {
+        "a value that begins with %, @ or ` needs quotes"
+    } else if message.contains("mapping values are not allowed") {
+        "this line's indentation does not fit the one above, or a value with a colon needs quotes"
+    } else if message.contains("<document start>") {
+        "what stands before this is complete in itself: the whole file is one map of keys and values"
+    } else if message.contains("did not find expected") {
+        "keys of one map, and dashes of one list, begin in the same column"
+    } else {
+        return None;
+    };
+    Some(advice.to_owned())
 }
 
 fn line_at(text: &str, offset: usize) -> &str {
@@ -288,6 +340,7 @@ impl Node {
     pub(super) fn found(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_owned(),
+            Value::Scalar(text) if text.is_empty() => "an empty text".to_owned(),
             Value::Scalar(text) => format!("`{}`", shortened(text)),
             Value::List(items) if items.is_empty() => "an empty list".to_owned(),
             Value::List(_) => "a list".to_owned(),
@@ -354,16 +407,8 @@ impl Node {
 /// Short enough for a message, and without anything that a terminal would act on.
 pub(super) fn shortened(text: &str) -> String {
     const MOST: usize = 60;
-    let mut short = String::new();
-    for letter in text.chars().take(MOST) {
-        if letter.is_control() {
-            short.extend(letter.escape_debug());
-        } else {
-            short.push(letter);
-        }
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", printable(&text[..end])),
+        None => printable(text),
     }
-    if text.chars().nth(MOST).is_some() {
-        short.push_str("...");
-    }
-    short
 }

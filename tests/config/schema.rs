@@ -1,0 +1,329 @@
+//! The schema, the reference page, the examples and the defaults say the same.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use jsonschema::Validator;
+use ringway::config::{self, KeyDoc};
+use serde_json::{Value, json};
+
+use super::{HOST, files, load, said, tree};
+
+/// Where the key's parent leads in a document that can be used, `NAME` being `a`.
+fn with(document: &Value, path: &str, value: Value) -> Value {
+    let mut document = document.clone();
+    let mut at = &mut document;
+    for part in path.split('.') {
+        let part = if part == "NAME" { "a" } else { part };
+        if at.is_array() {
+            at = &mut at[0];
+        }
+        if at.is_null() {
+            *at = json!({});
+        }
+        at = &mut at[part];
+    }
+    *at = value;
+    document
+}
+
+/// A document in which a key may stand.
+fn around(path: &str) -> Value {
+    let http = path.contains("probe.http").then(|| json!({"type": "http"}));
+    let mut document = json!({
+        "listeners": [{"bind": {"address": "10.0.0.1:80"}, "pool": "a"}],
+        "pools": {"a": {"backends": [{"address": "10.0.0.2:80"}]}},
+    });
+    if let Some(probe) = http {
+        document["pools"]["a"]["probe"] = probe;
+    }
+    if path.starts_with("listeners.split") {
+        document["listeners"][0] = json!({"bind": "10.0.0.1:80", "split": [{"pool": "a"}]});
+    }
+    document
+}
+
+/// A default as it would be written.
+fn written(default: &str) -> Value {
+    serde_json::from_str(default).unwrap_or_else(|_| json!(default))
+}
+
+fn yaml(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap()
+}
+
+fn validator() -> Validator {
+    let schema = config::schema();
+    jsonschema::meta::validate(&schema).expect("the schema is a schema");
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+#[test]
+fn every_default_is_valid_and_is_what_applies() {
+    let validator = validator();
+    let keys = config::keys();
+    assert!(keys.len() > 70, "{}", keys.len());
+    for key in keys {
+        let Some(default) = &key.default else {
+            continue;
+        };
+        let without = around(&key.path);
+        let with = with(&without, &key.path, written(default));
+        if let Err(error) = validator.validate(&with) {
+            panic!("{}: {default} against the schema: {error}", key.path);
+        }
+        let of = |document: &Value| {
+            let loaded = config::parse(&document.to_string(), &key.path, HOST);
+            assert!(loaded.config.is_some(), "{}", said(&loaded));
+            loaded.config.unwrap()
+        };
+        let (with, without) = (of(&with), of(&without));
+        assert!(
+            with == without,
+            "{}: {default} is not the default",
+            key.path
+        );
+        assert_eq!(with.to_yaml(), without.to_yaml(), "{}", key.path);
+    }
+}
+
+#[test]
+fn every_key_is_described() {
+    for key in config::keys() {
+        let KeyDoc {
+            path,
+            takes,
+            meaning,
+            ..
+        } = key;
+        assert!(
+            meaning.len() > 8 && meaning.ends_with('.'),
+            "{path}: {meaning}"
+        );
+        assert!(
+            !takes.is_empty() && !takes.ends_with(", "),
+            "{path}: {takes}"
+        );
+    }
+}
+
+/// The paths of all keys of a document, as the reference names them.
+fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                let key = if path == "pools" { "NAME" } else { key };
+                let path = if path.is_empty() {
+                    key.to_owned()
+                } else {
+                    format!("{path}.{key}")
+                };
+                paths(value, &path, found);
+                found.insert(path);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| paths(item, path, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn the_example_of_everything_has_every_key() {
+    let text = fs::read_to_string(tree("conf/everything.yaml")).unwrap();
+    let mut found = BTreeSet::new();
+    paths(&yaml(&text), "", &mut found);
+    let missing: Vec<String> = config::keys()
+        .into_iter()
+        .map(|key| key.path)
+        .filter(|path| !found.contains(path))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "add to conf/everything.yaml: {missing:?}"
+    );
+}
+
+#[test]
+fn what_the_example_of_everything_shows_as_default_is_it() {
+    let text = fs::read_to_string(tree("conf/everything.yaml")).unwrap();
+    let keys = config::keys();
+    // Lines are enough: each key is on a line of its own.
+    let mut parents: Vec<(usize, String)> = Vec::new();
+    let mut seen = 0;
+    for line in text.lines() {
+        let (content, comment) = line.split_once('#').unwrap_or((line, ""));
+        let plain = match content.trim_start().strip_prefix("- ") {
+            Some(_) => content.replacen("- ", "  ", 1),
+            None => content.to_owned(),
+        };
+        let plain = plain.trim_end();
+        let Some((key, value)) = plain
+            .trim()
+            .split_once(": ")
+            .or(plain.trim().strip_suffix(':').map(|key| (key, "")))
+        else {
+            continue;
+        };
+        let depth = plain.len() - plain.trim_start().len();
+        parents.retain(|(other, _)| *other < depth);
+        let in_pools = parents.last().is_some_and(|(_, name)| name == "pools");
+        parents.push((depth, if in_pools { "NAME" } else { key }.to_owned()));
+        let path: Vec<&str> = parents.iter().map(|(_, name)| name.as_str()).collect();
+        let path = path.join(".");
+        let value = value.trim();
+        if value.is_empty() || comment.contains("example") {
+            continue;
+        }
+        let Some(key) = keys.iter().find(|key| key.path == path) else {
+            panic!("{path} is no key, or has more than one value on its line: {line}");
+        };
+        assert_eq!(
+            Some(value.trim_matches('"')),
+            key.default.as_deref().or(Some("{}")),
+            "`{line}` is not the default: mark it with (example), or correct it"
+        );
+        seen += 1;
+    }
+    assert!(seen > 50, "{seen} defaults are shown");
+}
+
+#[test]
+fn the_reference_page_is_the_one_that_the_program_prints() {
+    let stored = fs::read_to_string(tree("conf/reference.md")).unwrap_or_default();
+    assert!(
+        stored == config::reference(),
+        "conf/reference.md is out of date: cargo run -- schema --reference > conf/reference.md"
+    );
+    for key in config::keys() {
+        let name = key.path.rsplit('.').next().unwrap();
+        assert!(stored.contains(&format!("| `{name}` |")), "{}", key.path);
+    }
+}
+
+#[test]
+fn what_can_be_used_is_valid_for_an_editor() {
+    let validator = validator();
+    for folder in ["conf", "tests/config/warned"] {
+        for path in files(folder) {
+            let document = yaml(&fs::read_to_string(&path).unwrap());
+            if let Err(error) = validator.validate(&document) {
+                panic!("{}: {} {error}", path.display(), error.instance_path());
+            }
+        }
+    }
+    let base =
+        |listener: &str, pool: &str| format!("listeners:\n  - {listener}\npools:\n  pg: {pool}\n");
+    for text in [
+        base("{bind: \"*:5432\", pool: pg}", "[10.0.0.11:5432]"),
+        base(
+            "{bind: [\"*:1\", \"unix:/run/x\"], pool: pg}",
+            "10.0.0.11:5432",
+        ),
+        base(
+            "{bind: {address: \"*:1\", freebind: true}, pool: pg}",
+            "{backends: 10.0.0.11:5432}",
+        ),
+        base(
+            "{bind: [{address: \"*:1\", freebind: auto}, \"*:2\"], pool: pg}",
+            "[{address: db1:5}]",
+        ),
+        base(
+            "{bind: \"*:1\", split: [{pool: pg, weight: 95}]}",
+            "{backends: [db:1], probe: none}",
+        ),
+        base(
+            "{bind: \"*:1\", pool: pg, backlog: {lb1: 5, lb2: 6}}",
+            "{backends: [db:1], probe: {port: 80}}",
+        ),
+        base(
+            "{bind: \"*:1\", pool: pg}",
+            "{backends: [\"10.0.0.1:1\"], source: {lb1: 10.0.0.5, lb2: [10.0.0.6]}}",
+        ),
+        base(
+            "{bind: \"*:1\", pool: pg}",
+            "{backends: [db:1], timeouts: {idle: {lb1: none, lb2: 5s}}}",
+        ),
+        base(
+            "{bind: \"*:1\", pool: pg}",
+            "{backends: [db:1], probe: {type: http, http: {status: 200}}}",
+        ),
+        format!(
+            "admin: {{socket: off}}\nlog: {{access: off}}\n{}",
+            base("{bind: \"*:1\", pool: pg}", "[db:1]")
+        ),
+        format!(
+            "x-a: &a [db:1]\n{}",
+            base("{bind: \"*:1\", pool: pg}", "*a ")
+        ),
+        format!(
+            "defaults: {{listener: {{backlog: 9}}, pool: {{retries: 1}}}}\n{}",
+            base("{bind: \"*:1\", pool: pg}", "[db:1]")
+        ),
+    ] {
+        let loaded = config::parse(&text, "form.yaml", HOST);
+        assert!(loaded.config.is_some(), "{}", said(&loaded));
+        if let Err(error) = validator.validate(&yaml(&text)) {
+            panic!("{text}: {} {error}", error.instance_path());
+        }
+    }
+}
+
+/// Beginnings of the names of bad files whose mistake an editor can see.
+const VISIBLE: &[&str] = &[
+    "backend_without",
+    "bind_empty",
+    "bind_null",
+    "bind_options",
+    "defaults_",
+    "duration_",
+    "freebind_wrong",
+    "global_as",
+    "key_of",
+    "keys_of",
+    "listeners_",
+    "log_",
+    "not_yet",
+    "number_negative",
+    "number_null",
+    "number_as_text",
+    "number_as_list",
+    "number_too",
+    "number_with_fraction",
+    "pools_as_list",
+    "pools_missing",
+    "probe_as_list",
+    "probe_http_status",
+    "probe_short",
+    "size_",
+    "split_of",
+    "split_percent",
+    "typos_of",
+    "unknown_key",
+    "version_of",
+    "weight_above",
+    "words_of",
+];
+
+/// Those among them that only the program can see.
+const NOT_VISIBLE: &[&str] = &["defaults_probe_short_and_long", "duration_zero"];
+
+#[test]
+fn an_editor_sees_the_mistakes_that_a_schema_can_tell() {
+    let validator = validator();
+    let mut told = 0;
+    for path in files("tests/config/bad") {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let visible = VISIBLE.iter().any(|start| name.starts_with(start));
+        if !visible || NOT_VISIBLE.contains(&name.as_str()) {
+            continue;
+        }
+        assert!(load(&path).config.is_none());
+        let document = yaml(&fs::read_to_string(&path).unwrap());
+        assert!(
+            !validator.is_valid(&document),
+            "{name} is fine for the schema"
+        );
+        told += 1;
+    }
+    assert!(told > 40, "{told}");
+}
