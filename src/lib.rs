@@ -22,9 +22,10 @@
 //! | [`config`] | pure | the YAML file as written, resolved and checked |
 //! | [`worker`] | shell | the event loop; sessions on the ring; accepts, timers, mailbox, pipes |
 //! | [`control`] | shell | the owner of the truth: listeners, workers, signals; the snapshot that workers read |
+//! | [`doctor`] | shell | what this host is like, judged: facts gathered, checked (pure), shown |
 //! | [`cli`] | shell | one file per command |
 //! | [`ring`] | kernel | io_uring behind a safe interface, its buffers, the probe of the host |
-//! | [`sys`] | kernel | sockets, pipes and splice, limits, affinity |
+//! | [`sys`] | kernel | sockets, pipes and splice, limits, affinity, clock |
 //!
 //! # The path of a byte
 //!
@@ -61,6 +62,7 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod health;
 pub mod ids;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod doctor;
 mod run;
 
 use std::fmt;
@@ -25,6 +26,9 @@ enum Command {
     /// Run in the foreground
     #[command(after_help = run::EXAMPLES)]
     Run(run::Arguments),
+    /// Look at this host: what keeps Ringway from running well here, and what mends it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Arguments),
 }
 
 /// Why a command ended without success; each has its exit code.
@@ -81,6 +85,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Doctor(arguments) => return doctor::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,7 +18,7 @@ Examples:
 
 Signals: SIGTERM or SIGINT stops gracefully, a second one at once; SIGUSR1 prints the counters.";
 
-const DEFAULT_FILE: &str = "/etc/ringway/ringway.yaml";
+pub(super) const DEFAULT_FILE: &str = "/etc/ringway/ringway.yaml";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -15,6 +15,7 @@ mod harness;
 
 mod addresses;
 mod connect;
+mod doctor;
 mod endings;
 mod flow_control;
 mod integrity;

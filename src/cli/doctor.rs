@@ -1,0 +1,158 @@
+//! `ringway doctor`.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use super::run::DEFAULT_FILE;
+use crate::config::{self, Invalid};
+use crate::doctor::{self, Area, Facts, Finding, Level, Look, Report, Wanted};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  ringway doctor                 this host, and the default file if there is one
+  ringway doctor -c lab.yaml     what another file asks for
+  ringway doctor --verbose       why each check matters, also where all is fine
+  ringway doctor --json | jq '.findings[] | select(.level == \"fail\")'
+
+It changes nothing. Limits and privileges are those of this process; run it with
+those of the service to learn about the service. Exit codes: 0 nothing keeps
+Ringway from running, 69 something does.";
+
+/// When nothing says how wide the terminal is.
+const WIDTH_DEFAULT: usize = 80;
+/// What a failed check exits with: the host cannot do it.
+const EX_UNAVAILABLE: u8 = 69;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Configuration file; /etc/ringway/ringway.yaml if it exists
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// How to show it
+    #[arg(long, value_enum, default_value_t = Format::Text, conflicts_with = "json")]
+    format: Format,
+
+    /// The same as `--format json`
+    #[arg(long)]
+    json: bool,
+
+    /// Say why each check matters, also where all is fine
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Looks at the host and prints what it found.
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let report = examine(arguments.config.as_deref());
+    let text = if arguments.json || arguments.format == Format::Json {
+        report.json()
+    } else {
+        report.text(look(arguments.verbose))
+    };
+    // A reader that went away wants no more.
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+    if report.has_failures() {
+        ExitCode::from(EX_UNAVAILABLE)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn examine(file: Option<&Path>) -> Report {
+    let default = Path::new(DEFAULT_FILE);
+    let file = file.or_else(|| default.try_exists().unwrap_or(true).then_some(default));
+    let mut findings = Vec::new();
+    let mut notes = Vec::new();
+    let wanted = match file.map(|file| (file, config::load(file))) {
+        Some((file, Ok(config))) => {
+            findings.push(loads(file));
+            Some(Wanted::from(&config))
+        }
+        Some((file, Err(invalid))) => {
+            findings.push(is_wrong(file, &invalid));
+            notes.push("The file was not understood, so only the host was looked at.".to_owned());
+            None
+        }
+        None => {
+            notes.push(format!(
+                "There is no {DEFAULT_FILE}, so only the host was looked at; -c FILE takes another one."
+            ));
+            None
+        }
+    };
+    let facts = Facts::gather(
+        Path::new("/"),
+        wanted.as_ref().unwrap_or(&Wanted::default()),
+    );
+    findings.extend(doctor::checks(&facts, wanted.as_ref()));
+    let is_sysctl = |line: &String| line.starts_with("sysctl -w");
+    if findings
+        .iter()
+        .flat_map(|finding| &finding.mend)
+        .any(is_sysctl)
+    {
+        notes.push(
+            "sysctl -w lasts until the next boot: write the same NAME=VALUE into /etc/sysctl.d/60-ringway.conf, too."
+                .to_owned(),
+        );
+    }
+    let host = facts.host.as_deref().unwrap_or("this host");
+    Report {
+        subject: vec![format!(
+            "Ringway {} on {host}, as user {}",
+            env!("CARGO_PKG_VERSION"),
+            facts.user
+        )],
+        findings,
+        notes,
+    }
+}
+
+const WHY_FILE: &str = "Ringway does not start without a file that it understands.";
+
+fn loads(file: &Path) -> Finding {
+    Finding {
+        area: Area::File,
+        check: "file",
+        level: Level::Ok,
+        finding: format!("{}: no mistakes", file.display()),
+        why: WHY_FILE.to_owned(),
+        mend: Vec::new(),
+    }
+}
+
+fn is_wrong(file: &Path, invalid: &Invalid) -> Finding {
+    Finding {
+        area: Area::File,
+        check: "file",
+        level: Level::Fail,
+        finding: invalid.to_string(),
+        why: WHY_FILE.to_owned(),
+        mend: vec![format!("# mend {}, then run this again", file.display())],
+    }
+}
+
+/// `COLUMNS` wins over the terminal, as elsewhere; colours only where somebody sees them and wants them.
+fn look(verbose: bool) -> Look {
+    let columns = std::env::var("COLUMNS").ok();
+    let columns = columns
+        .and_then(|columns| columns.parse().ok())
+        .filter(|columns| *columns > 0);
+    let terminal = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    Look {
+        width: columns.or_else(terminal).unwrap_or(WIDTH_DEFAULT),
+        colours: io::stdout().is_terminal() && !no_color,
+        verbose,
+    }
+}
