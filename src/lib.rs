@@ -23,10 +23,11 @@
 //! | [`worker`] | shell | the event loop; sessions on the ring; accepts, timers, mailbox, pipes |
 //! | [`control`] | shell | the owner of the truth: listeners, workers, signals; the snapshot that workers read |
 //! | [`admin`] | shell | HTTP and JSON over a unix socket: requests for control, and asking a running process |
+//! | [`doctor`] | shell | what this host is like, judged: facts gathered, checked (pure), shown |
 //! | [`cli`] | shell | one file per command |
 //! | [`demo`] | shell | a balancer, its backends and a load in one process, to be looked at |
 //! | [`ring`] | kernel | io_uring behind a safe interface, its buffers, the probe of the host |
-//! | [`sys`] | kernel | sockets, pipes and splice, limits, affinity |
+//! | [`sys`] | kernel | sockets, pipes and splice, limits, affinity, clock |
 //!
 //! # The path of a byte
 //!
@@ -65,6 +66,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod doctor;
 pub mod health;
 pub mod ids;
 pub mod metrics;

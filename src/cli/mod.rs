@@ -3,6 +3,7 @@
 mod backend;
 mod check;
 mod demo;
+mod doctor;
 mod file;
 mod run;
 mod schema;
@@ -54,6 +55,10 @@ enum Command {
     /// Print the JSON Schema of the configuration, for editors
     #[command(after_help = schema::EXAMPLES)]
     Schema(schema::Arguments),
+
+    /// Look at this host: what keeps Ringway from running well here, and what mends it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Arguments),
 }
 
 /// How a command that has said everything itself ended.
@@ -61,6 +66,8 @@ enum Command {
 enum Outcome {
     /// 0.
     Success,
+    /// 69: the host cannot do it.
+    Host,
     /// 78: the configuration is wrong.
     Config,
 }
@@ -95,7 +102,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Failure::Running(_) => 1,
-            Failure::Host(_) => 69,
+            Failure::Host(_) => EX_UNAVAILABLE,
             Failure::Permission(_) => 77,
             Failure::Config(_) => EX_CONFIG,
         })
@@ -113,8 +120,9 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a usage error exits with, and a wrong configuration.
+/// What a usage error exits with, a host that cannot do it, and a wrong configuration.
 const EX_USAGE: u8 = 64;
+const EX_UNAVAILABLE: u8 = 69;
 const EX_CONFIG: u8 = 78;
 
 /// On standard output; nothing can be said when even that is gone.
@@ -141,9 +149,11 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::status(&arguments),
         Command::Backend(arguments) => backend::backend(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
+        Command::Doctor(arguments) => Ok(doctor::doctor(&arguments)),
     };
     match outcome {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
+        Ok(Outcome::Host) => ExitCode::from(EX_UNAVAILABLE),
         Ok(Outcome::Config) => ExitCode::from(EX_CONFIG),
         Err(failure) => {
             match &failure {

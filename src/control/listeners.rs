@@ -12,7 +12,7 @@ use super::Error;
 use super::snapshot::{ListenAddress, Snapshot};
 use crate::ids::{ListenerId, WorkerId};
 use crate::sys::socket::{self, Bind, Keepalive};
-use crate::worker::{Listening, accepts_of};
+use crate::worker::Listening;
 
 /// See the module's text.
 pub(super) struct Listeners {
@@ -62,14 +62,9 @@ impl Listeners {
         self.workers
     }
 
-    /// Sockets in all.
+    /// Addresses in all, each with a socket for every worker.
     pub(super) fn count(&self) -> usize {
-        self.bound.len() * self.workers
-    }
-
-    /// Accepts that one worker may have in flight: each may bring a file descriptor beyond the sessions.
-    pub(super) fn accepts_per_worker(&self) -> usize {
-        accepts_of(self.bound.len())
+        self.bound.len()
     }
 
     pub(super) fn of_worker(&self, worker: WorkerId) -> Vec<Listening> {

@@ -1,6 +1,7 @@
 //! The control plane: one thread that owns the truth. It binds the listeners, starts the workers, answers signals and
 //! ends everything in order. It relays no byte, and never waits for a worker before it serves somebody else.
 
+pub mod bounds;
 mod counters;
 mod listeners;
 mod names;
@@ -29,24 +30,15 @@ use crate::metrics::WorkerCells;
 use crate::ring::{self, ReceiveTier, SetupError};
 use crate::session::CloseReason;
 use crate::sys::host;
-use crate::worker::{
-    Command, Letterbox, Limits, Mailbox, PIPE_SIZE, Parts, Report, Shared, Worker,
-};
+use crate::worker::{Command, Letterbox, Limits, Mailbox, Parts, Report, Shared, Worker};
 
+use bounds::{Bounds, Demand};
 use listeners::Listeners;
 use names::Names;
 use operator::Notes;
 use snapshot::{BackendAddress, Global, Snapshot};
 use status::View;
 use watch::Watch;
-
-/// File descriptors that are neither sessions nor pipes: listeners come on top.
-const FILES_RESERVED: u64 = 64;
-/// Pipes, and probes, take at most this part of the file descriptors.
-const SHARE: u64 = 20;
-
-/// Most probes at a time.
-const PROBES_MOST: u64 = 256;
 
 /// After a failure, so long may the other workers take to reset their sessions.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(5);
@@ -110,7 +102,7 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
             .unwrap_or(u16::try_from(cpus.len()).unwrap_or(u16::MAX)),
     );
     let listeners = Listeners::bind(&snapshot, workers)?;
-    let bounds = Bounds::new(global, files, &listeners, snapshot.backends.len());
+    let bounds = bounds(global, files, &listeners, snapshot.backends.len());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(names::LOOKUPS_MAX)
@@ -124,42 +116,26 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
     result
 }
 
-/// What the process may use, derived from what the host allows.
-struct Bounds {
-    max_sessions: u32,
-    pipes: usize,
-    spill_memory: u64,
-    /// Probes at a time.
-    probes: usize,
-}
-
-impl Bounds {
-    fn new(global: &Global, files: u64, listeners: &Listeners, backends: usize) -> Bounds {
-        let workers = listeners.workers();
-        let pipe_size = u64::from(PIPE_SIZE);
-        let pipes = (global.pipe_memory / 2 / pipe_size).min(files / SHARE / 2);
-        let own = listeners.count() + workers * (8 + listeners.accepts_per_worker());
-        let probes = (files / SHARE).min(backends as u64).clamp(1, PROBES_MOST);
-        let reserved = FILES_RESERVED + probes + own as u64 + 2 * pipes;
-        let possible = u32::try_from(files.saturating_sub(reserved) / 2)
-            .unwrap_or(u32::MAX)
-            .clamp(1, 1 << 24);
-        let max_sessions = global.max_sessions.unwrap_or(possible);
-        if max_sessions > possible {
-            tracing::warn!(
-                max_sessions,
-                possible,
-                open_files = files,
-                "global.max_sessions is more than RLIMIT_NOFILE allows: raise it (LimitNOFILE= in the unit, ulimit -n)"
-            );
-        }
-        Bounds {
+/// What the process may use, and a word in the log when the file asks for more.
+fn bounds(global: &Global, files: u64, listeners: &Listeners, backends: usize) -> Bounds {
+    let demand = Demand {
+        workers: listeners.workers(),
+        addresses: listeners.count(),
+        backends,
+        pipe_memory: global.pipe_memory,
+        max_sessions: global.max_sessions,
+    };
+    let bounds = demand.bounds(files);
+    let (max_sessions, possible) = (bounds.max_sessions, bounds.possible_sessions);
+    if max_sessions > possible {
+        tracing::warn!(
             max_sessions,
-            probes: usize::try_from(probes).unwrap_or(1),
-            pipes: usize::try_from(pipes).unwrap_or(0) / workers.max(1),
-            spill_memory: (global.pipe_memory - pipes * pipe_size) / workers.max(1) as u64,
-        }
+            possible,
+            open_files = files,
+            "global.max_sessions is more than RLIMIT_NOFILE allows: raise it (LimitNOFILE= in the unit, ulimit -n)"
+        );
     }
+    bounds
 }
 
 struct Control {

@@ -18,7 +18,7 @@ use io_uring::squeue::Entry;
 use io_uring::{IoUring, cqueue, opcode, types};
 
 pub use buffers::{BufferId, Buffers};
-pub use probe::{SetupError, Support, probe};
+pub use probe::{Findings, SetupError, Support, probe};
 
 use scratch::{AcceptAddresses, Scratch};
 

@@ -1,5 +1,7 @@
-//! The kernel beyond io_uring: sockets, pipes, limits, affinity. One small file each; system calls in, values out.
+//! The kernel beyond io_uring: sockets, pipes, limits, affinity, clock. One small file each; system calls in,
+//! values out.
 
+pub mod clock;
 pub mod host;
 pub mod pipe;
 pub mod socket;

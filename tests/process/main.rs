@@ -17,6 +17,7 @@ mod addresses;
 mod admin;
 mod balance;
 mod connect;
+mod doctor;
 mod endings;
 mod flow_control;
 mod integrity;

@@ -1,0 +1,361 @@
+//! Settings of the network that decide how many clients wait and how many connections to backends there can be.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use super::{SESSIONS_USUAL, count, workers};
+use crate::doctor::facts::Facts;
+use crate::doctor::finding::{Area, Check, Finding, grouped};
+use crate::doctor::wanted::Wanted;
+
+const BACKLOG: Check = Check {
+    area: Area::Network,
+    name: "backlog",
+    why: "The kernel cuts every listener's backlog to net.core.somaxconn without a word; in a rush of clients those \
+          beyond it wait for a second or longer.",
+};
+const HANDSHAKES: Check = Check {
+    area: Area::Network,
+    name: "handshakes",
+    why: "Without syncookies, net.ipv4.tcp_max_syn_backlog bounds the handshakes that are under way; those beyond it \
+          are dropped.",
+};
+const LOCAL_PORTS: Check = Check {
+    area: Area::Network,
+    name: "source ports",
+    why: "Each connection to a backend takes a local port; one port serves several backend addresses, but each of \
+          them only once per source address. Without a free port the connect fails.",
+};
+const PORT_CLASH: Check = Check {
+    area: Area::Network,
+    name: "listener ports",
+    why: "The kernel may give a port of net.ipv4.ip_local_port_range to any outgoing connection; a listener of that \
+          port then does not start.",
+};
+const MIGRATION: Check = Check {
+    area: Area::Network,
+    name: "migration",
+    why: "Each worker has a listening socket of its own. With 1, handshakes of one that closes move to another; \
+          Ringway closes none of them while it runs, so both values will do.",
+};
+
+/// Where a wider range of local ports may begin: above the ports of most services.
+const FIRST_ADVISED: u16 = 10_240;
+
+pub(super) fn checks(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
+    let mut findings = vec![
+        backlog(facts, wanted),
+        handshakes(facts, wanted),
+        local_ports(facts, wanted),
+    ];
+    findings.extend(port_clash(facts, wanted));
+    findings.push(migration(facts));
+    findings
+}
+
+fn backlog(facts: &Facts, wanted: &Wanted) -> Finding {
+    let Some(most) = facts.sysctls.somaxconn else {
+        return BACKLOG.unknown("net.core.somaxconn");
+    };
+    let greatest = wanted.backlog_max();
+    let each = format!("for each of {}", count(workers(facts, wanted), "worker"));
+    if most < u64::from(greatest) {
+        let cut = format!("{} is cut to {}", grouped(greatest), grouped(most));
+        BACKLOG
+            .warn(format!("{cut} (net.core.somaxconn), {each}"))
+            .mend(format!("sysctl -w net.core.somaxconn={greatest}"))
+    } else {
+        BACKLOG.ok(format!(
+            "{} {each}; net.core.somaxconn is {}",
+            grouped(greatest),
+            grouped(most)
+        ))
+    }
+}
+
+fn handshakes(facts: &Facts, wanted: &Wanted) -> Finding {
+    let (Some(most), Some(cookies)) = (
+        facts.sysctls.tcp_max_syn_backlog,
+        facts.sysctls.tcp_syncookies,
+    ) else {
+        return HANDSHAKES.unknown("net.ipv4.tcp_max_syn_backlog, net.ipv4.tcp_syncookies");
+    };
+    let most_text = format!("tcp_max_syn_backlog is {}", grouped(most));
+    if cookies != 0 {
+        HANDSHAKES.ok(format!("syncookies are on; {most_text} and not needed"))
+    } else if most < u64::from(wanted.backlog_max()) {
+        HANDSHAKES
+            .warn(format!("syncookies are off and {most_text}"))
+            .mend("sysctl -w net.ipv4.tcp_syncookies=1")
+    } else {
+        HANDSHAKES.ok(format!("syncookies are off; {most_text}"))
+    }
+}
+
+fn local_ports(facts: &Facts, wanted: &Wanted) -> Finding {
+    let Some((first, last)) = facts.sysctls.local_ports else {
+        return LOCAL_PORTS.unknown("net.ipv4.ip_local_port_range");
+    };
+    let each = ports_left(first, last, &facts.sysctls.reserved_ports);
+    let addresses: HashSet<&SocketAddr> = wanted.backends.iter().collect();
+    let range = format!(
+        "{first} to {last}: {} for each backend address",
+        grouped(each)
+    );
+    let all = u64::from(each) * addresses.len() as u64;
+    let in_all = if addresses.is_empty() {
+        range
+    } else {
+        format!("{range}, {} for all {}", grouped(all), addresses.len())
+    };
+    let finding = match wanted.max_sessions {
+        Some(asked) if !addresses.is_empty() && all < u64::from(asked) => LOCAL_PORTS.warn(
+            format!("{in_all}; global.max_sessions is {}", grouped(asked)),
+        ),
+        Some(_) => return LOCAL_PORTS.ok(in_all),
+        None if each < SESSIONS_USUAL => LOCAL_PORTS.warn(in_all),
+        None => return LOCAL_PORTS.ok(in_all),
+    };
+    let first = first.min(FIRST_ADVISED);
+    let finding = finding.mend(format!(
+        "sysctl -w net.ipv4.ip_local_port_range=\"{first} {}\"",
+        u16::MAX
+    ));
+    let widest = ports_left(first, u16::MAX, &facts.sysctls.reserved_ports);
+    let in_all = u64::from(widest) * addresses.len() as u64;
+    match wanted.max_sessions {
+        Some(asked) if in_all < u64::from(asked) => finding.mend(format!(
+            "# that makes {}; for more, add backend addresses or lower global.max_sessions",
+            grouped(in_all)
+        )),
+        Some(_) | None => finding,
+    }
+}
+
+/// Ports of the range that are not reserved.
+fn ports_left(first: u16, last: u16, reserved: &[(u16, u16)]) -> u32 {
+    let is_reserved = |port: &u16| {
+        reserved
+            .iter()
+            .any(|(first, last)| (first..=last).contains(&port))
+    };
+    let left = (first..=last).filter(|port| !is_reserved(port)).count();
+    u32::try_from(left).unwrap_or(u32::MAX)
+}
+
+/// Nothing to say where no port is listened on.
+fn port_clash(facts: &Facts, wanted: &Wanted) -> Option<Finding> {
+    let mut ports: Vec<u16> = wanted
+        .listens
+        .iter()
+        .filter_map(|listen| listen.place.port())
+        .filter(|port| *port != 0)
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.is_empty() {
+        return None;
+    }
+    let Some((first, last)) = facts.sysctls.local_ports else {
+        return Some(PORT_CLASH.unknown("net.ipv4.ip_local_port_range"));
+    };
+    let reserved = &facts.sysctls.reserved_ports;
+    ports.retain(|port| (first..=last).contains(port) && ports_left(*port, *port, reserved) == 1);
+    if ports.is_empty() {
+        let text = format!("none is one of {first} to {last}, or it is reserved");
+        return Some(PORT_CLASH.ok(text));
+    }
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let ranges = reserved.iter().map(|(first, last)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
+    });
+    let all: Vec<String> = ranges.chain(ports.iter().cloned()).collect();
+    let reserve = format!(
+        "sysctl -w net.ipv4.ip_local_reserved_ports={}",
+        all.join(",")
+    );
+    let text = format!("{} may be taken by a connection", ports.join(", "));
+    Some(PORT_CLASH.warn(text).mend(reserve))
+}
+
+fn migration(facts: &Facts) -> Finding {
+    match facts.sysctls.tcp_migrate_req {
+        None => MIGRATION.unknown("net.ipv4.tcp_migrate_req"),
+        Some(0) => MIGRATION
+            .ok("tcp_migrate_req is 0: handshakes stay with the worker that they began with"),
+        Some(value) => MIGRATION.ok(format!(
+            "tcp_migrate_req is {value}: handshakes may move between workers"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{expect, find, good_host};
+    use super::*;
+    use crate::doctor::finding::Level;
+    use crate::doctor::wanted::{Listen, Place};
+    use crate::sys::socket::Bind;
+
+    fn listening(port: u16, backlog: u32) -> Wanted {
+        Wanted {
+            listens: vec![Listen {
+                listener: "pg".to_owned(),
+                place: Place::Tcp(Bind::Any(port)),
+                backlog,
+            }],
+            ..Wanted::default()
+        }
+    }
+
+    #[test]
+    fn a_backlog_that_the_kernel_cuts_is_a_warning() {
+        for (somaxconn, backlog, level, text, mend) in [
+            (4096, 4096, Level::Ok, "4,096 for each of 4 workers", ""),
+            (
+                128,
+                4096,
+                Level::Warn,
+                "4,096 is cut to 128",
+                "somaxconn=4096",
+            ),
+            (
+                4096,
+                10_000,
+                Level::Warn,
+                "10,000 is cut to 4,096",
+                "somaxconn=10000",
+            ),
+            (128, 100, Level::Ok, "100 for each", ""),
+        ] {
+            let mut facts = good_host();
+            facts.sysctls.somaxconn = Some(somaxconn);
+            let findings = checks(&facts, &listening(80, backlog));
+            expect(&find(&findings, "backlog"), level, text, mend);
+        }
+    }
+
+    #[test]
+    fn handshakes_need_room_or_cookies() {
+        for (cookies, most, level, text, mend) in [
+            (1, 128, Level::Ok, "cookies are on", ""),
+            (
+                0,
+                128,
+                Level::Warn,
+                "off and tcp_max_syn_backlog is 128",
+                "syncookies=1",
+            ),
+            (0, 8192, Level::Ok, "8,192", ""),
+        ] {
+            let mut facts = good_host();
+            facts.sysctls.tcp_syncookies = Some(cookies);
+            facts.sysctls.tcp_max_syn_backlog = Some(most);
+            let findings = checks(&facts, &listening(80, 4096));
+            expect(&find(&findings, "handshakes"), level, text, mend);
+        }
+    }
+
+    #[test]
+    fn source_ports_are_counted_for_each_backend_address() {
+        const RANGE: (u16, u16) = (32_768, 60_999);
+        for (range, backends, max_sessions, level, text) in [
+            (RANGE, 0, None, Level::Ok, "28,132 for each backend address"),
+            (RANGE, 2, None, Level::Ok, "56,264 for all 2"),
+            (RANGE, 2, Some(56_264), Level::Ok, "56,264"),
+            (
+                RANGE,
+                2,
+                Some(56_265),
+                Level::Warn,
+                "max_sessions is 56,265",
+            ),
+            (RANGE, 0, Some(56_265), Level::Ok, "28,132"),
+            ((40_000, 41_000), 1, None, Level::Warn, "901"),
+            ((40_000, 41_000), 1, Some(900), Level::Ok, "901"),
+        ] {
+            let mut facts = good_host();
+            facts.sysctls.local_ports = Some(range);
+            facts.sysctls.reserved_ports = vec![(80, 90), (40_001, 40_100)];
+            let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 5432));
+            let mut backends: Vec<_> = (0..backends).map(address).collect();
+            backends.extend(backends.clone());
+            let wanted = Wanted {
+                backends,
+                max_sessions,
+                ..Wanted::default()
+            };
+            let mend = match level {
+                Level::Warn => "ip_local_port_range=\"10240 65535\"",
+                Level::Ok | Level::Unknown | Level::Fail => "",
+            };
+            expect(
+                &find(&checks(&facts, &wanted), "source ports"),
+                level,
+                text,
+                mend,
+            );
+        }
+    }
+
+    #[test]
+    fn more_sessions_than_all_ports_allow_need_more_than_a_wider_range() {
+        for (max_sessions, said) in [(50_000, false), (60_000, true)] {
+            let wanted = Wanted {
+                backends: vec![SocketAddr::from(([10, 0, 0, 1], 5432))],
+                max_sessions: Some(max_sessions),
+                ..Wanted::default()
+            };
+            let finding = find(&checks(&good_host(), &wanted), "source ports");
+            expect(&finding, Level::Warn, "28,232", "ip_local_port_range");
+            let more = finding
+                .mend
+                .iter()
+                .any(|line| line.contains("that makes 55,296"));
+            assert_eq!(more, said, "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_connections_may_take_is_a_warning() {
+        for (port, level, text, mend) in [
+            (5432, Level::Ok, "none", ""),
+            (
+                33_060,
+                Level::Warn,
+                "33060 may be taken",
+                "reserved_ports=40000-40010,33060",
+            ),
+            (40_005, Level::Ok, "reserved", ""),
+        ] {
+            let mut facts = good_host();
+            facts.sysctls.reserved_ports = vec![(40_000, 40_010)];
+            let findings = checks(&facts, &listening(port, 4096));
+            expect(&find(&findings, "listener ports"), level, text, mend);
+        }
+        let findings = checks(&good_host(), &listening(0, 4096));
+        assert!(
+            findings
+                .iter()
+                .all(|finding| finding.check != "listener ports")
+        );
+        let mut facts = good_host();
+        facts.sysctls.local_ports = None;
+        let findings = checks(&facts, &listening(80, 4096));
+        expect(&find(&findings, "listener ports"), Level::Unknown, "", "");
+    }
+
+    #[test]
+    fn migration_is_only_told() {
+        for (value, text) in [(0, "stay"), (1, "may move")] {
+            let mut facts = good_host();
+            facts.sysctls.tcp_migrate_req = Some(value);
+            let findings = checks(&facts, &Wanted::default());
+            expect(&find(&findings, "migration"), Level::Ok, text, "");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What a configuration asks of the host, as plain values. The only file of the doctor that knows the configuration.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::config::Config;
+use crate::control::snapshot::{BackendAddress, ListenAddress};
+use crate::sys::socket::Bind;
+
+/// Connections that the kernel keeps for a listener unless the file says otherwise.
+const BACKLOG_DEFAULT: u32 = 4096;
+/// Memory for pipes unless the file says otherwise.
+const PIPE_MEMORY_DEFAULT: u64 = 256 << 20;
+
+/// What a configuration asks of the host.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Data-plane threads; none = as many as CPUs.
+    pub workers: Option<u16>,
+    /// Most sessions at a time; none = what the limit of open files allows.
+    pub max_sessions: Option<u32>,
+    /// Bytes for splice pipes and spilled data together.
+    pub pipe_memory: u64,
+    /// Every address of every listener.
+    pub listens: Vec<Listen>,
+    /// TCP addresses of the backends, as far as no name must be looked up; the same one may be there twice.
+    pub backends: Vec<SocketAddr>,
+    /// Backends of all kinds, also unix sockets and names.
+    pub backends_in_all: usize,
+    /// Names of pools and the address that their connections to backends come from.
+    pub sources: Vec<(String, IpAddr)>,
+}
+
+/// One address of one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The listener's name.
+    pub listener: String,
+    /// Where.
+    pub place: Place,
+    /// Connections that the kernel keeps until they are accepted.
+    pub backlog: u32,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// TCP.
+    Tcp(Bind),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl Place {
+    /// The TCP port; 0 is one that the kernel chooses.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Place::Tcp(Bind::Address(address)) => Some(address.port()),
+            Place::Tcp(Bind::Any(port)) => Some(*port),
+            Place::Unix(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Tcp(Bind::Address(address)) => address.fmt(out),
+            Place::Tcp(Bind::Any(port)) => write!(out, "*:{port}"),
+            Place::Unix(path) => write!(out, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Without a file: the defaults, and no address.
+impl Default for Wanted {
+    fn default() -> Wanted {
+        Wanted {
+            workers: None,
+            max_sessions: None,
+            pipe_memory: PIPE_MEMORY_DEFAULT,
+            listens: Vec::new(),
+            backends: Vec::new(),
+            backends_in_all: 0,
+            sources: Vec::new(),
+        }
+    }
+}
+
+impl Wanted {
+    /// The greatest backlog of all listeners.
+    #[must_use]
+    pub fn backlog_max(&self) -> u32 {
+        let backlogs = self.listens.iter().map(|listen| listen.backlog);
+        backlogs.max().unwrap_or(BACKLOG_DEFAULT)
+    }
+}
+
+impl From<&Config> for Wanted {
+    fn from(config: &Config) -> Wanted {
+        let mut wanted = Wanted {
+            workers: config.global.workers,
+            max_sessions: config.global.max_sessions,
+            pipe_memory: config.global.pipe_memory,
+            backends_in_all: config.snapshot.backends.len(),
+            ..Wanted::default()
+        };
+        for listener in &config.snapshot.listeners {
+            wanted
+                .listens
+                .extend(listener.addresses.iter().map(|address| Listen {
+                    listener: listener.name.to_string(),
+                    place: match address {
+                        ListenAddress::Tcp(bind) => Place::Tcp(*bind),
+                        ListenAddress::Unix(path) => Place::Unix(path.clone()),
+                    },
+                    backlog: listener.backlog,
+                }));
+        }
+        for backend in &config.snapshot.backends {
+            if let Some(BackendAddress::Tcp(address)) = backend.address {
+                wanted.backends.push(address);
+            }
+        }
+        for pool in &config.snapshot.pools {
+            let sources = pool.sources.iter().chain(&pool.probe.source);
+            wanted
+                .sources
+                .extend(sources.map(|source| (pool.name.to_string(), *source)));
+        }
+        wanted
+    }
+}
