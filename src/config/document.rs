@@ -157,7 +157,7 @@ section! {
 }
 
 words! {
-    /// Whether to bind an address that this host does not have.
+    /// Whether to bind an address that this host does not have (yet).
     pub(super) enum Freebind("choice") {
         Auto = "auto",
         On = "true",
@@ -171,8 +171,9 @@ section! {
         /// `10.0.0.1:5432`, `"[2001:db8::1]:5432"`, `"*:5432"` for every address of the host,
         /// `10.0.0.1:6000-6009` for a range of ports, or `unix:/run/x.sock`.
         address: ListenOn,
-        /// Bind although this host does not have the address (yet); `auto` does so for its own virtual
-        /// addresses only.
+        /// What happens when this host does not have the address (yet): `auto` and `true` bind it all the same, so
+        /// that clients are served as soon as the host has it, `auto` with a warning in the log; `false` does not
+        /// start.
         freebind: Freebind = "auto",
     }
 }

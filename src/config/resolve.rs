@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::{BackendAt, ListenOn, Ports};
-use super::document::{self, Document, Freebind, HttpMethod, HttpProbe, ProbeType};
+use super::document::{self, Document, HttpMethod, HttpProbe, ProbeType};
 use super::kind::{Field, Kind, List, Number, OneOrMore, Or};
 use super::report::{Problem, Problems};
 use super::units::{Period, unusable_name};
@@ -18,8 +18,8 @@ use super::yaml::{Key, Place};
 use super::{Admin, Config, Log};
 use crate::balance::Algorithm;
 use crate::control::snapshot::{
-    Backend, BackendAddress, Check, Global, HttpCheck, ListenAddress, Listener, OnUp, Pool, Probe,
-    Snapshot,
+    Backend, BackendAddress, Check, Freebind, Global, HttpCheck, ListenAddress, Listener, OnUp,
+    Pool, Probe, Snapshot,
 };
 use crate::health::PassiveRule;
 use crate::ids::{BackendId, PoolId};
@@ -701,7 +701,7 @@ impl Resolver<'_> {
                 ListenOn::Address(address, ports) => (*ports, Some(*address)),
                 ListenOn::Any(ports) => (*ports, None),
             };
-            if *bind.freebind == Freebind::On && host.is_none() {
+            if *bind.freebind == document::Freebind::On && host.is_none() {
                 self.problems.push(
                     error(
                         bind.freebind.place,
@@ -711,6 +711,11 @@ impl Resolver<'_> {
                     .warning(),
                 );
             }
+            let freebind = match *bind.freebind {
+                document::Freebind::Auto => Freebind::Auto,
+                document::Freebind::On => Freebind::On,
+                document::Freebind::Off => Freebind::Off,
+            };
             self.addresses += usize::from(ports.last - ports.first) + 1;
             if self.addresses > ADDRESSES_MAX {
                 let message = format!("more than {ADDRESSES_MAX} listening addresses");
@@ -721,10 +726,11 @@ impl Resolver<'_> {
                 return addresses;
             }
             addresses.extend((ports.first..=ports.last).map(|port| {
-                ListenAddress::Tcp(match host {
+                let bind = match host {
                     Some(address) => Bind::Address(SocketAddr::new(address, port)),
                     None => Bind::Any(port),
-                })
+                };
+                ListenAddress::Tcp(bind, freebind)
             }));
             self.claim(host, ports, place, name);
         }

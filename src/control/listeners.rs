@@ -9,7 +9,7 @@ use std::sync::Arc;
 use socket2::Socket;
 
 use super::Error;
-use super::snapshot::{ListenAddress, Snapshot};
+use super::snapshot::{Freebind, ListenAddress, Snapshot};
 use crate::ids::{ListenerId, WorkerId};
 use crate::sys::socket::{self, Bind, Keepalive};
 use crate::worker::Listening;
@@ -33,7 +33,7 @@ impl Bound {
     fn name(&self) -> String {
         let first = self.sockets.first();
         match first.and_then(|socket| socket::local_address(socket)) {
-            Some(address) if matches!(self.address, ListenAddress::Tcp(_)) => address.to_string(),
+            Some(address) if matches!(self.address, ListenAddress::Tcp(..)) => address.to_string(),
             _ => describe(&self.address),
         }
     }
@@ -46,7 +46,7 @@ impl Listeners {
         for (listener, id) in snapshot.listeners.iter().zip((0..).map(ListenerId)) {
             let keepalive = snapshot.pools[listener.pools[0].0.index()].keepalive;
             for address in &listener.addresses {
-                let sockets = bind(address, &keepalive, workers)
+                let sockets = bind(&listener.name, address, &keepalive, workers)
                     .map_err(|error| bind_error(&listener.name, address, &error))?;
                 bound.push(Bound {
                     listener: id,
@@ -119,6 +119,7 @@ impl Listeners {
 }
 
 fn bind(
+    listener: &str,
     address: &ListenAddress,
     keepalive: &Keepalive,
     workers: usize,
@@ -129,22 +130,52 @@ fn bind(
             let socket = Arc::new(socket::bind_unix(path)?);
             Ok(vec![socket; workers])
         }
-        ListenAddress::Tcp(bind) => {
-            socket::check_free(*bind)?;
-            let mut sockets: Vec<Arc<Socket>> = Vec::with_capacity(workers);
-            for _ in 0..workers {
-                let bind = match sockets
-                    .first()
-                    .and_then(|first| socket::local_address(first))
-                {
-                    Some(chosen) => with_port(*bind, chosen.port()),
-                    None => *bind,
-                };
-                sockets.push(Arc::new(socket::bind_tcp(bind, keepalive)?));
+        ListenAddress::Tcp(bind, freebind) => {
+            let is_missing = is_missing(*bind)?;
+            if is_missing {
+                match freebind {
+                    Freebind::On => {}
+                    Freebind::Off => return Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)),
+                    Freebind::Auto => tracing::warn!(
+                        listener,
+                        address = %describe(address),
+                        "this host does not have the address; clients are served as soon as it has \
+                         (`ip address` shows those it has; `freebind: true` silences this)"
+                    ),
+                }
             }
-            Ok(sockets)
+            bind_group(*bind, keepalive, is_missing, workers)
         }
     }
+}
+
+/// Whether the host does not have the address; an error if somebody else listens there.
+fn is_missing(bind: Bind) -> io::Result<bool> {
+    match socket::check_free(bind, false) {
+        Ok(()) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {
+            socket::check_free(bind, true).map(|()| true)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A socket for every worker, all on one address and port.
+fn bind_group(
+    mut bind: Bind,
+    keepalive: &Keepalive,
+    freebind: bool,
+    workers: usize,
+) -> io::Result<Vec<Arc<Socket>>> {
+    let mut sockets: Vec<Arc<Socket>> = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let socket = socket::bind_tcp(bind, keepalive, freebind)?;
+        if let Some(chosen) = socket::local_address(&socket) {
+            bind = with_port(bind, chosen.port());
+        }
+        sockets.push(Arc::new(socket));
+    }
+    Ok(sockets)
 }
 
 /// The port that the kernel chose for the first socket is the others' too.
@@ -190,7 +221,8 @@ fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Err
              `ss -ltnp` shows which"
         )),
         Some(libc::EADDRNOTAVAIL) => Error::Host(format!(
-            "{place}: this host does not have that address; `ip address` shows those it has"
+            "{place}: this host does not have that address, and `freebind: false` says that it must; \
+             `ip address` shows those it has"
         )),
         _ => Error::Host(format!("{place}: {error}")),
     }
@@ -198,8 +230,8 @@ fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Err
 
 fn describe(address: &ListenAddress) -> String {
     match address {
-        ListenAddress::Tcp(Bind::Address(address)) => address.to_string(),
-        ListenAddress::Tcp(Bind::Any(port)) => format!("*:{port}"),
+        ListenAddress::Tcp(Bind::Address(address), _) => address.to_string(),
+        ListenAddress::Tcp(Bind::Any(port), _) => format!("*:{port}"),
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),
     }
 }

@@ -73,9 +73,21 @@ pub enum WhenEmpty {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
     /// TCP.
-    Tcp(Bind),
+    Tcp(Bind, Freebind),
     /// A unix socket.
     Unix(PathBuf),
+}
+
+/// What happens when the host does not have the address that a listener wants (yet).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Freebind {
+    /// It is bound all the same, which serves clients as soon as the host has it, and said in the log.
+    #[default]
+    Auto,
+    /// It is bound, and that is as it should be.
+    On,
+    /// Ringway does not start.
+    Off,
 }
 
 /// A pool.

@@ -295,7 +295,7 @@ fn page_size() -> u64 {
 
 fn can_be_source(source: IpAddr) -> Option<bool> {
     use crate::sys::socket::{Bind, check_free};
-    match check_free(Bind::Address((source, 0).into())) {
+    match check_free(Bind::Address((source, 0).into()), false) {
         Ok(()) => Some(true),
         Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Some(false),
         Err(_) => None,

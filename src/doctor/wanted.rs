@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::config::Config;
-use crate::control::snapshot::{BackendAddress, ListenAddress};
+use crate::control::snapshot::{BackendAddress, Freebind, ListenAddress};
 use crate::sys::socket::Bind;
 
 /// Connections that the kernel keeps for a listener unless the file says otherwise.
@@ -40,6 +40,8 @@ pub struct Listen {
     pub place: Place,
     /// Connections that the kernel keeps until they are accepted.
     pub backlog: u32,
+    /// What happens when the host does not have the address.
+    pub freebind: Freebind,
 }
 
 /// Where a listener listens.
@@ -109,13 +111,17 @@ impl From<&Config> for Wanted {
         for listener in &config.snapshot.listeners {
             wanted
                 .listens
-                .extend(listener.addresses.iter().map(|address| Listen {
-                    listener: listener.name.to_string(),
-                    place: match address {
-                        ListenAddress::Tcp(bind) => Place::Tcp(*bind),
-                        ListenAddress::Unix(path) => Place::Unix(path.clone()),
-                    },
-                    backlog: listener.backlog,
+                .extend(listener.addresses.iter().map(|address| {
+                    let (place, freebind) = match address {
+                        ListenAddress::Tcp(bind, freebind) => (Place::Tcp(*bind), *freebind),
+                        ListenAddress::Unix(path) => (Place::Unix(path.clone()), Freebind::Off),
+                    };
+                    Listen {
+                        listener: listener.name.to_string(),
+                        place,
+                        backlog: listener.backlog,
+                        freebind,
+                    }
                 }));
         }
         for backend in &config.snapshot.backends {

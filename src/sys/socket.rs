@@ -38,11 +38,11 @@ pub enum Bind {
 }
 
 /// A TCP socket for a listener, bound but not listening: nobody can connect yet. What is set here, accepted sockets
-/// inherit.
+/// inherit. With `freebind` the host need not have the address (`IP_FREEBIND`, which needs no privilege).
 ///
 /// # Errors
 /// As of the system calls: the address is in use, not ours, or not permitted.
-pub fn bind_tcp(bind: Bind, keepalive: &Keepalive) -> io::Result<Socket> {
+pub fn bind_tcp(bind: Bind, keepalive: &Keepalive, freebind: bool) -> io::Result<Socket> {
     let address = match bind {
         Bind::Address(address) => address,
         Bind::Any(port) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
@@ -58,6 +58,7 @@ pub fn bind_tcp(bind: Bind, keepalive: &Keepalive) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     set_stream_options(&socket, keepalive)?;
+    set_freebind(&socket, address, freebind)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -67,8 +68,9 @@ pub fn bind_tcp(bind: Bind, keepalive: &Keepalive) -> io::Result<Socket> {
 /// `SO_REUSEPORT` lets two processes of one user share a port without an error, so it is asked without it.
 ///
 /// # Errors
-/// `AddrInUse` if so; other errors as of the system calls.
-pub fn check_free(bind: Bind) -> io::Result<()> {
+/// `AddrInUse` if so, `AddrNotAvailable` if the host does not have the address (without `freebind`); others as of the
+/// system calls.
+pub fn check_free(bind: Bind, freebind: bool) -> io::Result<()> {
     let (address, only_v6) = match bind {
         Bind::Address(address) => (address, true),
         Bind::Any(port) => (SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false),
@@ -82,7 +84,15 @@ pub fn check_free(bind: Bind) -> io::Result<()> {
         socket.set_only_v6(only_v6)?;
     }
     socket.set_reuse_address(true)?;
+    set_freebind(&socket, address, freebind)?;
     socket.bind(&address.into())
+}
+
+fn set_freebind(socket: &Socket, address: SocketAddr, freebind: bool) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(_) => socket.set_freebind_v4(freebind),
+        SocketAddr::V6(_) => socket.set_freebind_v6(freebind),
+    }
 }
 
 /// A unix socket for a listener, bound but not listening.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread;
 
 use crate::harness::backend::{self, Backend, echo, listener_on};
+use crate::harness::namespace::Namespace;
 use crate::harness::stream::{self, Ended, Pattern};
 use crate::harness::{Folder, Launch, Ringway, SOON, Tier, assert_ends, join, one_pool, skip};
 
@@ -254,6 +255,47 @@ fn assert_refuses_to_start(launch: Launch, code: i32, says: &[&str]) {
             "it does not say {words:?}:\n{log}"
         );
     }
+}
+
+/// An address that moves between hosts, or an interface that comes up late.
+#[test]
+fn address_that_the_host_gets_later_is_served_then() {
+    let Some(namespace) = Namespace::new("later") else {
+        return;
+    };
+    namespace.run(|| {
+        let backend = named("me");
+        for address in ["10.98.0.1", "[2001:db8::98]"] {
+            let config = format!(
+                "listeners: [{{name: in, bind: \"{address}:5432\", pool: p}}]\npools: {{p: [\"{}\"]}}\n",
+                backend.address()
+            );
+            let ringway = Launch::config(config).start();
+            let log = ringway.log();
+            assert!(log.contains("does not have the address"), "{log}");
+            let plain = address.trim_matches(['[', ']']);
+            let arguments = match plain.contains(':') {
+                true => ["address", "add", plain, "dev", "lo", "nodad"].to_vec(),
+                false => ["address", "add", plain, "dev", "lo"].to_vec(),
+            };
+            namespace.ip(&arguments);
+            assert_eq!(said_by(ringway.address()), "me");
+            ringway.finish();
+        }
+    });
+}
+
+#[test]
+fn address_that_the_host_must_have_is_a_clear_error() {
+    let Some(namespace) = Namespace::new("missing") else {
+        return;
+    };
+    namespace.run(|| {
+        let config = "listeners: [{bind: {address: 10.98.0.1:5432, freebind: false}, pool: p}]\n\
+                      pools: {p: [\"127.0.0.1:9\"]}\n";
+        let says = ["10.98.0.1:5432", "does not have", "freebind: false"];
+        assert_refuses_to_start(Launch::config(config), 69, &says);
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::control::snapshot::Freebind;
 use crate::doctor::facts::{Facts, Listenable, Owner, Spot};
 use crate::doctor::finding::{Area, Check, Finding};
 use crate::doctor::wanted::{Listen, Place, Wanted};
@@ -19,7 +20,8 @@ const LISTENER: Check = Check {
     why: "A listener needs its address and port for itself.",
 };
 const LISTENER_ABSENT: Check = Check {
-    why: "Ringway cannot listen on an address that the host does not have, unless ip_nonlocal_bind lets it.",
+    why: "Ringway listens there all the same, and clients are served as soon as the host has the address; \
+          `freebind: true` says that this is meant, `freebind: false` that Ringway must not start then.",
     ..LISTENER
 };
 const LISTENER_FILE: Check = Check {
@@ -93,7 +95,16 @@ fn listener(listen: &Listen, found: &Listenable) -> Finding {
         Spot::Denied => LISTENER.unknown(&format!("{at} needs a privilege, see above")),
         Spot::Absent => {
             let text = format!("{at}: this host does not have the address");
-            mend_absent(LISTENER_ABSENT.warn(text), place)
+            match listen.freebind {
+                Freebind::On => {
+                    LISTENER_ABSENT.ok(format!("{text} now, which `freebind: true` allows"))
+                }
+                Freebind::Auto => mend_absent(LISTENER_ABSENT.warn(text), place),
+                Freebind::Off => {
+                    let text = format!("{text}, and `freebind: false` says that it must");
+                    mend_absent(LISTENER_ABSENT.fail(text), place)
+                }
+            }
         }
         Spot::NoFolder => LISTENER_FILE
             .fail(format!("{at}: the folder does not exist"))
@@ -163,18 +174,9 @@ fn mend_absent(finding: Finding, place: &Place) -> Finding {
     let Place::Tcp(Bind::Address(address)) = place else {
         return finding.mend("ip address");
     };
-    let (bits, family) = match address {
-        std::net::SocketAddr::V4(_) => (32, "ipv4"),
-        std::net::SocketAddr::V6(_) => (128, "ipv6"),
-    };
-    finding
-        .mend("# an address of this host")
-        .mend(format!(
-            "ip address add {}/{bits} dev INTERFACE",
-            address.ip()
-        ))
-        .mend("# an address that moves between hosts")
-        .mend(format!("sysctl -w net.{family}.ip_nonlocal_bind=1"))
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let ip = address.ip();
+    finding.mend(format!("ip address add {ip}/{bits} dev INTERFACE"))
 }
 
 fn source(pool: &str, address: &std::net::IpAddr, found: Option<bool>) -> Finding {
@@ -226,6 +228,7 @@ mod tests {
             listener: "pg".to_owned(),
             place,
             backlog: 4096,
+            freebind: Freebind::Auto,
         }
     }
 
@@ -300,6 +303,27 @@ mod tests {
                 text,
                 mend,
             );
+        }
+    }
+
+    #[test]
+    fn freebind_says_what_a_missing_address_means() {
+        for (freebind, level, text) in [
+            (Freebind::Auto, Level::Warn, "does not have the address"),
+            (Freebind::On, Level::Ok, "`freebind: true` allows"),
+            (Freebind::Off, Level::Fail, "says that it must"),
+        ] {
+            let wanted = Listen {
+                freebind,
+                ..listen(tcp("10.0.0.1:5432"))
+            };
+            let found = Listenable {
+                spot: Spot::Absent,
+                interface: None,
+            };
+            let finding = listener(&wanted, &found);
+            assert_eq!(finding.level, level);
+            assert!(finding.finding.contains(text), "{}", finding.finding);
         }
     }
 
@@ -394,13 +418,6 @@ mod tests {
                 Level::Warn,
                 "does not have",
                 "2001:db8::1/128",
-            ),
-            (
-                v6(),
-                Spot::Absent,
-                Level::Warn,
-                "does not have",
-                "net.ipv6.ip_nonlocal_bind=1",
             ),
             (
                 unix(),

@@ -207,6 +207,7 @@ mod tests {
                 listener: "pg".to_owned(),
                 place: Place::Tcp(Bind::Any(port)),
                 backlog,
+                freebind: crate::control::snapshot::Freebind::Auto,
             }],
             ..Wanted::default()
         }

@@ -102,7 +102,7 @@ fn interface_of(interfaces: &[(IpAddr, String)], ip: IpAddr) -> Option<String> {
 }
 
 fn tcp_spot(files: &Files, bind: Bind) -> Spot {
-    let Err(error) = check_free(bind) else {
+    let Err(error) = check_free(bind, false) else {
         return Spot::Free;
     };
     match error.raw_os_error() {
