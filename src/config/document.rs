@@ -407,6 +407,10 @@ mod inherited {
     impl<T: Kind> Kind for Inherited<T> {
         const MAP: bool = true;
 
+        fn knows(key: &str) -> bool {
+            T::knows(key)
+        }
+
         fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
             match node.value {
                 Value::Map(_) | Value::Null => Some(Inherited(PhantomData)),

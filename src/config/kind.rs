@@ -33,7 +33,7 @@ pub(super) trait Kind: Clone + PartialEq + Sized {
     /// As it would be written.
     fn write(&self) -> Json;
 
-    /// Whether this is a key of it.
+    /// Whether this is a key of it, where it is a map.
     fn knows(_key: &str) -> bool {
         false
     }
@@ -150,7 +150,7 @@ pub(super) fn read_field<T: Kind>(node: &Node, reader: &mut Reader) -> Option<Fi
         place: Some(node.place),
     };
     match &node.value {
-        Value::Map(entries) if !T::MAP || is_by_host(entries, reader.host) => {
+        Value::Map(entries) if !T::MAP || is_by_host::<T>(entries, reader.host) => {
             let (node, value) = by_host(node, entries, reader)?;
             Some(at(node, value))
         }
@@ -160,8 +160,10 @@ pub(super) fn read_field<T: Kind>(node: &Node, reader: &mut Reader) -> Option<Fi
     }
 }
 
-fn is_by_host(entries: &[(Key, Node)], host: &str) -> bool {
-    entries.iter().any(|(key, _)| key.name == host)
+/// Where a map is a form of the value itself, too: a host may be called like a key, or like a pool.
+fn is_by_host<T: Kind>(entries: &[(Key, Node)], host: &str) -> bool {
+    let names = || entries.iter().map(|(key, _)| key.name.as_str());
+    names().any(|name| name == host) && !names().any(T::knows)
 }
 
 fn by_host<'n, T: Kind>(
@@ -230,6 +232,10 @@ pub(super) struct Or<W, T>(pub(super) Option<T>, PhantomData<W>);
 impl<W: Absence, T: Kind> Kind for Or<W, T> {
     const MAP: bool = T::MAP;
 
+    fn knows(key: &str) -> bool {
+        T::knows(key)
+    }
+
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         match &node.value {
             Value::Scalar(text) if W::WORDS.contains(&text.as_str()) => Some(Or(None, PhantomData)),
@@ -276,6 +282,10 @@ pub(super) struct Optional<T>(pub(super) Option<T>);
 impl<T: Kind> Kind for Optional<T> {
     const MAP: bool = T::MAP;
 
+    fn knows(key: &str) -> bool {
+        T::knows(key)
+    }
+
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         T::read(node, reader).map(|value| Optional(Some(value)))
     }
@@ -303,6 +313,10 @@ pub(super) struct OneOrMore<T>(pub(super) Vec<Field<T>>);
 
 impl<T: Kind> Kind for OneOrMore<T> {
     const MAP: bool = T::MAP;
+
+    fn knows(key: &str) -> bool {
+        T::knows(key)
+    }
 
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let Value::List(items) = &node.value else {
@@ -337,6 +351,10 @@ pub(super) struct List<T>(pub(super) Vec<Field<T>>);
 
 impl<T: Kind> Kind for List<T> {
     const MAP: bool = T::MAP;
+
+    fn knows(key: &str) -> bool {
+        T::knows(key)
+    }
 
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         match &node.value {
@@ -390,6 +408,11 @@ pub(super) struct Named<T>(pub(super) Vec<(Key, Option<T>)>);
 
 impl<T: Kind> Kind for Named<T> {
     const MAP: bool = true;
+
+    /// Every name may be one.
+    fn knows(_name: &str) -> bool {
+        true
+    }
 
     /// One that cannot be read keeps its name, so that nobody is told that there is none.
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
@@ -681,10 +704,18 @@ pub(super) fn entries<'n>(
     };
     let mut misspelt = Vec::new();
     let is_unknown = |key: &Key| keys.iter().all(|known| known.name != key.name);
+    let all_are_unknown = written.iter().all(|(key, _)| is_unknown(key));
     for (key, _) in written.iter().filter(|(key, _)| is_unknown(key)) {
-        let problem = unknown(key, keys);
-        if let Some(nearest) = &problem.nearest {
-            misspelt.push((nearest.clone(), key.place));
+        let mut problem = unknown(key, keys);
+        match &problem.nearest {
+            Some(nearest) => misspelt.push((nearest.clone(), key.place)),
+            None if all_are_unknown && is_no_word(&key.name) && !reader.host.is_empty() => {
+                let (name, host) = (super::yaml::shortened(&key.name), reader.host);
+                problem = problem.help(format!(
+                    "if `{name}` is a host: this is read for `{host}`; --node NAME says which host it is"
+                ));
+            }
+            None => {}
         }
         reader.push(problem);
     }
@@ -699,6 +730,11 @@ pub(super) fn entries<'n>(
 fn is_glued(text: &str, key: &str) -> bool {
     let rest = text.strip_prefix(key).map(str::trim_start);
     rest.is_some_and(|rest| rest.starts_with([':', '=']))
+}
+
+/// Whether it is nowhere a key, neither here nor in other software.
+fn is_no_word(name: &str) -> bool {
+    super::schema::elsewhere(name).is_none() && translated(name).next().is_none()
 }
 
 /// What to say of a key that is not one of these.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use console::Term;
 use serde_json::Value;
+use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::admin::Request;
@@ -30,6 +31,9 @@ const FRAME: Duration = Duration::from_millis(200);
 const LINE: Duration = Duration::from_secs(1);
 /// How often the balancer is asked while the victim is dead: the resolution of what is measured.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// Rates that are kept: more than a terminal is wide.
+const RATES: usize = 500;
 
 /// How the demo is to be.
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +84,8 @@ async fn show(settings: Settings) -> Result<(), Error> {
     };
     let load = Load::start(&address, NAMES.len());
     let mut stage = Stage::new(settings, balancer, backends, load, address);
-    let interrupted = stage.perform().await;
-    stage.end(interrupted).await
+    stage.perform().await?;
+    stage.end().await
 }
 
 /// The balancer on a thread of its own, asked as the admin API asks it.
@@ -170,6 +174,9 @@ struct Stage {
     rates: Vec<Vec<u64>>,
     before: Vec<u64>,
     last_frame: Instant,
+    is_over: bool,
+    /// What it prints goes nowhere any more.
+    unread: bool,
 }
 
 impl Stage {
@@ -200,11 +207,13 @@ impl Stage {
             rates: vec![Vec::new(); NAMES.len()],
             before: vec![0; NAMES.len()],
             last_frame: now,
+            is_over: false,
+            unread: false,
         }
     }
 
-    /// The show; whether it was interrupted.
-    async fn perform(&mut self) -> bool {
+    /// The show, to its end or until it is interrupted.
+    async fn perform(&mut self) -> Result<(), Error> {
         if !self.settings.plain {
             let _ = self.term.hide_cursor();
         }
@@ -217,8 +226,10 @@ impl Stage {
         ));
         let pause = if self.settings.plain { LINE } else { FRAME };
         let mut next_frame = self.begun + pause;
-        let interrupt = tokio::signal::ctrl_c();
-        tokio::pin!(interrupt);
+        let listen =
+            |kind| unix::signal(kind).map_err(|error| Error::Io("listening to signals", error));
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        let mut terminate = listen(SignalKind::terminate())?;
         loop {
             let now = Instant::now();
             if self.killed.is_none() && now >= self.begun + third {
@@ -233,13 +244,19 @@ impl Stage {
                 next_frame += pause;
                 self.draw(&status);
             }
-            let is_over = now >= self.begun + self.settings.length;
-            if is_over && !self.settings.keep {
-                return false;
+            if !self.is_over && now >= self.begun + self.settings.length {
+                self.is_over = true;
+                if self.settings.keep {
+                    self.tell("the show is over; Ctrl-C ends it with a summary".to_owned());
+                }
+            }
+            if self.unread || (self.is_over && !self.settings.keep) {
+                return Ok(());
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
-                _ = &mut interrupt => return true,
+                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => return Ok(()),
             }
         }
     }
@@ -303,15 +320,23 @@ impl Stage {
     fn tell(&mut self, line: String) {
         let line = format!("{:>5.1}s  {line}", self.begun.elapsed().as_secs_f64());
         if self.settings.plain {
-            let _ = writeln!(std::io::stdout().lock(), "{line}");
+            self.print(&format!("{line}\n"));
         }
         self.story.push(line);
+    }
+
+    fn print(&mut self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        self.unread |= out
+            .write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .is_err();
     }
 
     fn draw(&mut self, status: &Value) {
         let frame = self.frame(status);
         if self.settings.plain {
-            let _ = writeln!(std::io::stdout().lock(), "{}", frame.line());
+            self.print(&format!("{}\n", frame.line()));
             return;
         }
         let (rows, columns) = self.term.size();
@@ -330,7 +355,7 @@ impl Stage {
             text.push_str("\x1b[K\n");
         }
         text.push_str("\x1b[J");
-        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+        self.print(&text);
         self.drawn = lines.len();
     }
 
@@ -345,7 +370,9 @@ impl Stage {
             let answered = totals.answered[index];
             let rate = per_second(answered - self.before[index], passed);
             self.before[index] = answered;
-            self.rates[index].push(rate);
+            let rates = &mut self.rates[index];
+            rates.drain(..(rates.len() + 1).saturating_sub(RATES));
+            rates.push(rate);
             rows.push(Row {
                 name: (*name).to_owned(),
                 state: backend["health"]["state"]
@@ -371,24 +398,24 @@ impl Stage {
     }
 
     /// The summary.
-    async fn end(mut self, interrupted: bool) -> Result<(), Error> {
+    async fn end(mut self) -> Result<(), Error> {
         self.load.stop().await;
         let totals = self.load.totals();
         let status = self.balancer.status().await.unwrap_or_default();
         if !self.settings.plain {
             let _ = self.term.show_cursor();
         }
-        let mut text = self.summary(&totals, &status, interrupted);
+        let mut text = self.summary(&totals, &status);
         text.push_str(NEXT);
-        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+        self.print(&text);
         self.balancer.end()
     }
 
-    fn summary(&self, totals: &Totals, status: &Value, interrupted: bool) -> String {
-        let mut text = String::from(if interrupted {
-            "\nInterrupted. So far:\n"
-        } else {
+    fn summary(&self, totals: &Totals, status: &Value) -> String {
+        let mut text = String::from(if self.is_over {
             "\nSummary\n"
+        } else {
+            "\nSummary (interrupted)\n"
         });
         let mut line = |line: String| {
             text.push_str("  ");

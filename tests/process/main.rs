@@ -16,6 +16,7 @@ mod harness;
 mod addresses;
 mod admin;
 mod balance;
+mod commands;
 mod connect;
 mod doctor;
 mod endings;
