@@ -223,7 +223,8 @@ impl Report {
         (line, column)
     }
 
-    /// For people: each problem with its line and a caret. Wraps nothing; `width` cuts long lines of the file.
+    /// For people: each problem with its line and a caret. `width` is where sentences are wrapped and long lines of the
+    /// file cut.
     #[must_use]
     pub fn render(&self, colours: bool, width: usize) -> String {
         let renderer = if colours {
@@ -234,7 +235,7 @@ impl Report {
         let renderer = renderer.term_width(width);
         let mut text = String::new();
         for problem in self.problems.iter().take(SHOWN_MAX) {
-            text.push_str(&self.render_one(&renderer, problem));
+            text.push_str(&self.render_one(&renderer, problem, width));
             text.push_str("\n\n");
         }
         if self.problems.len() > SHOWN_MAX {
@@ -246,12 +247,20 @@ impl Report {
         text
     }
 
-    fn render_one(&self, renderer: &Renderer, problem: &Problem) -> String {
+    fn render_one(&self, renderer: &Renderer, problem: &Problem, width: usize) -> String {
         let level = match problem.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let title = level.clone().primary_title(problem.message.as_str());
+        let message = match problem.place {
+            Some(_) => wrapped(&problem.message, width, "warning: "),
+            None => wrapped(
+                &format!("{}: {}", self.name, problem.message),
+                width,
+                "warning: ",
+            ),
+        };
+        let title = level.primary_title(message);
         let nearest = problem
             .nearest
             .as_ref()
@@ -289,12 +298,10 @@ impl Report {
                 }
                 title.element(snippet)
             }
-            _ => Group::with_title(
-                level.primary_title(format!("{}: {}", self.name, problem.message)),
-            ),
+            _ => Group::with_title(title),
         };
         for line in help {
-            group = group.element(Level::HELP.message(line));
+            group = group.element(Level::HELP.message(wrapped(&line, width, "     = help: ")));
         }
         for (other, what) in &problem.others {
             if window.as_ref().is_none_or(|(source, _, from)| {
@@ -411,4 +418,14 @@ fn floor_boundary(text: &str, mut offset: usize) -> usize {
         offset -= 1;
     }
     offset
+}
+
+/// A sentence on as many lines as it needs, which the renderer aligns behind what stands before it.
+fn wrapped(text: &str, width: usize, before: &str) -> String {
+    const NARROW: usize = 40;
+    let width = width.saturating_sub(before.len()).max(NARROW);
+    let options = textwrap::Options::new(width)
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(text, options)
 }
