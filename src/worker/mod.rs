@@ -13,7 +13,7 @@ mod pump;
 mod shared;
 mod slab;
 mod tcp;
-mod timers;
+pub mod timers;
 mod token;
 mod view;
 
@@ -214,7 +214,7 @@ impl Worker {
             started: Instant::now(),
             now: Time::ZERO,
             pipes,
-            timers: Timers::new(),
+            timers: Timers::default(),
             dirty: Vec::new(),
             next_turn: Vec::new(),
             starved: VecDeque::new(),

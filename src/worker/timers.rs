@@ -30,7 +30,7 @@ const UNSET: Entry = Entry {
 };
 
 /// Deadlines of slots.
-pub(super) struct Timers {
+pub struct Timers {
     entries: Vec<Entry>,
     /// First entry of each spoke of each level.
     lists: [u32; LEVELS * SPOKES],
@@ -40,8 +40,9 @@ pub(super) struct Timers {
     now: u64,
 }
 
-impl Timers {
-    pub(super) fn new() -> Timers {
+/// None is set.
+impl Default for Timers {
+    fn default() -> Timers {
         Timers {
             entries: Vec::new(),
             lists: [NONE; LEVELS * SPOKES],
@@ -49,10 +50,12 @@ impl Timers {
             now: 0,
         }
     }
+}
 
+impl Timers {
     /// Makes `slot` due at `deadline`, instead of when it was due before. A slot that is due earlier already is left:
     /// it is cheaper to look once too often than to move it with every byte.
-    pub(super) fn set(&mut self, slot: u32, deadline: Option<Time>) {
+    pub fn set(&mut self, slot: u32, deadline: Option<Time>) {
         let Some(deadline) = deadline else {
             self.unset(slot);
             return;
@@ -72,7 +75,7 @@ impl Timers {
     }
 
     /// Forgets the slot's deadline.
-    pub(super) fn unset(&mut self, slot: u32) {
+    pub fn unset(&mut self, slot: u32) {
         if self
             .entries
             .get(slot as usize)
@@ -83,13 +86,13 @@ impl Timers {
     }
 
     /// How long nothing will be due, seen from `now`; none if nothing ever will.
-    pub(super) fn next_in(&self, now: Time) -> Option<Duration> {
+    pub fn next_in(&self, now: Time) -> Option<Duration> {
         let tick = self.next_tick()?;
         Some(Time::from_micros(tick * TICK_MICROS) - now)
     }
 
     /// Moves on to `now` and collects the slots that have become due; each is forgotten.
-    pub(super) fn expire(&mut self, now: Time, due: &mut Vec<u32>) {
+    pub fn expire(&mut self, now: Time, due: &mut Vec<u32>) {
         let until = now.as_micros() / TICK_MICROS;
         while let Some(tick) = self.next_tick().filter(|tick| *tick <= until) {
             self.now = tick;
@@ -204,7 +207,7 @@ mod tests {
         fn every_slot_comes_due_on_time_and_once(
             steps in prop::collection::vec((0..20_u32, 0..4_u8, any::<u64>(), any::<u64>()), 1..200)
         ) {
-            let mut timers = Timers::new();
+            let mut timers = Timers::default();
             let mut model: BTreeMap<u32, u64> = BTreeMap::new();
             let mut now = 0;
             for (slot, what, far, pass) in steps {
@@ -243,7 +246,7 @@ mod tests {
 
     #[test]
     fn nothing_is_due_when_nothing_is_set() {
-        let mut timers = Timers::new();
+        let mut timers = Timers::default();
         let mut due = Vec::new();
         timers.expire(Time::from_micros(u64::MAX / 2), &mut due);
         assert!(due.is_empty());
