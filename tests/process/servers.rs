@@ -2,6 +2,7 @@
 //! loopback in a temporary folder and ends them by pid; where a program is not installed the test is skipped.
 
 mod chaos;
+mod failover;
 mod iperf;
 mod nginx;
 mod postgres;
