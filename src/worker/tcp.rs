@@ -72,6 +72,11 @@ impl Slot {
         backend.map(|backend| (backend, self.heard))
     }
 
+    /// The backend that it connects to, or is connected to.
+    pub(super) fn backend(&self) -> Option<BackendId> {
+        self.backend
+    }
+
     /// A client's first bytes begin what the backend's first bytes end; a backend that speaks first needs no question.
     fn first_bytes(&mut self, side: Side, now: Time) -> Option<(BackendId, Sample)> {
         let Latency::Waiting(since) = self.latency else {
@@ -336,7 +341,8 @@ impl Worker {
     fn note_connect_failure(&mut self, backend: BackendId, errno: i32) {
         self.cells.connect_failures_total.add(1);
         self.cells.backend(backend).connect_failures_total.add(1);
-        if errno_is_ours(errno) {
+        let is_known = self.snapshot.backends[backend.index()].is_up == Some(false);
+        if is_known || errno_is_ours(errno) {
             return;
         }
         match self
