@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::snapshot::{self, Backend, BackendAddress, OperatorState, Pool, Snapshot};
 use crate::config::pattern;
 use crate::health::prober::{Check, Outcome, Place, Prober, Target};
-use crate::health::{Health, RiseFall, Transition};
+use crate::health::{Health, Pace, RiseFall, Transition};
 use crate::ids::BackendId;
 use crate::time::Time;
 
@@ -87,6 +87,9 @@ impl Watch {
             },
             health.pace(),
         );
+        if outcome.result.is_err() && health.is_doubted() && is_last(snapshot, id) {
+            health.trusted();
+        }
         let transition = health.probed(rule, &outcome.result, now);
         if health.pace() != pace {
             self.prober.pace(id, health.pace());
@@ -99,9 +102,12 @@ impl Watch {
         outcome.result.is_ok() && self.healths[outcome.backend.index()].is_doubted()
     }
 
-    /// A connect of a session failed: a probe is made at once.
+    /// A connect of a session failed: a probe is made at once. Once something is known to be wrong probes keep their
+    /// pace, so that a hiccup that many workers notice is not taken for `fall` failures.
     pub(super) fn hurry(&self, id: BackendId) {
-        self.prober.now(id);
+        if self.healths[id.index()].pace() == Pace::Usual {
+            self.prober.now(id);
+        }
     }
 
     /// Several connects of sessions failed in a row: a probe is made at once, and decides.
@@ -131,6 +137,14 @@ impl Watch {
     fn now(&self) -> Time {
         Time::ZERO + self.begun.elapsed()
     }
+}
+
+/// Whether nobody else in its pool takes sessions.
+fn is_last(snapshot: &Snapshot, id: BackendId) -> bool {
+    let pool = &snapshot.pools[snapshot.backends[id.index()].pool.index()];
+    let takes =
+        |other: &BackendId| *other != id && snapshot.backends[other.index()].takes_sessions();
+    !pool.backends.iter().any(takes)
 }
 
 /// What to probe; none if there is nothing to.
