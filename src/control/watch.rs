@@ -14,6 +14,8 @@ use crate::time::Time;
 
 /// The first round of probes is waited for at most so long before clients are let in.
 const FIRST_ROUND_MOST: Duration = Duration::from_secs(5);
+/// So that requests and signals get their turn between.
+const OUTCOMES_AT_ONCE: usize = 1024;
 
 /// See the module's text.
 pub(super) struct Watch {
@@ -45,12 +47,13 @@ impl Watch {
         Ok(watch)
     }
 
-    /// The next outcome.
-    pub(super) async fn outcome(&mut self) -> Outcome {
-        match self.outcomes.recv().await {
-            Some(outcome) => outcome,
-            None => std::future::pending().await,
+    /// The next outcomes, all that are there; at least one.
+    pub(super) async fn outcomes(&mut self) -> Vec<Outcome> {
+        let mut all = Vec::new();
+        if self.outcomes.recv_many(&mut all, OUTCOMES_AT_ONCE).await == 0 {
+            std::future::pending().await
         }
+        all
     }
 
     /// Its address, state or probe is another now.

@@ -23,6 +23,7 @@ mod flow_control;
 mod integrity;
 mod limits;
 mod probes;
+mod scale;
 mod servers;
 mod stop;
 mod timeouts;
