@@ -19,6 +19,7 @@ mod balance;
 mod connect;
 mod doctor;
 mod endings;
+mod failures;
 mod flow_control;
 mod integrity;
 mod limits;

@@ -9,3 +9,5 @@ mod postgres;
 mod program;
 mod redis;
 mod watch;
+
+pub use program::mortal;
