@@ -4,6 +4,7 @@
 mod chaos;
 mod failover;
 mod iperf;
+mod mariadb;
 mod nginx;
 mod postgres;
 mod program;

@@ -360,9 +360,6 @@ impl Pair {
         let servers = folders
             .each_ref()
             .map(|folder| programs.start(folder.path(), encryption));
-        Self {
-            servers,
-            folders,
-        }
+        Self { servers, folders }
     }
 }
