@@ -291,7 +291,7 @@ impl Control {
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
                 () = pause(!self.unsent.is_empty()) => self.send_again(),
                 () = reached(self.phase) => self.deadline_reached(),
-                outcome = self.watch.outcome() => self.probed(&outcome),
+                outcomes = self.watch.outcomes() => self.probed(&outcomes),
                 () = first_round(self.phase, first_round_until) => self.open_or_fail(),
             }
         }
@@ -393,14 +393,19 @@ impl Control {
         Ok(())
     }
 
-    /// A probe has an outcome.
-    fn probed(&mut self, outcome: &Outcome) {
-        let id = outcome.backend;
-        if self.watch.is_veto(outcome) {
-            self.tell_all(|| Command::Trust(id));
-        }
-        if let Some(transition) = self.watch.count(&self.snapshot, outcome) {
-            let mut snapshot = Snapshot::clone(&self.snapshot);
+    /// Probes have outcomes. All of them make one new snapshot: the work of making one grows with the backends.
+    fn probed(&mut self, outcomes: &[Outcome]) {
+        let mut changed: Option<Snapshot> = None;
+        for outcome in outcomes {
+            let id = outcome.backend;
+            if self.watch.is_veto(outcome) {
+                self.tell_all(|| Command::Trust(id));
+            }
+            let latest = changed.as_ref().unwrap_or(&self.snapshot);
+            let Some(transition) = self.watch.count(latest, outcome) else {
+                continue;
+            };
+            let snapshot = changed.get_or_insert_with(|| Snapshot::clone(&self.snapshot));
             let doubted_since = self.watch.health(id).doubted_since();
             let backend = &mut snapshot.backends[id.index()];
             backend.is_up = Some(transition.is_up);
@@ -411,6 +416,8 @@ impl Control {
             } else {
                 tracing::warn!(%pool, backend = %backend.name, why = %transition.why, "backend down");
             }
+        }
+        if let Some(snapshot) = changed {
             self.publish(snapshot);
         }
         self.open_or_fail();

@@ -8,12 +8,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::snapshot::{self, Backend, BackendAddress, OperatorState, Pool, Snapshot};
 use crate::config::pattern;
 use crate::health::prober::{Check, Outcome, Place, Prober, Target};
-use crate::health::{Health, RiseFall, Transition};
+use crate::health::{Health, Pace, RiseFall, Transition};
 use crate::ids::BackendId;
 use crate::time::Time;
 
 /// The first round of probes is waited for at most so long before clients are let in.
 const FIRST_ROUND_MOST: Duration = Duration::from_secs(5);
+/// So that requests and signals get their turn between.
+const OUTCOMES_AT_ONCE: usize = 1024;
 
 /// See the module's text.
 pub(super) struct Watch {
@@ -45,12 +47,13 @@ impl Watch {
         Ok(watch)
     }
 
-    /// The next outcome.
-    pub(super) async fn outcome(&mut self) -> Outcome {
-        match self.outcomes.recv().await {
-            Some(outcome) => outcome,
-            None => std::future::pending().await,
+    /// The next outcomes, all that are there; at least one.
+    pub(super) async fn outcomes(&mut self) -> Vec<Outcome> {
+        let mut all = Vec::new();
+        if self.outcomes.recv_many(&mut all, OUTCOMES_AT_ONCE).await == 0 {
+            std::future::pending().await
         }
+        all
     }
 
     /// Its address, state or probe is another now.
@@ -87,6 +90,9 @@ impl Watch {
             },
             health.pace(),
         );
+        if outcome.result.is_err() && health.is_doubted() && is_last(snapshot, id) {
+            health.trusted();
+        }
         let transition = health.probed(rule, &outcome.result, now);
         if health.pace() != pace {
             self.prober.pace(id, health.pace());
@@ -99,9 +105,12 @@ impl Watch {
         outcome.result.is_ok() && self.healths[outcome.backend.index()].is_doubted()
     }
 
-    /// A connect of a session failed: a probe is made at once.
+    /// A connect of a session failed: a probe is made at once. Once something is known to be wrong probes keep their
+    /// pace, so that a hiccup that many workers notice is not taken for `fall` failures.
     pub(super) fn hurry(&self, id: BackendId) {
-        self.prober.now(id);
+        if self.healths[id.index()].pace() == Pace::Usual {
+            self.prober.now(id);
+        }
     }
 
     /// Several connects of sessions failed in a row: a probe is made at once, and decides.
@@ -131,6 +140,14 @@ impl Watch {
     fn now(&self) -> Time {
         Time::ZERO + self.begun.elapsed()
     }
+}
+
+/// Whether nobody else in its pool takes sessions.
+fn is_last(snapshot: &Snapshot, id: BackendId) -> bool {
+    let pool = &snapshot.pools[snapshot.backends[id.index()].pool.index()];
+    let takes =
+        |other: &BackendId| *other != id && snapshot.backends[other.index()].takes_sessions();
+    !pool.backends.iter().any(takes)
 }
 
 /// What to probe; none if there is nothing to.

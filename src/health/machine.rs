@@ -139,6 +139,11 @@ impl Health {
         true
     }
 
+    /// What sessions said is not to hasten anything: probes alone decide.
+    pub fn trusted(&mut self) {
+        self.is_doubted_by_sessions = false;
+    }
+
     fn become_state(&mut self, is_up: bool, why: String, now: Time) -> Transition {
         self.is_up = Some(is_up);
         self.against = 0;

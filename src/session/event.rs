@@ -113,6 +113,8 @@ pub enum Event {
     },
     /// The deadline that [`Session::deadline`] named has passed.
     Expired,
+    /// The backend that it connects to is down: waiting for it any longer is in vain.
+    BackendLost,
     /// A new turn of the loop, for those that waited for it.
     Turn,
     /// End it now, with a reset to both sides.

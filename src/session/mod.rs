@@ -95,8 +95,8 @@ enum Attempt {
     Wanted,
     /// A connect is in flight.
     Pending { since: Time },
-    /// It took too long and is being cancelled.
-    TimedOut,
+    /// It took too long, or the backend is known to be down: it is being cancelled.
+    GivenUp,
     /// It is being cancelled by a freeze, and begins anew after the thaw.
     Withdrawn,
 }
@@ -222,6 +222,7 @@ impl Session {
             }
             Event::Undelivered { bytes, .. } => self.delivery_checked(bytes, now),
             Event::Expired => self.expire(now),
+            Event::BackendLost => self.give_up_connect(),
             Event::Turn => self.relays.iter_mut().for_each(Relay::next_turn),
             Event::Kill(reason) => self.abort(reason),
             Event::Freeze => self.freeze(),
@@ -520,7 +521,7 @@ impl Session {
         {
             self.abort(CloseReason::SessionTimeout);
         } else if let Phase::Connecting(_) = self.phase {
-            self.phase = Phase::Connecting(Attempt::TimedOut);
+            self.give_up_connect();
         } else if self
             .half_close_deadline()
             .is_some_and(|deadline| now >= deadline)
@@ -528,6 +529,13 @@ impl Session {
             self.abort(CloseReason::HalfCloseTimeout);
         } else {
             self.abort(CloseReason::IdleTimeout);
+        }
+    }
+
+    /// The connect in flight is taken back and counts as failed; another backend is tried if the rules allow it.
+    fn give_up_connect(&mut self) {
+        if let Phase::Connecting(Attempt::Pending { .. }) = self.phase {
+            self.phase = Phase::Connecting(Attempt::GivenUp);
         }
     }
 
@@ -573,7 +581,7 @@ impl Session {
                 backend.armed.insert(Operation::Connect);
                 out.push(Step::Connect);
             }
-            Attempt::TimedOut => self.cancel(Side::Backend, Operation::Connect, out),
+            Attempt::GivenUp => self.cancel(Side::Backend, Operation::Connect, out),
             Attempt::Wanted | Attempt::Pending { .. } | Attempt::Withdrawn => {}
         }
     }

@@ -58,7 +58,13 @@ impl Picks {
 
     /// Addresses and weights may be others now.
     pub(super) fn see(&mut self, old: &Snapshot, new: &Snapshot) {
-        self.addresses = addresses(new);
+        let both = old.backends.iter().zip(&new.backends);
+        if both
+            .into_iter()
+            .any(|(before, now)| before.address != now.address)
+        {
+            self.addresses = addresses(new);
+        }
         for (index, (before, now)) in old.pools.iter().zip(&new.pools).enumerate() {
             if !Arc::ptr_eq(&before.plan, &now.plan) {
                 self.pickers[index] = Picker::new(&now.plan, u64::from(self.worker.0));

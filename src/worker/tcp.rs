@@ -22,8 +22,10 @@ use crate::session::{
 use crate::sys::socket;
 use crate::time::Time;
 
-/// Sessions on their way out that go on in one turn, so that a mass of them does not harm the others' latency.
-const ENDINGS_PER_TURN: usize = 64;
+/// More sessions than this on their way out are a mass.
+const MASS: usize = 64;
+/// So many of a mass go on in one turn, so that it does not harm the others' latency: closing one takes some 50 us.
+const ENDINGS_OF_A_MASS: usize = 16;
 
 /// Once the spill memory is used up, a relay whose target lags behind receives only so many bytes at a time.
 const RECEIVE_UNDER_PRESSURE: u32 = 4 * 1024;
@@ -68,6 +70,11 @@ impl Slot {
     pub(super) fn connected_to(&self) -> Option<(BackendId, Time)> {
         let backend = self.backend.filter(|_| self.counted);
         backend.map(|backend| (backend, self.heard))
+    }
+
+    /// The backend that it connects to, or is connected to.
+    pub(super) fn backend(&self) -> Option<BackendId> {
+        self.backend
     }
 
     /// A client's first bytes begin what the backend's first bytes end; a backend that speaks first needs no question.
@@ -210,9 +217,19 @@ impl Worker {
         }
     }
 
-    /// Goes on with some of the sessions that are on their way out.
+    /// Whether so many sessions are on their way out that the others have to be protected from them.
+    pub(super) fn is_ending_a_mass(&self) -> bool {
+        self.endings.len() > MASS
+    }
+
+    /// Goes on with sessions that are on their way out: all, or some of a mass.
     pub(super) fn run_endings(&mut self) {
-        for _ in 0..ENDINGS_PER_TURN {
+        let share = if self.is_ending_a_mass() {
+            ENDINGS_OF_A_MASS
+        } else {
+            MASS
+        };
+        for _ in 0..share {
             let Some(key) = self.endings.pop_front() else {
                 return;
             };
@@ -324,7 +341,8 @@ impl Worker {
     fn note_connect_failure(&mut self, backend: BackendId, errno: i32) {
         self.cells.connect_failures_total.add(1);
         self.cells.backend(backend).connect_failures_total.add(1);
-        if errno_is_ours(errno) {
+        let is_known = self.snapshot.backends[backend.index()].is_up == Some(false);
+        if is_known || errno_is_ours(errno) {
             return;
         }
         match self

@@ -35,16 +35,20 @@ impl Worker {
         }
         let keys: Vec<Key> = self.slots.keys().collect();
         for key in keys {
-            if let Some(reason) = self.lost(key, news) {
-                self.tell(key, Event::Kill(reason));
+            if let Some(event) = self.lost(key, news) {
+                self.tell(key, event);
             }
         }
     }
 
-    /// Whether a session is to end, and why.
-    fn lost(&mut self, key: Key, news: &News) -> Option<CloseReason> {
+    /// What a session is to be told, if anything.
+    fn lost(&mut self, key: Key, news: &News) -> Option<Event> {
         let slot = self.slots.get(key)?;
-        let (id, heard) = slot.connected_to()?;
+        let Some((id, heard)) = slot.connected_to() else {
+            // A host that has vanished lets connects wait; there is no use in waiting on.
+            let backend = slot.backend().filter(|id| news.down.contains(id));
+            return backend.map(|_| Event::BackendLost);
+        };
         let backend = &self.snapshot.backends[id.index()];
         let pool = &self.snapshot.pools[backend.pool.index()];
         if news.down.contains(&id) {
@@ -57,7 +61,7 @@ impl Worker {
                 OnDown::CloseSilent => is_silent(),
                 OnDown::Keep => false,
             };
-            return ends.then_some(CloseReason::BackendDown);
+            return ends.then_some(Event::Kill(CloseReason::BackendDown));
         }
         let normal_is_back = || {
             news.back.iter().any(|id| {
@@ -66,7 +70,7 @@ impl Worker {
             })
         };
         let ends = backend.backup && pool.on_up == OnUp::CloseBackup && normal_is_back();
-        ends.then_some(CloseReason::Operator)
+        ends.then_some(Event::Kill(CloseReason::Operator))
     }
 }
 

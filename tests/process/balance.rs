@@ -2,10 +2,15 @@
 //! after every kind of end.
 
 use std::collections::BTreeMap;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
+use std::time::Duration;
 
+use ringway::balance::{Algorithm, Arrival, HashKey, Member, Picker, Plan, View};
+use ringway::time::Time;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::backend::Backend;
 use crate::harness::stream::{self, Ended};
@@ -222,4 +227,119 @@ fn counts_are_exact_after_every_kind_of_end(tier: Tier) {
     }
     assert_eq!(status["listeners"][0]["sessions_active"], 0);
     assert!(number(&ringway.counters(), "connect_failures_total") > 0);
+}
+
+/// Backends of a plan of which some may be down.
+struct Usable<'a>(&'a [bool]);
+
+impl View for Usable<'_> {
+    fn is_usable(&self, place: usize) -> bool {
+        self.0[place]
+    }
+
+    fn active(&self, _: usize) -> u32 {
+        0
+    }
+}
+
+const HASHING: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
+
+fn hash_plan() -> Plan {
+    let member = |name| Member {
+        name,
+        weight: 1,
+        backup: false,
+    };
+    Plan::new(Algorithm::Hash, HashKey::SourceIp, &HASHING.map(member))
+}
+
+fn arrival(client: Ipv4Addr) -> Arrival {
+    Arrival {
+        client: Some(SocketAddr::from((client, 1))),
+        now: Time::ZERO,
+    }
+}
+
+/// The pickers of two nodes with other numbers of workers, which have seen backends go and come at other times and
+/// clients in another order.
+#[test]
+fn two_nodes_agree_by_hash_on_a_hundred_thousand_clients() {
+    const CLIENTS: u32 = 100_000;
+    let (one, other) = (hash_plan(), hash_plan());
+    let mut first: Vec<Picker> = (0..2).map(|worker| Picker::new(&one, worker)).collect();
+    let mut second: Vec<Picker> = (0..5).map(|worker| Picker::new(&other, worker)).collect();
+    let client = |number: u32| Ipv4Addr::from_bits(0x0A00_0000 | number.wrapping_mul(48_271) >> 8);
+    let all = [true; HASHING.len()];
+    let mut without = all;
+    without[3] = false;
+    // The second node has had two backends down for a while, and its clients came the other way round.
+    for number in 0..1000 {
+        second[number as usize % 5].pick(
+            &arrival(client(number)),
+            &Usable(&[true, false, true, true, false, true, true]),
+        );
+    }
+    for usable in [all, without, all] {
+        let mut picked: Vec<Option<usize>> = (0..CLIENTS)
+            .map(|number| {
+                first[number as usize % 2].pick(&arrival(client(number)), &Usable(&usable))
+            })
+            .collect();
+        for number in (0..CLIENTS).rev() {
+            let place =
+                second[number as usize % 5].pick(&arrival(client(number)), &Usable(&usable));
+            assert_eq!(place, picked.pop().unwrap(), "client {}", client(number));
+            assert!(place.is_some_and(|place| usable[place]));
+        }
+    }
+}
+
+/// The name of the backend that a client with this address gets.
+fn asked_from(source: Ipv4Addr, address: SocketAddr) -> String {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut client = TcpStream::from(socket);
+    client
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut name = String::new();
+    client.read_to_string(&mut name).unwrap();
+    name
+}
+
+#[test]
+fn two_processes_with_the_same_file_agree_by_hash() {
+    let backends = HASHING.map(|name| {
+        Backend::scripted(move |mut stream| stream.write_all(name.as_bytes()).unwrap())
+    });
+    let list: Vec<String> = HASHING
+        .iter()
+        .zip(&backends)
+        .map(|(name, backend)| named(name, backend, ""))
+        .collect();
+    let pool = format!(
+        "probe: none, balance: hash, backends: [{}]",
+        list.join(", ")
+    );
+    let nodes = [3, 1]
+        .map(|workers| Launch::config(one_pool(&format!("workers: {workers}"), &pool)).start());
+    let (plan, mut shares) = (hash_plan(), BTreeMap::new());
+    let mut picker = Picker::new(&plan, 0);
+    for number in 0..500_u32 {
+        let source = Ipv4Addr::from_bits(0x7F10_0001 + number * 977);
+        let [one, other] = nodes
+            .each_ref()
+            .map(|node| asked_from(source, node.address()));
+        assert_eq!(one, other, "client {source}");
+        let place = picker.pick(&arrival(source), &Usable(&[true; HASHING.len()]));
+        assert_eq!(one, HASHING[place.unwrap()], "client {source}");
+        *shares.entry(one).or_insert(0) += 1;
+    }
+    println!("{shares:?}");
+    assert_eq!(
+        shares.len(),
+        HASHING.len(),
+        "everybody has clients: {shares:?}"
+    );
 }

@@ -100,22 +100,22 @@ fn thousands_of_sessions_that_end_at_once_harm_nobody(tier: Tier) {
 }
 
 /// Under `cargo test` the tests of this binary share one limit of open files.
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A backend in a process of its own, so that its files do not count here: it accepts and holds what comes.
-struct HoldingBackend {
+pub(crate) struct HoldingBackend {
     process: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     _output: Lines<BufReader<ChildStdout>>,
 }
 
 const HOLDING_BACKEND: &str = "RINGWAY_TESTS_HOLDING_BACKEND";
 
 impl HoldingBackend {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args([
                 "limits::holding_backend_process",

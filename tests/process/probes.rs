@@ -14,7 +14,8 @@ use crate::harness::stream::{self, Ended};
 use crate::harness::{Launch, Ringway, SOON, eventually, one_pool, refusing_address};
 
 /// Fast enough for a test, with wide margins on a slow machine.
-const FAST: &str = "interval: 200ms, fast_interval: 50ms, down_interval: 100ms, timeout: 200ms";
+pub(crate) const FAST: &str =
+    "interval: 200ms, fast_interval: 50ms, down_interval: 100ms, timeout: 200ms";
 
 fn probed(probe: &str, pool: &str) -> Ringway {
     let pool = format!("balance: round_robin, probe: {{{probe}}}, {pool}");
@@ -22,7 +23,7 @@ fn probed(probe: &str, pool: &str) -> Ringway {
 }
 
 #[track_caller]
-fn health(ringway: &Ringway, name: &str) -> Value {
+pub(crate) fn health(ringway: &Ringway, name: &str) -> Value {
     let status = ringway.status();
     let backends = status["pools"][0]["backends"].as_array().unwrap();
     let found = backends.iter().find(|backend| backend["name"] == name);
@@ -30,7 +31,7 @@ fn health(ringway: &Ringway, name: &str) -> Value {
 }
 
 #[track_caller]
-fn becomes(ringway: &Ringway, name: &str, state: &str) -> Value {
+pub(crate) fn becomes(ringway: &Ringway, name: &str, state: &str) -> Value {
     eventually(SOON, &format!("{name} is {state}"), || {
         health(ringway, name)["state"] == state
     });
@@ -38,12 +39,12 @@ fn becomes(ringway: &Ringway, name: &str, state: &str) -> Value {
 }
 
 /// A backend that comes and goes at one address.
-struct Flapping {
-    address: SocketAddr,
+pub(crate) struct Flapping {
+    pub(crate) address: SocketAddr,
 }
 
 impl Flapping {
-    fn new() -> Flapping {
+    pub(crate) fn new() -> Flapping {
         let address = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -51,7 +52,7 @@ impl Flapping {
         Flapping { address }
     }
 
-    fn up(&self) -> Backend {
+    pub(crate) fn up(&self) -> Backend {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
@@ -177,7 +178,10 @@ fn all_sessions_or_none_end_with_their_backend_as_the_pool_says() {
 
 /// A tiny HTTP endpoint whose status the test chooses.
 fn http(status: &Arc<AtomicUsize>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    http_on(TcpListener::bind("127.0.0.1:0").unwrap(), status)
+}
+
+pub(crate) fn http_on(listener: TcpListener, status: &Arc<AtomicUsize>) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let status = Arc::clone(status);
     thread::spawn(move || {

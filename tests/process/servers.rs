@@ -2,9 +2,13 @@
 //! loopback in a temporary folder and ends them by pid; where a program is not installed the test is skipped.
 
 mod chaos;
+mod failover;
 mod iperf;
+mod mariadb;
 mod nginx;
 mod postgres;
 mod program;
 mod redis;
 mod watch;
+
+pub use program::mortal;

@@ -52,9 +52,22 @@ pub fn resident_bytes(pid: u32) -> u64 {
 
 /// Processor time of all its threads since its start, the kernel's io_uring workers included.
 pub fn cpu_time(pid: u32) -> Duration {
+    cpu_time_of(pid, |_| true)
+}
+
+/// Processor time of its threads of this name since their start.
+pub fn thread_cpu_time(pid: u32, name: &str) -> Duration {
+    cpu_time_of(pid, |found| found == name)
+}
+
+fn cpu_time_of(pid: u32, is_meant: impl Fn(&str) -> bool) -> Duration {
     let mut nanoseconds = 0;
     for entry in fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs") {
         let Ok(entry) = entry else { continue };
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if !is_meant(name.trim_end()) {
+            continue;
+        }
         if let Ok(line) = fs::read_to_string(entry.path().join("schedstat")) {
             nanoseconds += line
                 .split_whitespace()

@@ -11,7 +11,7 @@ use nix::unistd::{User, geteuid};
 
 use super::program::{Server, find, run, run_for_bytes, setting};
 use super::watch::Watch;
-use crate::harness::{Folder, Launch, Ringway, SOON, Tier, eventually_some, number, skip};
+use crate::harness::{Folder, Launch, Ringway, SOON, Tier, eventually, number, skip};
 
 /// Longest run of any program beside the time that it is told to take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -95,16 +95,16 @@ fn a_large_result_passes_unchanged(tier: Tier) {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Encryption {
+pub(super) enum Encryption {
     Off,
     On,
 }
 
 /// Where PostgreSQL's programs are, and the user that its server runs as: it refuses to run as root.
-struct Programs {
+pub(super) struct Programs {
     initdb: PathBuf,
     postgres: PathBuf,
-    pgbench: PathBuf,
+    pub(super) pgbench: PathBuf,
     psql: PathBuf,
     pg_isready: PathBuf,
     openssl: PathBuf,
@@ -112,7 +112,7 @@ struct Programs {
 }
 
 impl Programs {
-    fn find() -> Option<Self> {
+    pub(super) fn find() -> Option<Self> {
         let [initdb, postgres, pgbench, psql, pg_isready, openssl] = find([
             "initdb",
             "postgres",
@@ -164,7 +164,7 @@ impl Programs {
     }
 
     /// A client program that talks to the port on loopback.
-    fn client(program: &Path, port: u16) -> Command {
+    pub(super) fn client(program: &Path, port: u16) -> Command {
         let mut command = Command::new(program);
         command.args([
             "--host",
@@ -209,12 +209,7 @@ impl Programs {
         let server = Server::start(folder, |port| {
             self.server(&folder.join("data"), port, encryption)
         });
-        eventually_some(SOON, "the server accepts transactions", || {
-            let answer = Self::client(&self.pg_isready, server.port())
-                .arg("--quiet")
-                .status();
-            answer.expect("pg_isready runs").success().then_some(())
-        });
+        self.wait_ready(server.port());
         let mut fill = Self::client(&self.pgbench, server.port());
         run(
             fill.args(["--initialize", "--scale", "2", "--quiet", "postgres"]),
@@ -223,7 +218,16 @@ impl Programs {
         server
     }
 
-    fn server(&self, data: &Path, port: u16, encryption: Encryption) -> Command {
+    /// It listens before that.
+    #[track_caller]
+    pub(super) fn wait_ready(&self, port: u16) {
+        eventually(SOON, "the server accepts transactions", || {
+            let answer = Self::client(&self.pg_isready, port).arg("--quiet").status();
+            answer.expect("pg_isready runs").success()
+        });
+    }
+
+    pub(super) fn server(&self, data: &Path, port: u16, encryption: Encryption) -> Command {
         let mut command = self.as_server(&self.postgres);
         command
             .arg("-D")
@@ -275,7 +279,7 @@ impl Programs {
 
     /// Runs pgbench through the balancer and requires that every transaction was answered.
     #[track_caller]
-    fn bench(&self, ringway: &Ringway, clients: u64, seconds: u64, options: &[&str]) {
+    pub(super) fn bench(&self, ringway: &Ringway, clients: u64, seconds: u64, options: &[&str]) {
         let before = ringway.counters();
         let mut command = Self::client(&self.pgbench, ringway.address().port());
         command.args(["--select-only", "--no-vacuum", "--jobs", "2"]);
@@ -323,7 +327,7 @@ impl Programs {
         self.query(port, "show ssl") == b"on\n"
     }
 
-    fn query(&self, port: u16, text: &str) -> Vec<u8> {
+    pub(super) fn query(&self, port: u16, text: &str) -> Vec<u8> {
         let mut command = Self::client(&self.psql, port);
         command.args([
             "--no-psqlrc",
@@ -339,13 +343,13 @@ impl Programs {
 }
 
 /// Two servers that answer the same; the folders go after them.
-struct Pair {
-    servers: [Server; 2],
-    _folders: [Folder; 2],
+pub(super) struct Pair {
+    pub(super) servers: [Server; 2],
+    pub(super) folders: [Folder; 2],
 }
 
 impl Pair {
-    fn start(programs: &Programs, encryption: Encryption) -> Self {
+    pub(super) fn start(programs: &Programs, encryption: Encryption) -> Self {
         let folders = [Folder::new(), Folder::new()];
         thread::scope(|scope| {
             for folder in &folders {
@@ -356,9 +360,6 @@ impl Pair {
         let servers = folders
             .each_ref()
             .map(|folder| programs.start(folder.path(), encryption));
-        Self {
-            servers,
-            _folders: folders,
-        }
+        Self { servers, folders }
     }
 }
