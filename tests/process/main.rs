@@ -22,6 +22,7 @@ mod endings;
 mod flow_control;
 mod integrity;
 mod limits;
+mod ports;
 mod probes;
 mod servers;
 mod stop;
