@@ -25,6 +25,33 @@ impl Time {
     }
 }
 
+/// Lets something be done now and then only, such as a line in the log.
+#[derive(Clone, Debug)]
+pub struct Seldom {
+    every: Duration,
+    next: Time,
+}
+
+impl Seldom {
+    /// At most once per `every`; the first time at once.
+    #[must_use]
+    pub fn new(every: Duration) -> Seldom {
+        Seldom {
+            every,
+            next: Time::ZERO,
+        }
+    }
+
+    /// Whether it may be done now; if so, it counts as done.
+    pub fn may(&mut self, now: Time) -> bool {
+        let may = now >= self.next;
+        if may {
+            self.next = now + self.every;
+        }
+        may
+    }
+}
+
 impl Add<Duration> for Time {
     type Output = Time;
 
@@ -41,5 +68,19 @@ impl Sub for Time {
     /// Saturates at zero: a time that lies in the future is no time ago.
     fn sub(self, earlier: Time) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn something_seldom_is_done_at_once_and_then_once_per_interval() {
+        let mut seldom = Seldom::new(Duration::from_secs(60));
+        let done: Vec<u64> = (0..=150)
+            .filter(|second| seldom.may(Time::from_micros(second * 1_000_000)))
+            .collect();
+        assert_eq!(done, [0, 60, 120]);
     }
 }

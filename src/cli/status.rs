@@ -151,9 +151,13 @@ fn row(backend: &Value, now: Duration, colours: bool) -> Vec<Cell> {
         let since = age(&backend["state_since"], now);
         paint(Cell::new(format!("{state} {since}")), Color::Yellow)
     };
-    let why: Vec<&str> = [&backend["health"]["why"], &backend["why_not"]]
-        .iter()
-        .filter_map(|why| why.as_str())
+    let said = [&backend["health"]["why"], &backend["why_not"]].map(|why| why.as_str());
+    let why: Vec<String> = said
+        .into_iter()
+        .flatten()
+        .map(str::to_owned)
+        .chain(hindered(&backend["health"]["probes_hindered"], now))
+        .chain(ports_running_out(&backend["source_ports"]))
         .collect();
     let backup = if backend["backup"] == Value::Bool(true) {
         " (backup)"
@@ -170,6 +174,21 @@ fn row(backend: &Value, now: Duration, colours: bool) -> Vec<Cell> {
         Cell::new(&backend["connect_failures_total"]),
         Cell::new(why.join("; ")),
     ]
+}
+
+/// Probes that cannot be made.
+fn hindered(hindrance: &Value, now: Duration) -> Option<String> {
+    let why = hindrance["why"].as_str()?;
+    Some(format!(
+        "no probes for {}: {why}",
+        age(&hindrance["since"], now)
+    ))
+}
+
+/// Worth a word once more than half are used.
+fn ports_running_out(ports: &Value) -> Option<String> {
+    let (used, of) = (ports["used"].as_u64()?, ports["of"].as_u64()?);
+    (used > of / 2).then(|| format!("{used} of {of} source ports used"))
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {

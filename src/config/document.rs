@@ -248,7 +248,10 @@ section! {
         /// TCP keepalive towards clients and backends: how a peer that vanished is noticed.
         keepalive: Keepalive = "{}",
         /// Addresses of this host that connections to backends come from, without ports, and at least one of each
-        /// family that backends have; the kernel chooses unless given.
+        /// family that backends have; the kernel chooses unless given. They take turns; each has all ports of
+        /// `net.ipv4.ip_local_port_range` for each backend address. A session that finds no free port at any backend
+        /// is reset at once (`out_of_resources`). A port whose connection we closed first is free again after a
+        /// minute (TIME_WAIT), with `net.ipv4.tcp_tw_reuse=1` after a second.
         source: Or<Nothing, OneOrMore<Source>> = "none",
         /// For UDP.
         udp: NotYet,

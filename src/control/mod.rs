@@ -6,6 +6,7 @@ mod counters;
 mod listeners;
 mod names;
 mod operator;
+mod ports;
 pub mod snapshot;
 mod status;
 mod watch;
@@ -13,6 +14,7 @@ mod watch;
 use std::collections::VecDeque;
 use std::io;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,12 +26,13 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, Interval, interval, sleep_until};
 
 use crate::admin::{Admin, Change, Refusal, Request};
-use crate::health::prober::Outcome;
-use crate::ids::{BackendId, WorkerId};
+use crate::health::prober::{Outcome, Wrong};
+use crate::ids::{BackendId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::ring::{self, ReceiveTier, SetupError};
 use crate::session::CloseReason;
 use crate::sys::host;
+use crate::time::Seldom;
 use crate::worker::{Command, Letterbox, Limits, Mailbox, Parts, Report, Shared, Worker};
 
 use bounds::{Bounds, Demand};
@@ -44,6 +47,9 @@ use watch::Watch;
 const FAILURE_PATIENCE: Duration = Duration::from_secs(5);
 /// Before a command is sent again to a worker whose mailbox was full.
 const SEND_AGAIN: Duration = Duration::from_millis(10);
+
+/// Between two warnings about the same lack of this host.
+const WARNINGS_EVERY: Duration = Duration::from_secs(60);
 
 /// What only the command line can say.
 #[derive(Debug, Default)]
@@ -162,6 +168,25 @@ struct Control {
     failure: Option<Error>,
     /// Who waits for it to be ready.
     ready: Option<oneshot::Sender<String>>,
+    seldom: Warnings,
+}
+
+/// Warnings that come once in a while, whatever happens how often.
+struct Warnings {
+    exhausted: Seldom,
+    absent: Seldom,
+    hindered: Seldom,
+}
+
+impl Warnings {
+    fn new() -> Warnings {
+        let seldom = || Seldom::new(WARNINGS_EVERY);
+        Warnings {
+            exhausted: seldom(),
+            absent: seldom(),
+            hindered: seldom(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +278,7 @@ impl Control {
             unsent: VecDeque::new(),
             failure: None,
             ready: None,
+            seldom: Warnings::new(),
         })
     }
 
@@ -330,6 +356,8 @@ impl Control {
                 self.watch.doubted(&self.snapshot, backend);
                 self.log_avoided(backend, errno);
             }
+            Report::SourceExhausted { backend, source } => self.log_exhausted(backend, source),
+            Report::SourceAbsent { pool, source } => self.log_absent(pool, source),
             Report::Stopped(worker) => self.live[worker.index()] = false,
             Report::Failed(worker, failure) => {
                 self.live[worker.index()] = false;
@@ -356,6 +384,42 @@ impl Control {
             pool = %pool.name, backend = %backend.name, for_up_to = ?pool.passive.retry_after, %error,
             "backend avoided: connects fail"
         );
+    }
+
+    fn log_exhausted(&mut self, id: BackendId, source: Option<IpAddr>) {
+        if !self.seldom.exhausted.may(self.watch.now()) {
+            return;
+        }
+        let backend = &self.snapshot.backends[id.index()];
+        let source = source.map_or_else(|| "chosen by the kernel".to_owned(), |ip| ip.to_string());
+        tracing::warn!(
+            pool = %self.snapshot.pools[backend.pool.index()].name, backend = %backend.name, source,
+            source_ports = %self.view().source_ports(id),
+            "no source port is free for connections to this backend; sessions that find one nowhere end as \
+             out_of_resources: give the pool more `source` addresses, widen net.ipv4.ip_local_port_range, or add \
+             backend addresses"
+        );
+    }
+
+    fn log_absent(&mut self, pool: PoolId, source: IpAddr) {
+        if self.seldom.absent.may(self.watch.now()) {
+            let pool = &self.snapshot.pools[pool.index()].name;
+            tracing::warn!(
+                %pool, %source,
+                "this host does not have a `source` address of the pool: connections come from its others, if there \
+                 are any"
+            );
+        }
+    }
+
+    fn log_hindered(&mut self, id: BackendId, why: &str) {
+        if self.seldom.hindered.may(self.watch.now()) {
+            let backend = &self.snapshot.backends[id.index()];
+            tracing::warn!(
+                pool = %self.snapshot.pools[backend.pool.index()].name, backend = %backend.name, why,
+                "a probe cannot be made, for a reason of this host: the backend stays as it was"
+            );
+        }
     }
 
     fn worker_ready(&mut self) {
@@ -400,6 +464,9 @@ impl Control {
             let id = outcome.backend;
             if self.watch.is_veto(outcome) {
                 self.tell_all(|| Command::Trust(id));
+            }
+            if let Err(Wrong::Ours(why)) = &outcome.result {
+                self.log_hindered(id, why);
             }
             let latest = changed.as_ref().unwrap_or(&self.snapshot);
             let Some(transition) = self.watch.count(latest, outcome) else {
@@ -593,6 +660,8 @@ impl Control {
             },
             started: self.started,
             max_sessions: self.max_sessions,
+            ports: ports::of_backends(&self.snapshot, |id| self.shared.active(id)),
+            ports_each: crate::sys::ports::outgoing(),
         }
     }
 

@@ -123,6 +123,14 @@ pub struct Pool {
     pub passive: PassiveRule,
 }
 
+impl Pool {
+    /// The sources of connections to `address`: those of its family.
+    pub fn sources_of(&self, address: SocketAddr) -> impl Iterator<Item = IpAddr> + Clone {
+        let fits = move |source: &IpAddr| source.is_ipv4() == address.is_ipv4();
+        self.sources.iter().copied().filter(fits)
+    }
+}
+
 /// A backend.
 #[derive(Clone, Debug)]
 pub struct Backend {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::counters;
 use super::operator::Notes;
+use super::ports::Ports;
 use super::snapshot::{Backend, BackendAddress, OperatorState, Snapshot};
 use super::watch::Watch;
 use crate::ids::{BackendId, ListenerId};
@@ -25,6 +26,10 @@ pub(super) struct View<'a> {
     pub(super) phase: &'static str,
     pub(super) started: SystemTime,
     pub(super) max_sessions: u32,
+    /// By backend.
+    pub(super) ports: Vec<Option<Ports>>,
+    /// Ports that the kernel gives to connections of one source address; none if it does not show them.
+    pub(super) ports_each: Option<u32>,
 }
 
 impl View<'_> {
@@ -111,12 +116,21 @@ impl View<'_> {
             "sessions_placed": self.shared.active(id),
             "max_sessions": backend.max_sessions,
             "sessions_total": sum(|cells| cells.sessions_total.get()),
+            "source_ports": self.source_ports(id),
             "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
         })
     }
 }
 
 impl View<'_> {
+    /// Null for a unix socket and for a name that is not resolved.
+    pub(super) fn source_ports(&self, id: BackendId) -> Value {
+        self.ports[id.index()].map_or(Value::Null, |ports| {
+            let of = self.ports_each.map(|each| u64::from(each) * ports.sources);
+            json!({"used": ports.used, "of": of})
+        })
+    }
+
     /// What probes and traffic say, since when and why.
     fn health(&self, id: BackendId, is_avoided: bool) -> Value {
         let backend = &self.snapshot.backends[id.index()];
@@ -142,12 +156,20 @@ impl View<'_> {
             .probe
             .check
             .is_some();
+        let hindered = self.watch.health(id).hindered().map(|hindrance| {
+            json!({
+                "since": seconds(self.watch.system_time(hindrance.since)),
+                "why": hindrance.why,
+            })
+        });
+        let probes_are_due = is_probed && backend.state != OperatorState::Maintenance;
         let is_down = backend.address.is_none() || backend.is_up == Some(false);
         json!({
             "state": if is_down { "down" } else { state(backend.is_up.or((!is_probed).then_some(true))) },
             "since": last.map(|last| last["since"].clone()),
             "why": why,
-            "probed": is_probed && backend.state != OperatorState::Maintenance,
+            "probed": probes_are_due,
+            "probes_hindered": hindered.filter(|_| probes_are_due),
             "history": history,
         })
     }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::snapshot::{self, Backend, BackendAddress, OperatorState, Pool, Snapshot};
 use crate::config::pattern;
-use crate::health::prober::{Check, Outcome, Place, Prober, Target};
+use crate::health::prober::{Check, Outcome, Place, Prober, Target, Wrong};
 use crate::health::{Health, Pace, RiseFall, Transition};
 use crate::ids::BackendId;
 use crate::time::Time;
@@ -57,7 +57,8 @@ impl Watch {
     }
 
     /// Its address, state or probe is another now.
-    pub(super) fn retarget(&self, snapshot: &Snapshot, id: BackendId) {
+    pub(super) fn retarget(&mut self, snapshot: &Snapshot, id: BackendId) {
+        self.healths[id.index()].unhinder();
         let backend = &snapshot.backends[id.index()];
         self.prober
             .watch(id, target(&snapshot.pools[backend.pool.index()], backend));
@@ -80,6 +81,14 @@ impl Watch {
         let probe = &snapshot.pools[backend.pool.index()].probe;
         let now = self.now();
         let health = &mut self.healths[id.index()];
+        let evidence = match &outcome.result {
+            Ok(took) => Ok(*took),
+            Err(Wrong::Theirs(why)) => Err(why.as_str()),
+            Err(Wrong::Ours(why)) => {
+                health.hindered_by(why, now);
+                return None;
+            }
+        };
         if health.is_up().is_none() {
             self.unknown = self.unknown.saturating_sub(1);
         }
@@ -90,10 +99,10 @@ impl Watch {
             },
             health.pace(),
         );
-        if outcome.result.is_err() && health.is_doubted() && is_last(snapshot, id) {
+        if evidence.is_err() && health.is_doubted() && is_last(snapshot, id) {
             health.trusted();
         }
-        let transition = health.probed(rule, &outcome.result, now);
+        let transition = health.probed(rule, evidence, now);
         if health.pace() != pace {
             self.prober.pace(id, health.pace());
         }
@@ -137,7 +146,8 @@ impl Watch {
         self.begun_at + (time - Time::ZERO)
     }
 
-    fn now(&self) -> Time {
+    /// The time of healths.
+    pub(super) fn now(&self) -> Time {
         Time::ZERO + self.begun.elapsed()
     }
 }

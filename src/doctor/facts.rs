@@ -16,7 +16,7 @@ use nix::unistd::{SysconfVar, Uid, User, getegid, geteuid, getgroups, sysconf};
 
 use super::wanted::Wanted;
 use crate::ring::{self, SetupError};
-use crate::sys::{clock, host};
+use crate::sys::{clock, host, ports};
 
 pub use places::{Listenable, Owner, Spot};
 
@@ -183,9 +183,10 @@ impl Sysctls {
             tcp_max_syn_backlog: number("net/ipv4/tcp_max_syn_backlog"),
             tcp_syncookies: number("net/ipv4/tcp_syncookies"),
             tcp_migrate_req: number("net/ipv4/tcp_migrate_req"),
-            local_ports: text("net/ipv4/ip_local_port_range").and_then(|text| two_words(&text)),
+            local_ports: text("net/ipv4/ip_local_port_range")
+                .and_then(|text| ports::parse_range(&text)),
             reserved_ports: text("net/ipv4/ip_local_reserved_ports")
-                .map(|text| port_ranges(&text))
+                .map(|text| ports::parse_ranges(&text))
                 .unwrap_or_default(),
             unprivileged_port_start: number("net/ipv4/ip_unprivileged_port_start"),
         }
@@ -254,15 +255,6 @@ fn first_word<T: FromStr>(text: &str) -> Option<T> {
 fn two_words<T: FromStr>(text: &str) -> Option<(T, T)> {
     let mut words = text.split_whitespace().map(|word| word.parse().ok());
     Some((words.next()??, words.next()??))
-}
-
-/// `8080,9000-9100`
-fn port_ranges(text: &str) -> Vec<(u16, u16)> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
-    };
-    text.split(',').filter_map(range).collect()
 }
 
 fn user_name(id: Uid) -> String {

@@ -23,8 +23,9 @@ pub struct Wanted {
     pub pipe_memory: u64,
     /// Every address of every listener.
     pub listens: Vec<Listen>,
-    /// TCP addresses of the backends, as far as no name must be looked up; the same one may be there twice.
-    pub backends: Vec<SocketAddr>,
+    /// TCP addresses of the backends, as far as no name must be looked up, with each source address that connections
+    /// to them come from; none = the kernel chooses. The same pair may be there twice.
+    pub backends: Vec<(Option<IpAddr>, SocketAddr)>,
     /// Backends of all kinds, also unix sockets and names.
     pub backends_in_all: usize,
     /// Names of pools and the address that their connections to backends come from.
@@ -126,7 +127,13 @@ impl From<&Config> for Wanted {
         }
         for backend in &config.snapshot.backends {
             if let Some(BackendAddress::Tcp(address)) = backend.address {
-                wanted.backends.push(address);
+                let pool = &config.snapshot.pools[backend.pool.index()];
+                let mut sources: Vec<_> = pool.sources_of(address).map(Some).collect();
+                if sources.is_empty() {
+                    sources.push(None);
+                }
+                let pairs = sources.into_iter().map(|source| (source, address));
+                wanted.backends.extend(pairs);
             }
         }
         for pool in &config.snapshot.pools {

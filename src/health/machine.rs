@@ -50,7 +50,17 @@ pub struct Health {
     doubted_since: Option<Time>,
     /// Sessions found it failing: the next failed probe takes it down.
     is_doubted_by_sessions: bool,
+    hindered: Option<Hindrance>,
     history: VecDeque<Transition>,
+}
+
+/// Why probes cannot be made although they are due: for a reason of this host, so nothing is known about the backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hindrance {
+    /// The first that could not be made.
+    pub since: Time,
+    /// In words, for the last one.
+    pub why: String,
 }
 
 impl Health {
@@ -77,6 +87,26 @@ impl Health {
         self.history.iter()
     }
 
+    /// Why probes cannot be made; none while they are.
+    #[must_use]
+    pub fn hindered(&self) -> Option<&Hindrance> {
+        self.hindered.as_ref()
+    }
+
+    /// A probe could not be made. Nothing else changes: neither the state nor what counts towards another.
+    pub fn hindered_by(&mut self, why: &str, now: Time) {
+        let since = self.hindered.as_ref().map_or(now, |first| first.since);
+        self.hindered = Some(Hindrance {
+            since,
+            why: why.to_owned(),
+        });
+    }
+
+    /// Probes can be made, or none is due any more.
+    pub fn unhinder(&mut self) {
+        self.hindered = None;
+    }
+
     /// How soon the next probe is wanted.
     #[must_use]
     pub fn pace(&self) -> Pace {
@@ -91,9 +121,10 @@ impl Health {
     pub fn probed(
         &mut self,
         rule: RiseFall,
-        outcome: &Result<Duration, String>,
+        outcome: Result<Duration, &str>,
         now: Time,
     ) -> Option<Transition> {
+        self.unhinder();
         let succeeded = outcome.is_ok();
         if succeeded {
             self.is_doubted_by_sessions = false;
@@ -176,12 +207,12 @@ mod tests {
         Time::ZERO + Duration::from_secs(seconds)
     }
 
-    fn good() -> Result<Duration, String> {
+    fn good() -> Result<Duration, &'static str> {
         Ok(Duration::from_millis(2))
     }
 
-    fn bad() -> Result<Duration, String> {
-        Err("refused".to_owned())
+    fn bad() -> Result<Duration, &'static str> {
+        Err("refused")
     }
 
     /// Up or down after each outcome, written as `+` and `-`.
@@ -189,7 +220,7 @@ mod tests {
         let mut health = Health::default();
         let one = |letter| {
             let outcome = if letter == '+' { good() } else { bad() };
-            health.probed(RULE, &outcome, at(0));
+            health.probed(RULE, outcome, at(0));
             if health.is_up() == Some(true) {
                 '+'
             } else {
@@ -215,18 +246,18 @@ mod tests {
     #[test]
     fn doubt_begins_with_the_first_failure_and_ends_with_a_success() {
         let mut health = Health::default();
-        health.probed(RULE, &good(), at(0));
+        health.probed(RULE, good(), at(0));
         assert_eq!(health.pace(), Pace::Usual);
-        health.probed(RULE, &bad(), at(5));
-        health.probed(RULE, &bad(), at(6));
+        health.probed(RULE, bad(), at(5));
+        health.probed(RULE, bad(), at(6));
         assert_eq!(
             (health.doubted_since(), health.pace()),
             (Some(at(5)), Pace::Fast)
         );
-        health.probed(RULE, &good(), at(7));
+        health.probed(RULE, good(), at(7));
         assert_eq!((health.doubted_since(), health.pace()), (None, Pace::Usual));
         for second in 8..=10 {
-            health.probed(RULE, &bad(), at(second));
+            health.probed(RULE, bad(), at(second));
         }
         assert_eq!(health.is_up(), Some(false));
         assert_eq!(
@@ -244,16 +275,47 @@ mod tests {
     fn sessions_that_fail_to_connect_let_one_probe_decide() {
         let mut health = Health::default();
         assert!(!health.doubted(at(0)), "nothing is known yet");
-        health.probed(RULE, &good(), at(0));
+        health.probed(RULE, good(), at(0));
         assert!(health.doubted(at(1)));
         assert!(!health.doubted(at(1)), "once is enough");
         assert_eq!(health.pace(), Pace::Fast);
-        health.probed(RULE, &good(), at(2));
+        health.probed(RULE, good(), at(2));
         assert_eq!(health.is_up(), Some(true), "the probe vetoes");
         assert!(health.doubted(at(3)));
-        let down = health.probed(RULE, &bad(), at(4)).unwrap();
+        let down = health.probed(RULE, bad(), at(4)).unwrap();
         assert!(!down.is_up && down.why.contains("sessions"), "{down:?}");
         assert_eq!(health.doubted_since(), Some(at(3)));
+    }
+
+    #[test]
+    fn probes_that_cannot_be_made_change_nothing_but_are_told() {
+        let mut health = Health::default();
+        health.hindered_by("no port", at(0));
+        assert_eq!(health.is_up(), None);
+        health.probed(RULE, good(), at(1));
+        assert_eq!(health.hindered(), None, "one was made");
+        health.probed(RULE, bad(), at(2));
+        health.probed(RULE, bad(), at(3));
+        let before = (health.is_up(), health.doubted_since(), health.pace());
+        for second in 4..20 {
+            let why = if second % 2 == 0 {
+                "no port"
+            } else {
+                "no file"
+            };
+            health.hindered_by(why, at(second));
+        }
+        assert_eq!(
+            before,
+            (health.is_up(), health.doubted_since(), health.pace())
+        );
+        let hindrance = health.hindered().unwrap();
+        assert_eq!((hindrance.since, &*hindrance.why), (at(4), "no file"));
+        assert!(
+            health.probed(RULE, bad(), at(20)).is_some(),
+            "the third failure"
+        );
+        assert_eq!(health.hindered(), None);
     }
 
     proptest! {
@@ -269,7 +331,7 @@ mod tests {
             for (second, succeeded) in (0..).zip(outcomes) {
                 row = if row.0 == succeeded { (succeeded, row.1 + 1) } else { (succeeded, 1) };
                 let outcome = if succeeded { good() } else { bad() };
-                let changed = health.probed(rule, &outcome, at(second)).is_some();
+                let changed = health.probed(rule, outcome, at(second)).is_some();
                 let needed = if succeeded { rise } else { fall };
                 let expected = state.is_none() || (state != Some(succeeded) && row.1 >= needed);
                 prop_assert_eq!(changed, expected);

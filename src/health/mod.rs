@@ -5,5 +5,5 @@ pub mod machine;
 mod passive;
 pub mod prober;
 
-pub use machine::{Health, Pace, RiseFall, Transition};
+pub use machine::{Health, Hindrance, Pace, RiseFall, Transition};
 pub use passive::{Passive, PassiveRule};

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::machine::Pace;
 use crate::ids::BackendId;
+use crate::sys::socket::bind_source;
 
 /// Bytes of an answer that are looked at.
 const ANSWER_MAX: usize = 64 * 1024;
@@ -87,7 +89,16 @@ pub struct Outcome {
     /// About whom.
     pub backend: BackendId,
     /// How long it took, or what was wrong.
-    pub result: Result<Duration, String>,
+    pub result: Result<Duration, Wrong>,
+}
+
+/// What was wrong, in words, and with whom.
+#[derive(Clone, Debug)]
+pub enum Wrong {
+    /// The backend, or the way to it.
+    Theirs(String),
+    /// This host lacked what a probe needs, so it says nothing about the backend.
+    Ours(String),
 }
 
 /// What the thread is told.
@@ -252,8 +263,8 @@ impl Probing {
         interval.mul_f64(0.95 + fastrand::f64() / 10.0)
     }
 
-    /// None if nothing can be said about the backend: we were late, or lack something ourselves.
-    async fn probe(&self) -> Option<Result<Duration, String>> {
+    /// None if it came so late that nothing can be said.
+    async fn probe(&self) -> Option<Result<Duration, Wrong>> {
         let _place = self
             .places
             .acquire()
@@ -264,11 +275,7 @@ impl Probing {
         let result = timeout_at(deadline, self.target.check()).await;
         match result {
             Ok(Ok(())) => Some(Ok(begun.elapsed())),
-            Ok(Err(Wrong::Theirs(why))) => Some(Err(why)),
-            Ok(Err(Wrong::Ours(why))) => {
-                tracing::warn!(backend = self.backend.0, %why, "a probe could not be made");
-                None
-            }
+            Ok(Err(wrong)) => Some(Err(wrong)),
             Err(_) if deadline.elapsed() > LATE => {
                 tracing::debug!(
                     backend = self.backend.0,
@@ -276,24 +283,25 @@ impl Probing {
                 );
                 None
             }
-            Err(_) => Some(Err(format!("no answer within {:?}", self.target.timeout))),
+            Err(_) => {
+                let why = format!("no answer within {:?}", self.target.timeout);
+                Some(Err(Wrong::Theirs(why)))
+            }
         }
     }
 }
 
-/// What went wrong, and through whose fault.
-enum Wrong {
-    Theirs(String),
-    Ours(String),
-}
-
 impl Wrong {
     fn io(what: &str, error: &io::Error) -> Wrong {
-        let ours = matches!(
-            error.raw_os_error(),
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
-        );
+        let errno = error.raw_os_error();
+        if matches!(errno, Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE)) {
+            return Wrong::Ours(format!("{what}: no source port is free"));
+        }
         let text = format!("{what}: {}", plain(error));
+        let ours = matches!(
+            errno,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+        );
         if ours {
             Wrong::Ours(text)
         } else {
@@ -320,20 +328,19 @@ impl Target {
                     .await
             }
             Place::Tcp(address) => {
-                let connect = async {
-                    let socket = match address {
-                        SocketAddr::V4(_) => TcpSocket::new_v4(),
-                        SocketAddr::V6(_) => TcpSocket::new_v6(),
-                    }?;
-                    if let Some(source) = self.source {
-                        socket.bind(SocketAddr::new(source, 0))?;
-                    }
-                    socket.connect(*address).await
-                };
-                let stream = connect
+                let wrong = |error| Wrong::io("connect", &error);
+                let socket = match address {
+                    SocketAddr::V4(_) => TcpSocket::new_v4(),
+                    SocketAddr::V6(_) => TcpSocket::new_v6(),
+                }
+                .map_err(wrong)?;
+                if let Some(source) = self.source {
+                    bind_source(socket.as_fd(), source).map_err(|error| {
+                        Wrong::Ours(format!("source {source}: {}", plain(&error)))
+                    })?;
+                }
+                self.talk(socket.connect(*address).await.map_err(wrong)?)
                     .await
-                    .map_err(|error| Wrong::io("connect", &error))?;
-                self.talk(stream).await
             }
         }
     }

@@ -100,6 +100,10 @@ worker_cells! {
     connect_failures_total,
     /// Attempts after a failed one of the same session.
     connect_retries_total,
+    /// Connects that found no free port at their source address, which then rests while the pool's others are tried.
+    sources_exhausted_total,
+    /// Connects whose source address this host did not have; the pool's others are tried then.
+    sources_absent_total,
     /// Bytes given to backends.
     bytes_to_backend,
     /// Bytes given to clients.

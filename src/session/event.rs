@@ -26,6 +26,9 @@ pub enum Event {
     Connected,
     /// The attempt failed, and the worker has closed its socket.
     ConnectFailed(i32),
+    /// The attempt found no free port at its source address, and the pool has others; the worker has closed its
+    /// socket and goes on with the same backend.
+    SourceExhausted,
     /// The picker had no backend (left) to try, for this reason.
     NoBackend(CloseReason),
     /// Bytes are in a buffer, at the end of those from the same side.
@@ -137,7 +140,8 @@ pub enum Ending {
 /// What to do. Imperative; the worker performs it. Those that act at once are answered by an event in the same turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Pick a backend and connect. At once: `NoBackend` or `ConnectFailed`; else by completion.
+    /// Pick a backend, or stay with the one of [`Event::SourceExhausted`], and connect. At once: `NoBackend` or
+    /// `ConnectFailed`; else by completion.
     Connect,
     /// Arm a receive that ends by itself once it has reached [`RECEIVE_LIMIT`] bytes.
     Receive(Side),

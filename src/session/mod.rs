@@ -182,6 +182,7 @@ impl Session {
         match event {
             Event::Connected => self.connected(now),
             Event::ConnectFailed(errno) => self.connect_failed(errno, now),
+            Event::SourceExhausted => self.source_exhausted(),
             Event::NoBackend(reason) => self.no_backend(reason),
             Event::Received { side, len } => {
                 self.moved = now;
@@ -386,6 +387,17 @@ impl Session {
         if self.attempts > self.rules.retries {
             self.terminate(Ending::Abort);
         } else {
+            self.phase = Phase::Connecting(Attempt::Wanted);
+        }
+    }
+
+    /// Nothing was sent, so it is no attempt yet. A step of its own begins the next connect, because a cancel may be in
+    /// flight for the one that failed.
+    fn source_exhausted(&mut self) {
+        let backend = self.socket(Side::Backend);
+        backend.armed.remove(Operation::Connect);
+        backend.open = false;
+        if let Phase::Connecting(_) = self.phase {
             self.phase = Phase::Connecting(Attempt::Wanted);
         }
     }

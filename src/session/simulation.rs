@@ -49,6 +49,8 @@ pub struct Outcome {
     pub spilled: bool,
     /// It was frozen, and thawed from its record.
     pub thawed: bool,
+    /// A connect found no port at its source and began anew.
+    pub exhausted: bool,
     /// Bytes that went through.
     pub bytes: u64,
 }
@@ -142,6 +144,7 @@ struct Seen {
     returned: bool,
     spilled: bool,
     thawed: bool,
+    exhausted: bool,
     delivery_timed_out: bool,
     connected: bool,
 }
@@ -407,6 +410,18 @@ impl<'c, C: Choices> World<'c, C> {
             1 => libc::EHOSTUNREACH,
             2 | 3 if !self.calm => return,
             4 if !self.calm && self.choices.once_in(4) => libc::EADDRNOTAVAIL,
+            5 if !self.calm => {
+                backend.open = false;
+                self.seen.exhausted = true;
+                let attempts = self.session.attempts();
+                self.event(Event::SourceExhausted);
+                assert_eq!(
+                    self.session.attempts(),
+                    attempts,
+                    "another source is no retry"
+                );
+                return;
+            }
             _ => {
                 self.event(Event::Connected);
                 return;
@@ -952,6 +967,7 @@ impl<'c, C: Choices> World<'c, C> {
             returned: self.seen.returned,
             spilled: self.seen.spilled,
             thawed: self.seen.thawed,
+            exhausted: self.seen.exhausted,
             bytes: self.wires.iter().map(|wire| wire.written).sum(),
         }
     }

@@ -4,4 +4,5 @@
 pub mod clock;
 pub mod host;
 pub mod pipe;
+pub mod ports;
 pub mod socket;

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{SockaddrStorage, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// `TCP_CLOSE` of the kernel's `enum tcp_state`.
@@ -105,27 +105,32 @@ pub fn bind_unix(path: &std::path::Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket to connect with, bound to `source` if one is given; the port is chosen by connect, so that
-/// one port serves many destinations.
+/// A socket to connect with; see [`bind_source`].
 ///
 /// # Errors
 /// As of the system calls.
-pub fn outgoing_socket(
-    address: &SockAddr,
-    keepalive: &Keepalive,
-    source: Option<IpAddr>,
-) -> io::Result<OwnedFd> {
+pub fn outgoing_socket(address: &SockAddr, keepalive: &Keepalive) -> io::Result<OwnedFd> {
     let domain = address.domain();
     if domain == Domain::UNIX {
         return Ok(Socket::new(domain, Type::STREAM.nonblocking(), None)?.into());
     }
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     set_stream_options(&socket, keepalive)?;
-    if let Some(source) = source {
-        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-        socket.bind(&SocketAddr::new(source, 0).into())?;
-    }
     Ok(socket.into())
+}
+
+/// Lets a connection come from `source`. Its port is chosen by connect, so that one port serves many destinations;
+/// bind alone would take one that no other socket of the address has.
+///
+/// # Errors
+/// `EADDRNOTAVAIL` when this host does not have the address; others as of the system calls.
+pub fn bind_source(socket: BorrowedFd<'_>, source: IpAddr) -> io::Result<()> {
+    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+    nix::sys::socket::bind(
+        socket.as_raw_fd(),
+        &SockaddrStorage::from(SocketAddr::new(source, 0)),
+    )?;
+    Ok(())
 }
 
 /// No delay (a relay must not wait for more), urgent data in line (it would get lost otherwise), keepalive. Never

@@ -12,6 +12,7 @@ mod pipes;
 mod pump;
 mod shared;
 mod slab;
+mod sources;
 mod tcp;
 pub mod timers;
 mod token;
@@ -19,6 +20,7 @@ mod view;
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,12 +35,13 @@ use mailbox::Inbox;
 use picks::Picks;
 use pipes::Pipes;
 use slab::Slab;
+use sources::Sources;
 use tcp::Slot;
 use timers::Timers;
 use token::{Key, SLOTS_MAX, Token};
 
 use crate::control::snapshot::Snapshot;
-use crate::ids::{BackendId, WorkerId};
+use crate::ids::{BackendId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::ring::{Completion, POLL_READABLE, ReceiveTier, Ring, Setup, SetupError};
 use crate::session::{CloseReason, Event, Links, Rules, Side};
@@ -93,6 +96,21 @@ pub enum Report {
         backend: BackendId,
         /// Why.
         errno: i32,
+    },
+    /// Connects to this backend found no free port at a source address; none = the one that the kernel chose. Told
+    /// once in a while.
+    SourceExhausted {
+        /// To which one.
+        backend: BackendId,
+        /// From where.
+        source: Option<IpAddr>,
+    },
+    /// This host does not have a source address. Told once in a while.
+    SourceAbsent {
+        /// Of which pool.
+        pool: PoolId,
+        /// Which one.
+        source: IpAddr,
     },
     /// It sees a newer snapshot; this is the one before.
     Replaced(Arc<Snapshot>),
@@ -149,6 +167,7 @@ pub struct Worker {
     links: Links,
     pipes: Pipes,
     picks: Picks,
+    sources: Sources,
     accepts: Accepts,
     slots: Slab<Slot>,
     timers: Timers,
@@ -195,6 +214,7 @@ impl Worker {
             ring: Ring::new(setup)?,
             links: Links::new(BUFFERS),
             picks: Picks::new(&parts.snapshot, parts.id),
+            sources: Sources::new(parts.snapshot.pools.len(), parts.id),
             accepts: Accepts::new(parts.sockets),
             slots: Slab::new(parts.limits.max_sessions.min(SLOTS_MAX)),
             rules: parts

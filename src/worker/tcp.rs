@@ -8,9 +8,9 @@ use super::held::Held;
 use super::mailbox::Accepted;
 use super::picks::{Failing, Picked, Tried};
 use super::pump::Pump;
+use super::sources::Turn;
 use super::token::{Key, Token};
 use super::{Report, Worker};
-use socket2::Domain;
 
 use crate::balance::{Arrival, Sample};
 use crate::ids::{BackendId, ListenerId, PoolId};
@@ -32,13 +32,13 @@ const RECEIVE_UNDER_PRESSURE: u32 = 4 * 1024;
 
 /// A session together with what it owns in the kernel.
 pub(super) struct Slot {
-    session: Session,
+    pub(super) session: Session,
     sockets: [Option<OwnedFd>; 2],
     is_tcp: [bool; 2],
     held: [Held; 2],
     listener: ListenerId,
     client: Option<SocketAddr>,
-    pool: PoolId,
+    pub(super) pool: PoolId,
     backend: Option<BackendId>,
     /// When the backend said something last, or accepted.
     heard: Time,
@@ -47,6 +47,8 @@ pub(super) struct Slot {
     counted: bool,
     /// The backend that has kept a place for it, from the pick on.
     claimed: Option<BackendId>,
+    /// The sources of its attempt to connect.
+    pub(super) turn: Turn,
     /// It counts among its listener's sessions.
     entered: bool,
     latency: Latency,
@@ -131,6 +133,7 @@ impl Worker {
             tried: Tried::new(),
             counted: false,
             claimed: None,
+            turn: Turn::default(),
             entered,
             latency: Latency::Unknown,
             dirty: false,
@@ -325,9 +328,13 @@ impl Worker {
             return;
         }
         slot.sockets[Side::Backend.index()] = None;
-        if let Some(claimed) = slot.claimed.take() {
-            self.shared.disclaim(claimed);
+        if -result == libc::EADDRNOTAVAIL && self.source_exhausted(key, backend) {
+            return;
         }
+        self.disclaim(key);
+        let Some(slot) = self.slots.get(key) else {
+            return;
+        };
         let attempts = slot.session.attempts();
         slot.session.on(Event::ConnectFailed(-result), self.now);
         if slot.session.attempts() == attempts {
@@ -551,6 +558,42 @@ impl Worker {
 
     fn connect(&mut self, key: Key) -> Option<Event> {
         let slot = self.slots.get(key).expect("performed for a live session");
+        // A backend that is still claimed is tried from another source.
+        let backend = match slot.claimed {
+            Some(backend) => backend,
+            None => match self.claim(key) {
+                Ok(backend) => backend,
+                Err(reason) => return Some(Event::NoBackend(reason)),
+            },
+        };
+        match self.outgoing_socket(key, backend) {
+            Ok(socket) => {
+                let address = self.picks.address(backend);
+                let token = Token::Session {
+                    operation: Operation::Connect,
+                    side: Side::Backend,
+                    key,
+                }
+                .encode();
+                self.ring.connect(socket.as_raw_fd(), address, token);
+                let slot = self.slots.get(key).expect("performed for a live session");
+                slot.is_tcp[Side::Backend.index()] = !address.is_unix();
+                slot.sockets[Side::Backend.index()] = Some(socket);
+                None
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                self.accepts.pause_if_scarce(errno, self.now);
+                self.disclaim(key);
+                self.note_connect_failure(backend, errno);
+                Some(Event::ConnectFailed(errno))
+            }
+        }
+    }
+
+    /// Picks the backend of the session's next attempt to connect, which begins.
+    fn claim(&mut self, key: Key) -> Result<BackendId, CloseReason> {
+        let slot = self.slots.get(key).expect("performed for a live session");
         let arrival = Arrival {
             client: slot.client,
             now: self.now,
@@ -565,8 +608,8 @@ impl Worker {
         );
         let backend = match picked {
             Picked::Backend(backend) => backend,
-            Picked::AllFull => return Some(Event::NoBackend(CloseReason::Limit)),
-            Picked::Nobody => return Some(Event::NoBackend(CloseReason::NoBackend)),
+            Picked::AllFull => return Err(CloseReason::Limit),
+            Picked::Nobody => return Err(CloseReason::NoBackend),
         };
         slot.claimed = Some(backend);
         slot.latency = Latency::Connecting(self.now);
@@ -576,35 +619,17 @@ impl Worker {
             .add(u64::from(!slot.tried.is_empty()));
         slot.backend = Some(backend);
         slot.tried.push(backend);
-        let pool = &self.snapshot.pools[slot.pool.index()];
+        let sources = &self.snapshot.pools[slot.pool.index()].sources;
         let address = self.picks.address(backend);
-        let family = address.domain();
-        let source = pool
-            .sources
-            .iter()
-            .copied()
-            .find(|source| Domain::for_address((*source, 0).into()) == family);
-        match socket::outgoing_socket(address, &pool.keepalive, source) {
-            Ok(socket) => {
-                let token = Token::Session {
-                    operation: Operation::Connect,
-                    side: Side::Backend,
-                    key,
-                }
-                .encode();
-                self.ring.connect(socket.as_raw_fd(), address, token);
-                slot.is_tcp[Side::Backend.index()] = !address.is_unix();
-                slot.sockets[Side::Backend.index()] = Some(socket);
-                None
-            }
-            Err(error) => {
-                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-                self.accepts.pause_if_scarce(errno, self.now);
-                slot.claimed = None;
-                self.shared.disclaim(backend);
-                self.note_connect_failure(backend, errno);
-                Some(Event::ConnectFailed(errno))
-            }
+        slot.turn = self.sources.begin(slot.pool, sources, address);
+        Ok(backend)
+    }
+
+    /// Its backend keeps no place for it any more.
+    fn disclaim(&mut self, key: Key) {
+        let claimed = self.slots.get(key).and_then(|slot| slot.claimed.take());
+        if let Some(backend) = claimed {
+            self.shared.disclaim(backend);
         }
     }
 

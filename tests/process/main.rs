@@ -24,6 +24,7 @@ mod failures;
 mod flow_control;
 mod integrity;
 mod limits;
+mod ports;
 mod probes;
 mod scale;
 mod servers;

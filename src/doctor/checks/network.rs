@@ -1,12 +1,13 @@
 //! Settings of the network that decide how many clients wait and how many connections to backends there can be.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::{SESSIONS_USUAL, count, workers};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Area, Check, Finding, grouped};
 use crate::doctor::wanted::Wanted;
+use crate::sys::ports;
 
 const BACKLOG: Check = Check {
     area: Area::Network,
@@ -24,7 +25,8 @@ const LOCAL_PORTS: Check = Check {
     area: Area::Network,
     name: "source ports",
     why: "Each connection to a backend takes a local port; one port serves several backend addresses, but each of \
-          them only once per source address. Without a free port the connect fails.",
+          them only once per source address, and again a minute after it was closed (TIME_WAIT). Without a free \
+          port the connect fails.",
 };
 const PORT_CLASH: Check = Check {
     area: Area::Network,
@@ -96,24 +98,33 @@ fn local_ports(facts: &Facts, wanted: &Wanted) -> Finding {
     let Some((first, last)) = facts.sysctls.local_ports else {
         return LOCAL_PORTS.unknown("net.ipv4.ip_local_port_range");
     };
-    let each = ports_left(first, last, &facts.sysctls.reserved_ports);
-    let addresses: HashSet<&SocketAddr> = wanted.backends.iter().collect();
-    let range = format!(
-        "{first} to {last}: {} for each backend address",
-        grouped(each)
-    );
-    let all = u64::from(each) * addresses.len() as u64;
-    let in_all = if addresses.is_empty() {
-        range
-    } else {
-        format!("{range}, {} for all {}", grouped(all), addresses.len())
+    let reserved = &facts.sysctls.reserved_ports;
+    let each = ports::count((first, last), reserved);
+    let pairs: HashSet<_> = wanted.backends.iter().collect();
+    let mut sources: HashMap<&SocketAddr, u32> = HashMap::new();
+    for (_, address) in &pairs {
+        *sources.entry(address).or_default() += 1;
+    }
+    let all = u64::from(each) * pairs.len() as u64;
+    let fewest = sources.values().min().copied().unwrap_or(1) * each;
+    let each_text = match pairs.len() == sources.len() {
+        true => format!("{} for each backend address", grouped(each)),
+        false => format!("{} from each source to each backend address", grouped(each)),
+    };
+    let in_all = match sources.len() {
+        0 => format!("{first} to {last}: {each_text}"),
+        addresses => format!(
+            "{first} to {last}: {each_text}, {} for all {addresses}",
+            grouped(all)
+        ),
     };
     let finding = match wanted.max_sessions {
-        Some(asked) if !addresses.is_empty() && all < u64::from(asked) => LOCAL_PORTS.warn(
-            format!("{in_all}; global.max_sessions is {}", grouped(asked)),
-        ),
+        Some(asked) if !pairs.is_empty() && all < u64::from(asked) => LOCAL_PORTS.warn(format!(
+            "{in_all}; global.max_sessions is {}",
+            grouped(asked)
+        )),
         Some(_) => return LOCAL_PORTS.ok(in_all),
-        None if each < SESSIONS_USUAL => LOCAL_PORTS.warn(in_all),
+        None if fewest < SESSIONS_USUAL => LOCAL_PORTS.warn(in_all),
         None => return LOCAL_PORTS.ok(in_all),
     };
     let first = first.min(FIRST_ADVISED);
@@ -121,26 +132,16 @@ fn local_ports(facts: &Facts, wanted: &Wanted) -> Finding {
         "sysctl -w net.ipv4.ip_local_port_range=\"{first} {}\"",
         u16::MAX
     ));
-    let widest = ports_left(first, u16::MAX, &facts.sysctls.reserved_ports);
-    let in_all = u64::from(widest) * addresses.len() as u64;
+    let widest = ports::count((first, u16::MAX), reserved);
+    let in_all = u64::from(widest) * pairs.len() as u64;
     match wanted.max_sessions {
         Some(asked) if in_all < u64::from(asked) => finding.mend(format!(
-            "# that makes {}; for more, add backend addresses or lower global.max_sessions",
+            "# that makes {}; for more, add `source` addresses to the pool or backend addresses, or lower \
+             global.max_sessions",
             grouped(in_all)
         )),
         Some(_) | None => finding,
     }
-}
-
-/// Ports of the range that are not reserved.
-fn ports_left(first: u16, last: u16, reserved: &[(u16, u16)]) -> u32 {
-    let is_reserved = |port: &u16| {
-        reserved
-            .iter()
-            .any(|(first, last)| (first..=last).contains(&port))
-    };
-    let left = (first..=last).filter(|port| !is_reserved(port)).count();
-    u32::try_from(left).unwrap_or(u32::MAX)
 }
 
 /// Nothing to say where no port is listened on.
@@ -160,7 +161,9 @@ fn port_clash(facts: &Facts, wanted: &Wanted) -> Option<Finding> {
         return Some(PORT_CLASH.unknown("net.ipv4.ip_local_port_range"));
     };
     let reserved = &facts.sysctls.reserved_ports;
-    ports.retain(|port| (first..=last).contains(port) && ports_left(*port, *port, reserved) == 1);
+    ports.retain(|port| {
+        (first..=last).contains(port) && ports::count((*port, *port), reserved) == 1
+    });
     if ports.is_empty() {
         let text = format!("none is one of {first} to {last}, or it is reserved");
         return Some(PORT_CLASH.ok(text));
@@ -282,7 +285,7 @@ mod tests {
             let mut facts = good_host();
             facts.sysctls.local_ports = Some(range);
             facts.sysctls.reserved_ports = vec![(80, 90), (40_001, 40_100)];
-            let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 5432));
+            let address = |last: u8| (None, SocketAddr::from(([10, 0, 0, last], 5432)));
             let mut backends: Vec<_> = (0..backends).map(address).collect();
             backends.extend(backends.clone());
             let wanted = Wanted {
@@ -304,10 +307,58 @@ mod tests {
     }
 
     #[test]
+    fn each_source_has_all_ports_for_each_backend_address() {
+        let source = |last: u8| Some(std::net::IpAddr::from([10, 0, 1, last]));
+        let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 5432));
+        for (pairs, max_sessions, level, text) in [
+            (
+                // Two pools that share a source.
+                vec![
+                    (source(1), address(1)),
+                    (source(2), address(1)),
+                    (source(1), address(1)),
+                ],
+                Some(56_464),
+                Level::Ok,
+                "28,232 from each source to each backend address, 56,464 for all 1",
+            ),
+            (
+                vec![
+                    (source(1), address(1)),
+                    (None, address(1)),
+                    (None, address(2)),
+                ],
+                Some(84_697),
+                Level::Warn,
+                "84,696 for all 2; global.max_sessions is 84,697",
+            ),
+            (
+                vec![(source(1), address(1)), (source(1), address(2))],
+                None,
+                Level::Ok,
+                "28,232 for each backend address, 56,464 for all 2",
+            ),
+        ] {
+            let wanted = Wanted {
+                backends: pairs,
+                max_sessions,
+                ..Wanted::default()
+            };
+            let finding = find(&checks(&good_host(), &wanted), "source ports");
+            let mend = if level == Level::Warn {
+                "port_range"
+            } else {
+                ""
+            };
+            expect(&finding, level, text, mend);
+        }
+    }
+
+    #[test]
     fn more_sessions_than_all_ports_allow_need_more_than_a_wider_range() {
         for (max_sessions, said) in [(50_000, false), (60_000, true)] {
             let wanted = Wanted {
-                backends: vec![SocketAddr::from(([10, 0, 0, 1], 5432))],
+                backends: vec![(None, SocketAddr::from(([10, 0, 0, 1], 5432)))],
                 max_sessions: Some(max_sessions),
                 ..Wanted::default()
             };
