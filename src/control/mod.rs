@@ -13,7 +13,6 @@ mod watch;
 
 use std::collections::VecDeque;
 use std::io;
-use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +49,12 @@ const SEND_AGAIN: Duration = Duration::from_millis(10);
 
 /// Between two warnings about the same lack of this host.
 const WARNINGS_EVERY: Duration = Duration::from_secs(60);
+
+/// Fewer sessions than this are worth a warning, unless the file asks for so few.
+const SESSIONS_FEW: u32 = 100;
+
+/// The target of the event that has the counters: it was asked for, whatever the level of the log is.
+pub const COUNTERS: &str = "ringway::counters";
 
 /// What only the command line can say.
 #[derive(Debug, Default)]
@@ -139,6 +144,12 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, backends: usize) -
             possible,
             open_files = files,
             "global.max_sessions is more than RLIMIT_NOFILE allows: raise it (LimitNOFILE= in the unit, ulimit -n)"
+        );
+    } else if global.max_sessions.is_none() && possible < SESSIONS_FEW {
+        tracing::warn!(
+            possible,
+            open_files = files,
+            "RLIMIT_NOFILE allows few sessions: raise it (LimitNOFILE= in the unit, ulimit -n)"
         );
     }
     bounds
@@ -665,10 +676,9 @@ impl Control {
         }
     }
 
-    /// A reader that is gone must not end the process.
     fn print_counters(&self) {
         let counters = counters::as_json(&self.snapshot, &self.cells);
-        let _ = writeln!(io::stdout().lock(), "counters {counters}");
+        tracing::info!(target: COUNTERS, "counters {counters}");
     }
 }
 
