@@ -318,6 +318,17 @@ mod tests {
         assert_eq!(health.hindered(), None);
     }
 
+    #[test]
+    fn what_sessions_found_is_forgotten_when_probes_alone_are_to_decide() {
+        let mut health = Health::default();
+        health.probed(RULE, good(), at(0));
+        health.doubted(at(1));
+        health.trusted();
+        let changes = [2, 3, 4].map(|second| health.probed(RULE, bad(), at(second)).is_some());
+        assert_eq!(changes, [false, false, true]);
+        assert_eq!(health.doubted_since(), Some(at(1)), "it was the first sign");
+    }
+
     proptest! {
         /// Whatever happens: no change without `rise` or `fall` outcomes of one kind in a row, and always with them.
         #[test]
