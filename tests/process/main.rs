@@ -18,6 +18,7 @@ mod admin;
 mod balance;
 mod connect;
 mod doctor;
+mod empty;
 mod endings;
 mod flow_control;
 mod integrity;
