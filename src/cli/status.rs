@@ -88,6 +88,10 @@ fn render(status: &Value, now: Duration, colours: bool, width: usize) -> String 
             some_of(&addresses),
             pools.join(", "),
         ));
+        if let Some(why) = listener["refuses"]["why"].as_str() {
+            let since = age(&listener["refuses"]["since"], now);
+            shown.push_str(&format!("  refuses connects for {since}: {why}\n"));
+        }
     }
     for pool in items(&status["pools"]) {
         let takes = |backend: &&Value| backend["takes_sessions"] == Value::Bool(true);

@@ -135,7 +135,7 @@ section! {
         /// Several pools with weights, instead of `pool`: `[{pool: blue, weight: 95}, {pool: green, weight: 5}]`.
         split: Optional<List<Share>>,
         /// When no backend is usable: `refuse` lets the kernel refuse connects, so that clients with several
-        /// addresses move on at once; `reset` accepts and resets.
+        /// addresses move on at once; `reset` accepts and resets, as a unix socket always does.
         when_empty: WhenEmpty = "refuse",
         /// Most sessions of this listener.
         max_sessions: Or<Nothing, Number<1, 16_777_216>> = "none",
@@ -357,10 +357,10 @@ section! {
 section! {
     /// What failed connects of sessions say about a backend.
     pub(super) struct Passive {
-        /// So many in a row take it down, unless a probe succeeds or it is the last usable one; `none`
-        /// switches it off.
+        /// So many in a row take it down, unless a probe succeeds; `none` switches it off.
         failures: Or<Nothing, Number<1, 1_000_000>> = "3",
-        /// How long it stays down then when it is not probed.
+        /// How long it stays down then when it is not probed. If no other is usable, the listener's `when_empty`
+        /// holds for that time: with `reset` it is still tried.
         retry_after: Period = "10s",
     }
 }

@@ -247,6 +247,7 @@ impl Resolver<'_> {
                 state: *item.state,
                 is_up: None,
                 doubted_since: None,
+                is_avoided: false,
             });
         }
         ids

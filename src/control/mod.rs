@@ -1,6 +1,7 @@
 //! The control plane: one thread that owns the truth. It binds the listeners, starts the workers, answers signals and
 //! ends everything in order. It relays no byte, and never waits for a worker before it serves somebody else.
 
+mod alarms;
 pub mod bounds;
 mod counters;
 mod listeners;
@@ -9,6 +10,7 @@ mod operator;
 mod ports;
 pub mod snapshot;
 mod status;
+mod usable;
 mod watch;
 
 use std::collections::VecDeque;
@@ -35,11 +37,12 @@ use crate::sys::host;
 use crate::time::Seldom;
 use crate::worker::{Command, Letterbox, Limits, Mailbox, Parts, Report, Shared, Worker};
 
+use alarms::{Alarm, Alarms};
 use bounds::{Bounds, Demand};
 use listeners::Listeners;
 use names::Names;
 use operator::Notes;
-use snapshot::{BackendAddress, Global, Snapshot};
+use snapshot::{Backend, BackendAddress, Global, Snapshot};
 use status::View;
 use watch::Watch;
 
@@ -50,6 +53,9 @@ const SEND_AGAIN: Duration = Duration::from_millis(10);
 
 /// Between two warnings about the same lack of this host.
 const WARNINGS_EVERY: Duration = Duration::from_secs(60);
+
+/// Before a listener that could not be opened is tried again.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What only the command line can say.
 #[derive(Debug, Default)]
@@ -150,6 +156,7 @@ struct Control {
     notes: Vec<Notes>,
     names: Names,
     watch: Watch,
+    alarms: Alarms,
     started: SystemTime,
     listeners: Listeners,
     mailboxes: Vec<Mailbox>,
@@ -262,6 +269,7 @@ impl Control {
             names: Names::new(&snapshot),
             watch: Watch::start(&snapshot, bounds.probes)
                 .map_err(|error| Error::Host(format!("the prober's thread: {error}")))?,
+            alarms: Alarms::default(),
             started,
             snapshot,
             listeners,
@@ -315,7 +323,9 @@ impl Control {
                 Some(request) = next(requests.as_mut()) => self.answer(request),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
-                () = pause(!self.unsent.is_empty()) => self.send_again(),
+                () = pause(!self.unsent.is_empty(), SEND_AGAIN) => self.send_again(),
+                () = pause(self.listeners.is_behind(), OPEN_AGAIN) => self.settle_listeners(),
+                () = alarm(self.alarms.next()) => self.alarmed(),
                 () = reached(self.phase) => self.deadline_reached(),
                 outcomes = self.watch.outcomes() => self.probed(&outcomes),
                 () = first_round(self.phase, first_round_until) => self.open_or_fail(),
@@ -353,11 +363,12 @@ impl Control {
             Report::Replaced(_) => {}
             Report::Doubted(backend) => self.watch.hurry(backend),
             Report::Avoided { backend, errno } => {
-                self.watch.doubted(&self.snapshot, backend);
                 self.log_avoided(backend, errno);
+                self.avoided(backend);
             }
             Report::SourceExhausted { backend, source } => self.log_exhausted(backend, source),
             Report::SourceAbsent { pool, source } => self.log_absent(pool, source),
+            Report::Connected(backend) => self.try_again(backend),
             Report::Stopped(worker) => self.live[worker.index()] = false,
             Report::Failed(worker, failure) => {
                 self.live[worker.index()] = false;
@@ -422,6 +433,37 @@ impl Control {
         }
     }
 
+    /// A worker prefers others to this backend. If it is probed, the probes decide whether it is usable; if not, it is
+    /// taken for unusable for as long as the worker avoids it.
+    fn avoided(&mut self, id: BackendId) {
+        let pool = &self.snapshot.pools[self.snapshot.backends[id.index()].pool.index()];
+        if pool.probe.check.is_some() {
+            self.watch.doubted(&self.snapshot, id);
+            return;
+        }
+        let until = Instant::now() + pool.passive.retry_after;
+        self.alarms.set(Alarm::TryAgain(id), until.into_std());
+        if !self.snapshot.backends[id.index()].is_avoided {
+            self.publish_backend(id, |backend| backend.is_avoided = true);
+        }
+    }
+
+    /// It has been avoided for long enough, or a connect has succeeded.
+    fn try_again(&mut self, id: BackendId) {
+        self.alarms.unset(Alarm::TryAgain(id));
+        if self.snapshot.backends[id.index()].is_avoided {
+            self.publish_backend(id, |backend| backend.is_avoided = false);
+        }
+    }
+
+    fn alarmed(&mut self) {
+        while let Some(alarm) = self.alarms.due(Instant::now().into_std()) {
+            match alarm {
+                Alarm::TryAgain(id) => self.try_again(id),
+            }
+        }
+    }
+
     fn worker_ready(&mut self) {
         if let Phase::Starting(missing) = self.phase {
             self.phase = Phase::Starting(missing - 1);
@@ -441,7 +483,7 @@ impl Control {
 
     fn open(&mut self) -> Result<(), Error> {
         self.listeners.listen(&self.snapshot)?;
-        self.tell_all(|| Command::Open);
+        self.tell_accepting();
         self.phase = Phase::Serving;
         if let Some(ready) = self.ready.take() {
             let addresses = self.listeners.addresses(self.snapshot.listeners.len());
@@ -455,6 +497,18 @@ impl Control {
             "ready"
         );
         Ok(())
+    }
+
+    /// A listener is open if and only if one of its backends is usable.
+    fn settle_listeners(&mut self) {
+        if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot) {
+            self.tell_accepting();
+        }
+    }
+
+    fn tell_accepting(&mut self) {
+        let accepting = self.listeners.accepting();
+        self.tell_all(|| Command::Accept(Arc::clone(&accepting)));
     }
 
     /// Probes have outcomes. All of them make one new snapshot: the work of making one grows with the backends.
@@ -599,12 +653,19 @@ impl Control {
         Ok(self.view().backend(id))
     }
 
-    /// From the next turn on every worker sees it.
+    /// From the next turn on every worker sees it. Only then are listeners opened, so that nobody is let in too early.
     fn publish(&mut self, mut snapshot: Snapshot) {
         snapshot.generation += 1;
         self.snapshot = Arc::new(snapshot);
         let published = Arc::clone(&self.snapshot);
         self.tell_all(|| Command::See(Arc::clone(&published)));
+        self.settle_listeners();
+    }
+
+    fn publish_backend(&mut self, id: BackendId, change: impl FnOnce(&mut Backend)) {
+        let mut snapshot = Snapshot::clone(&self.snapshot);
+        change(&mut snapshot.backends[id.index()]);
+        self.publish(snapshot);
     }
 
     /// The backends of a host name have an address now, or still none.
@@ -620,6 +681,7 @@ impl Control {
                     if backend.address.as_ref() != Some(address) {
                         tracing::info!(backend = %backend.name, ?address, "name resolved");
                         backend.address = Some(address.clone());
+                        backend.is_avoided = false;
                         is_new = true;
                     }
                 }
@@ -651,6 +713,7 @@ impl Control {
             shared: &self.shared,
             notes: &self.notes,
             watch: &self.watch,
+            doors: self.listeners.doors(),
             addresses: self.listeners.addresses(self.snapshot.listeners.len()),
             phase: match self.phase {
                 Phase::Starting(_) => "starting",
@@ -750,10 +813,18 @@ async fn tick(interval: Option<&mut Interval>) {
     }
 }
 
+/// The moment, if there is one.
+async fn alarm(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A short while, if there is something to wait for.
-async fn pause(wanted: bool) {
+async fn pause(wanted: bool, length: Duration) {
     if wanted {
-        tokio::time::sleep(SEND_AGAIN).await;
+        tokio::time::sleep(length).await;
     } else {
         std::future::pending().await
     }

@@ -154,6 +154,9 @@ pub struct Backend {
     pub is_up: Option<bool>,
     /// When it goes down: since when it has been failing.
     pub doubted_since: Option<Instant>,
+    /// Connects of sessions fail and no probe knows better. Only whether a listener is open depends on it: workers
+    /// each have an opinion of their own.
+    pub is_avoided: bool,
 }
 
 impl Backend {
@@ -164,6 +167,12 @@ impl Backend {
             && self.is_up != Some(false)
             && self.state == OperatorState::Ready
             && self.weight > 0
+    }
+
+    /// The same as far as failed connects say, too.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.takes_sessions() && !self.is_avoided
     }
 }
 

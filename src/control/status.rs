@@ -6,9 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::counters;
+use super::listeners::Door;
 use super::operator::Notes;
 use super::ports::Ports;
-use super::snapshot::{Backend, BackendAddress, OperatorState, Snapshot};
+use super::snapshot::{Backend, BackendAddress, Listener, OperatorState, Snapshot};
+use super::usable;
 use super::watch::Watch;
 use crate::ids::{BackendId, ListenerId};
 use crate::metrics::{BackendCells, WorkerCells};
@@ -23,6 +25,8 @@ pub(super) struct View<'a> {
     pub(super) watch: &'a Watch,
     /// As the listeners are bound: with the ports that the kernel chose.
     pub(super) addresses: Vec<Vec<String>>,
+    /// By listener.
+    pub(super) doors: &'a [Door],
     pub(super) phase: &'static str,
     pub(super) started: SystemTime,
     pub(super) max_sessions: u32,
@@ -73,9 +77,20 @@ impl View<'_> {
                     "pools": pools.collect::<Vec<_>>(),
                     "sessions_active": self.shared.sessions_of(id),
                     "max_sessions": listener.max_sessions,
+                    "refuses": self.refuses(id, listener),
+                    "shut_total": self.doors[id.index()].shut_total,
                 })
             });
         each.collect()
+    }
+
+    /// Since when and why the kernel refuses connects to a listener; null if it does not.
+    fn refuses(&self, id: ListenerId, listener: &Listener) -> Value {
+        let door = self.doors[id.index()];
+        if door.is_open || self.phase != "serving" {
+            return Value::Null;
+        }
+        json!({"since": seconds(door.since), "why": usable::why_none(self.snapshot, listener)})
     }
 
     fn pools(&self) -> Value {

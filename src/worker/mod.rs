@@ -112,6 +112,8 @@ pub enum Report {
         /// Which one.
         source: IpAddr,
     },
+    /// A connect to this backend succeeded, which the snapshot says is avoided.
+    Connected(BackendId),
     /// It sees a newer snapshot; this is the one before.
     Replaced(Arc<Snapshot>),
     /// It has no session left and has stopped.
@@ -338,7 +340,7 @@ impl Worker {
         while let Some(command) = self.inbox.take() {
             match command {
                 Command::Adopt(accepted) => self.begin_session(accepted),
-                Command::Open => self.accepts.open = true,
+                Command::Accept(open) => self.accept_from(&open),
                 Command::See(snapshot) => self.see(snapshot),
                 Command::Trust(backend) => self.picks.forget_failures(backend, &self.cells),
                 Command::StopAccepting => self.stop_accepting(),

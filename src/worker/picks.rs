@@ -65,6 +65,11 @@ impl Picks {
         {
             self.addresses = addresses(new);
         }
+        for (index, (before, now)) in old.backends.iter().zip(&new.backends).enumerate() {
+            if before.is_avoided && !now.is_avoided {
+                self.passive[index].try_again();
+            }
+        }
         for (index, (before, now)) in old.pools.iter().zip(&new.pools).enumerate() {
             if !Arc::ptr_eq(&before.plan, &now.plan) {
                 self.pickers[index] = Picker::new(&now.plan, u64::from(self.worker.0));

@@ -19,6 +19,7 @@ mod balance;
 mod commands;
 mod connect;
 mod doctor;
+mod empty;
 mod endings;
 mod failures;
 mod flow_control;
