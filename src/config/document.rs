@@ -241,7 +241,8 @@ section! {
         retries: Number<0, 7> = "2",
         /// A backend that comes up gets its full share only after so long.
         slow_start: Or<Nothing, Period> = "10s",
-        /// Longest life of sessions on a backend that drains or left the file.
+        /// Longest life of sessions on a backend that left the file, or that the operator has told to drain or taken
+        /// into maintenance, from that moment on.
         drain_timeout: Or<Nothing, Period> = "none",
         /// How long a session may wait for what.
         timeouts: Timeouts = "{}",
@@ -357,10 +358,10 @@ section! {
 section! {
     /// What failed connects of sessions say about a backend.
     pub(super) struct Passive {
-        /// So many in a row take it down, unless a probe succeeds; `none` switches it off.
+        /// So many in a row take it down, unless a probe succeeds or it is the last usable one; `none`
+        /// switches it off.
         failures: Or<Nothing, Number<1, 1_000_000>> = "3",
-        /// How long it stays down then when it is not probed. If no other is usable, the listener's `when_empty`
-        /// holds for that time: with `reset` it is still tried.
+        /// How long it stays down then when it is not probed.
         retry_after: Period = "10s",
     }
 }

@@ -1,6 +1,6 @@
 //! Moments at which something is due for a backend. Pure: nothing is looked at before its time, and no clock is read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::ids::BackendId;
@@ -8,33 +8,45 @@ use crate::ids::BackendId;
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Alarm {
-    /// It has been avoided for long enough.
-    TryAgain(BackendId),
+    /// Its sessions have had the time that a drain gives them.
+    Drained(BackendId),
 }
 
 /// At most one moment for each alarm.
 #[derive(Debug, Default)]
-pub(super) struct Alarms(BTreeSet<(Instant, Alarm)>);
+pub(super) struct Alarms {
+    moments: BTreeMap<Alarm, Instant>,
+    in_order: BTreeSet<(Instant, Alarm)>,
+}
 
 impl Alarms {
     /// Instead of when it was due before.
     pub(super) fn set(&mut self, alarm: Alarm, at: Instant) {
         self.unset(alarm);
-        self.0.insert((at, alarm));
+        self.moments.insert(alarm, at);
+        self.in_order.insert((at, alarm));
     }
 
     pub(super) fn unset(&mut self, alarm: Alarm) {
-        self.0.retain(|(_, other)| *other != alarm);
+        if let Some(at) = self.moments.remove(&alarm) {
+            self.in_order.remove(&(at, alarm));
+        }
+    }
+
+    /// When it is due.
+    pub(super) fn at(&self, alarm: Alarm) -> Option<Instant> {
+        self.moments.get(&alarm).copied()
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
-        self.0.first().map(|(at, _)| *at)
+        self.in_order.first().map(|(at, _)| *at)
     }
 
     /// Takes one that is due.
     pub(super) fn due(&mut self, now: Instant) -> Option<Alarm> {
-        self.next().filter(|at| *at <= now)?;
-        self.0.pop_first().map(|(_, alarm)| alarm)
+        let (_, alarm) = *self.in_order.first().filter(|(at, _)| *at <= now)?;
+        self.unset(alarm);
+        Some(alarm)
     }
 }
 
@@ -47,11 +59,12 @@ mod tests {
     #[test]
     fn each_is_due_once_at_the_last_moment_it_was_set_to() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let [first, other] = [0, 1].map(|id| Alarm::TryAgain(BackendId(id)));
+        let [first, other] = [0, 1].map(|id| Alarm::Drained(BackendId(id)));
         let mut alarms = Alarms::default();
         alarms.set(first, start + second);
         alarms.set(other, start + 2 * second);
         alarms.set(first, start + 3 * second);
+        assert_eq!(alarms.at(first), Some(start + 3 * second));
         assert_eq!(alarms.due(start + second), None);
         assert_eq!(alarms.next(), Some(start + 2 * second));
         assert_eq!(alarms.due(start + 3 * second), Some(other));
@@ -59,6 +72,6 @@ mod tests {
         assert_eq!(alarms.due(start + 3 * second), None);
         alarms.set(first, start);
         alarms.unset(first);
-        assert_eq!(alarms.next(), None);
+        assert_eq!((alarms.next(), alarms.at(first)), (None, None));
     }
 }

@@ -5,8 +5,7 @@
 //! decided elsewhere ([`super::usable`]). A unix socket cannot be shut and opened again: it always listens.
 
 use std::io;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,7 +16,11 @@ use super::snapshot::{Freebind, ListenAddress, Snapshot};
 use super::usable;
 use crate::ids::{ListenerId, WorkerId};
 use crate::sys::socket::{self, Bind, Keepalive};
+use crate::sys::unix::{self, SocketFile};
 use crate::worker::Listening;
+
+/// Who may connect to a unix socket: everybody who gets to its folder.
+const UNIX_MODE: u32 = 0o666;
 
 /// See the module's text.
 pub(super) struct Listeners {
@@ -45,11 +48,24 @@ struct Bound {
     address: ListenAddress,
     /// One per worker; for a unix socket the same one for all.
     sockets: Vec<Arc<Socket>>,
+    /// That of a unix socket.
+    file: Option<SocketFile>,
 }
 
 impl Bound {
     fn is_unix(&self) -> bool {
         matches!(self.address, ListenAddress::Unix(_))
+    }
+
+    /// A unix socket listens at once, so that nobody takes its file for left over; who connects waits. Like a port it is
+    /// for everybody.
+    fn claim_file(&mut self, backlog: u32) -> io::Result<()> {
+        if let ListenAddress::Unix(path) = &self.address {
+            self.file = Some(SocketFile::made(path)?);
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(UNIX_MODE))?;
+            self.listen(backlog)?;
+        }
+        Ok(())
     }
 
     /// From now on the kernel refuses connects, and resets those that nobody has accepted.
@@ -65,7 +81,7 @@ impl Bound {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         self.sockets
             .iter()
-            .try_for_each(|socket| socket.listen(backlog))
+            .try_for_each(|socket| socket::listen(socket, backlog))
     }
 
     /// Its address, with the port that the kernel chose.
@@ -87,11 +103,15 @@ impl Listeners {
             for address in &listener.addresses {
                 let sockets = bind(&listener.name, address, &keepalive, workers)
                     .map_err(|error| bind_error(&listener.name, address, &error))?;
-                bound.push(Bound {
+                let mut one = Bound {
                     listener: id,
                     address: address.clone(),
                     sockets,
-                });
+                    file: None,
+                };
+                one.claim_file(listener.backlog)
+                    .map_err(|error| bind_error(&listener.name, address, &error))?;
+                bound.push(one);
             }
         }
         let shut = Door {
@@ -226,10 +246,8 @@ impl Listeners {
 
     /// Removes the files of unix sockets.
     pub(super) fn clean_up(&self) {
-        for bound in &self.bound {
-            if let ListenAddress::Unix(path) = &bound.address {
-                let _ = std::fs::remove_file(path);
-            }
+        for file in self.bound.iter().filter_map(|bound| bound.file.as_ref()) {
+            file.remove();
         }
     }
 }
@@ -242,7 +260,7 @@ fn bind(
 ) -> io::Result<Vec<Arc<Socket>>> {
     match address {
         ListenAddress::Unix(path) => {
-            remove_stale(path)?;
+            unix::make_room(path)?;
             let socket = Arc::new(socket::bind_unix(path)?);
             Ok(vec![socket; workers])
         }
@@ -305,23 +323,6 @@ fn with_port(bind: Bind, port: u16) -> Bind {
     }
 }
 
-/// A socket file that nobody listens on is left over from a crash.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let Ok(meta) = std::fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !meta.file_type().is_socket() {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "a file that is no socket is there already",
-        ));
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
-    }
-    std::fs::remove_file(path)
-}
-
 fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Error {
     let place = format!(
         "listener {listener}: cannot listen on {}",
@@ -333,8 +334,8 @@ fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Err
              (AmbientCapabilities= in the unit, or run as root)"
         )),
         Some(libc::EADDRINUSE) => Error::Host(format!(
-            "{place}: another process (or another listener of this file) listens there already; \
-             `ss -ltnp` shows which"
+            "{place}: another process (or another listener of this file) has it already; \
+             `ss -ltnp` (`ss -lxp` for a unix socket) shows which"
         )),
         Some(libc::EADDRNOTAVAIL) => Error::Host(format!(
             "{place}: this host does not have that address, and `freebind: false` says that it must; \

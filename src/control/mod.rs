@@ -8,6 +8,7 @@ mod listeners;
 mod names;
 mod operator;
 mod ports;
+mod signals;
 pub mod snapshot;
 mod status;
 mod usable;
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, Interval, interval, sleep_until};
@@ -42,7 +42,8 @@ use bounds::{Bounds, Demand};
 use listeners::Listeners;
 use names::Names;
 use operator::Notes;
-use snapshot::{Backend, BackendAddress, Global, Snapshot};
+use signals::{Sign, Signals};
+use snapshot::{Backend, BackendAddress, Global, OperatorState, Snapshot};
 use status::View;
 use watch::Watch;
 
@@ -103,6 +104,17 @@ pub enum Error {
 /// # Errors
 /// What the host lacks, or what broke.
 pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(names::LOOKUPS_MAX)
+        .build()
+        .map_err(|error| Error::Host(format!("control's runtime: {error}")))?;
+    let signals = match &options.embedded {
+        Some(embedded) => Signals::StandIn(Arc::clone(&embedded.stop)),
+        None => runtime
+            .block_on(async { Signals::take() })
+            .map_err(|error| Error::Host(format!("signals: {error}")))?,
+    };
     let findings = ring::probe()?;
     let files =
         host::raise_file_limit().map_err(|error| Error::Host(format!("RLIMIT_NOFILE: {error}")))?;
@@ -115,14 +127,9 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
     );
     let listeners = Listeners::bind(&snapshot, workers)?;
     let bounds = bounds(global, files, &listeners, snapshot.backends.len());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(names::LOOKUPS_MAX)
-        .build()
-        .map_err(|error| Error::Host(format!("control's runtime: {error}")))?;
     let tier = options.tier.unwrap_or(findings.tier);
     let control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
-    let result = runtime.block_on(control.serve(options));
+    let result = runtime.block_on(control.serve(options, signals));
     // A look-up that hangs is not waited for.
     runtime.shutdown_background();
     result
@@ -290,27 +297,16 @@ impl Control {
         })
     }
 
-    async fn serve(mut self, options: Options) -> Result<(), Error> {
+    async fn serve(mut self, options: Options, mut signals: Signals) -> Result<(), Error> {
         let is_embedded = options.embedded.is_some();
-        let (mut signals, embedded) = match options.embedded {
-            Some(Embedded {
-                requests,
-                ready,
-                stop,
-            }) => {
-                self.ready = Some(ready);
-                (Signals::stand_in(stop), Some(requests))
-            }
-            None => {
-                let signals =
-                    Signals::new().map_err(|error| Error::Host(format!("signals: {error}")))?;
-                (signals, None)
-            }
-        };
+        let embedded = options.embedded.map(|embedded| {
+            self.ready = Some(embedded.ready);
+            embedded.requests
+        });
         let mut freeze = options.freeze_every.map(interval);
         let admin = options.admin_socket.as_deref().and_then(open_admin);
-        let admin_path = admin.as_ref().map(|admin| admin.path().to_owned());
-        let mut requests = embedded.or_else(|| admin.map(Admin::serve));
+        let (served, admin_file) = admin.map(Admin::serve).unzip();
+        let mut requests = embedded.or(served);
         let first_round_until = self.watch.first_round_until();
         while self.is_running() {
             tokio::select! {
@@ -319,6 +315,9 @@ impl Control {
                 sign = signals.next() => match sign {
                     Sign::Stop => self.told_to_stop(),
                     Sign::PrintCounters => self.print_counters(),
+                    Sign::Ignored(signal) => {
+                        tracing::warn!(signal, "ignored: this version reloads nothing while it runs");
+                    }
                 },
                 Some(request) = next(requests.as_mut()) => self.answer(request),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
@@ -332,8 +331,8 @@ impl Control {
             }
         }
         self.listeners.clean_up();
-        if let Some(path) = admin_path {
-            let _ = std::fs::remove_file(path);
+        if let Some(file) = admin_file {
+            file.remove();
         }
         if !is_embedded {
             self.print_counters();
@@ -364,11 +363,10 @@ impl Control {
             Report::Doubted(backend) => self.watch.hurry(backend),
             Report::Avoided { backend, errno } => {
                 self.log_avoided(backend, errno);
-                self.avoided(backend);
+                self.watch.doubted(&self.snapshot, backend);
             }
             Report::SourceExhausted { backend, source } => self.log_exhausted(backend, source),
             Report::SourceAbsent { pool, source } => self.log_absent(pool, source),
-            Report::Connected(backend) => self.try_again(backend),
             Report::Stopped(worker) => self.live[worker.index()] = false,
             Report::Failed(worker, failure) => {
                 self.live[worker.index()] = false;
@@ -433,33 +431,10 @@ impl Control {
         }
     }
 
-    /// A worker prefers others to this backend. If it is probed, the probes decide whether it is usable; if not, it is
-    /// taken for unusable for as long as the worker avoids it.
-    fn avoided(&mut self, id: BackendId) {
-        let pool = &self.snapshot.pools[self.snapshot.backends[id.index()].pool.index()];
-        if pool.probe.check.is_some() {
-            self.watch.doubted(&self.snapshot, id);
-            return;
-        }
-        let until = Instant::now() + pool.passive.retry_after;
-        self.alarms.set(Alarm::TryAgain(id), until.into_std());
-        if !self.snapshot.backends[id.index()].is_avoided {
-            self.publish_backend(id, |backend| backend.is_avoided = true);
-        }
-    }
-
-    /// It has been avoided for long enough, or a connect has succeeded.
-    fn try_again(&mut self, id: BackendId) {
-        self.alarms.unset(Alarm::TryAgain(id));
-        if self.snapshot.backends[id.index()].is_avoided {
-            self.publish_backend(id, |backend| backend.is_avoided = false);
-        }
-    }
-
     fn alarmed(&mut self) {
         while let Some(alarm) = self.alarms.due(Instant::now().into_std()) {
             match alarm {
-                Alarm::TryAgain(id) => self.try_again(id),
+                Alarm::Drained(id) => self.drained(id),
             }
         }
     }
@@ -644,13 +619,40 @@ impl Control {
             weight = now.weight,
             "changed by the operator"
         );
-        let is_new_state =
-            snapshot.backends[id.index()].state != self.snapshot.backends[id.index()].state;
+        let old_state = self.snapshot.backends[id.index()].state;
         self.publish(snapshot);
-        if is_new_state {
+        if self.snapshot.backends[id.index()].state != old_state {
             self.watch.retarget(&self.snapshot, id);
+            self.time_drain(id, old_state);
         }
         Ok(self.view().backend(id))
+    }
+
+    /// The sessions of a backend that is no longer ready have so long; from drain to maintenance the time goes on.
+    fn time_drain(&mut self, id: BackendId, old_state: OperatorState) {
+        let backend = &self.snapshot.backends[id.index()];
+        let timeout = self.snapshot.pools[backend.pool.index()].drain_timeout;
+        match (old_state, backend.state, timeout) {
+            (_, OperatorState::Ready, _) => self.alarms.unset(Alarm::Drained(id)),
+            (
+                OperatorState::Ready,
+                OperatorState::Drain | OperatorState::Maintenance,
+                Some(timeout),
+            ) => {
+                let until = Instant::now() + timeout;
+                self.alarms.set(Alarm::Drained(id), until.into_std());
+            }
+            (_, OperatorState::Drain | OperatorState::Maintenance, _) => {}
+        }
+    }
+
+    /// Its time to drain is over.
+    fn drained(&mut self, id: BackendId) {
+        let backend = &self.snapshot.backends[id.index()];
+        let pool = &self.snapshot.pools[backend.pool.index()].name;
+        let sessions = self.shared.active(id);
+        tracing::info!(%pool, backend = %backend.name, sessions, "drain_timeout: ending what is left");
+        self.publish_backend(id, |backend| backend.is_drained = true);
     }
 
     /// From the next turn on every worker sees it. Only then are listeners opened, so that nobody is let in too early.
@@ -673,6 +675,9 @@ impl Control {
         let mut snapshot = Snapshot::clone(&self.snapshot);
         let mut is_new = false;
         for id in backends {
+            if outcome.is_err() {
+                self.watch.is_unresolved(*id);
+            }
             let backend = &mut snapshot.backends[id.index()];
             let notes = &mut self.notes[id.index()];
             match &outcome {
@@ -681,7 +686,6 @@ impl Control {
                     if backend.address.as_ref() != Some(address) {
                         tracing::info!(backend = %backend.name, ?address, "name resolved");
                         backend.address = Some(address.clone());
-                        backend.is_avoided = false;
                         is_new = true;
                     }
                 }
@@ -704,6 +708,7 @@ impl Control {
                 self.watch.retarget(&self.snapshot, *id);
             }
         }
+        self.open_or_fail();
     }
 
     fn view(&self) -> View<'_> {
@@ -713,6 +718,7 @@ impl Control {
             shared: &self.shared,
             notes: &self.notes,
             watch: &self.watch,
+            alarms: &self.alarms,
             doors: self.listeners.doors(),
             addresses: self.listeners.addresses(self.snapshot.listeners.len()),
             phase: match self.phase {
@@ -753,54 +759,6 @@ async fn next(requests: Option<&mut Receiver<Request>>) -> Option<Request> {
     match requests {
         Some(requests) => requests.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-/// What a signal means.
-enum Sign {
-    Stop,
-    PrintCounters,
-}
-
-enum Signals {
-    Unix {
-        terminate: Signal,
-        interrupt: Signal,
-        print_counters: Signal,
-    },
-    /// The process that contains us has the signals.
-    StandIn(Arc<Notify>),
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals::Unix {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            print_counters: signal(SignalKind::user_defined1())?,
-        })
-    }
-
-    fn stand_in(stop: Arc<Notify>) -> Signals {
-        Signals::StandIn(stop)
-    }
-
-    async fn next(&mut self) -> Sign {
-        match self {
-            Signals::Unix {
-                terminate,
-                interrupt,
-                print_counters,
-            } => tokio::select! {
-                _ = terminate.recv() => Sign::Stop,
-                _ = interrupt.recv() => Sign::Stop,
-                _ = print_counters.recv() => Sign::PrintCounters,
-            },
-            Signals::StandIn(stop) => {
-                stop.notified().await;
-                Sign::Stop
-            }
-        }
     }
 }
 

@@ -150,29 +150,25 @@ pub struct Backend {
     pub max_sessions: Option<u32>,
     /// What the operator says.
     pub state: OperatorState,
+    /// Whether its pool probes backends.
+    pub is_probed: bool,
     /// What probes say; none while nothing is known, or without probes.
     pub is_up: Option<bool>,
     /// When it goes down: since when it has been failing.
     pub doubted_since: Option<Instant>,
-    /// Connects of sessions fail and no probe knows better. Only whether a listener is open depends on it: workers
-    /// each have an opinion of their own.
-    pub is_avoided: bool,
+    /// It has been draining for as long as its pool allows: what is left of its sessions ends.
+    pub is_drained: bool,
 }
 
 impl Backend {
-    /// Whether new sessions may go to it, as far as operator, probes and name say.
+    /// Whether new sessions may go to it, as far as operator, probes and name say. One that is probed is used once it
+    /// is known to be up.
     #[must_use]
     pub fn takes_sessions(&self) -> bool {
         self.address.is_some()
-            && self.is_up != Some(false)
+            && self.is_up.unwrap_or(!self.is_probed)
             && self.state == OperatorState::Ready
             && self.weight > 0
-    }
-
-    /// The same as far as failed connects say, too.
-    #[must_use]
-    pub fn is_usable(&self) -> bool {
-        self.takes_sessions() && !self.is_avoided
     }
 }
 

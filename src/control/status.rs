@@ -1,10 +1,11 @@
 //! How everything is, as one JSON object: what the status command shows. It only reads.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use super::alarms::{Alarm, Alarms};
 use super::counters;
 use super::listeners::Door;
 use super::operator::Notes;
@@ -25,6 +26,7 @@ pub(super) struct View<'a> {
     pub(super) watch: &'a Watch,
     /// As the listeners are bound: with the ports that the kernel chose.
     pub(super) addresses: Vec<Vec<String>>,
+    pub(super) alarms: &'a Alarms,
     /// By listener.
     pub(super) doors: &'a [Door],
     pub(super) phase: &'static str,
@@ -121,6 +123,7 @@ impl View<'_> {
             "state": backend.state.as_str(),
             "state_by": notes.state.by(),
             "state_since": seconds(notes.state.since),
+            "drain_until": self.drain_until(id).map(seconds),
             "weight": backend.weight,
             "weight_by": notes.weight.by(),
             "weight_since": seconds(notes.weight.since),
@@ -144,6 +147,12 @@ impl View<'_> {
             let of = self.ports_each.map(|each| u64::from(each) * ports.sources);
             json!({"used": ports.used, "of": of})
         })
+    }
+
+    /// When the sessions of a backend that drains end, if they are to.
+    fn drain_until(&self, id: BackendId) -> Option<SystemTime> {
+        let at = self.alarms.at(Alarm::Drained(id))?;
+        Some(SystemTime::now() + at.saturating_duration_since(Instant::now()))
     }
 
     /// What probes and traffic say, since when and why.

@@ -9,7 +9,7 @@ use crate::ids::PoolId;
 pub(super) fn open(snapshot: &Snapshot) -> Vec<bool> {
     let is_usable = |pool: &super::snapshot::Pool| {
         let mut backends = pool.backends.iter();
-        backends.any(|id| snapshot.backends[id.index()].is_usable())
+        backends.any(|id| snapshot.backends[id.index()].takes_sessions())
     };
     let usable: Vec<bool> = snapshot.pools.iter().map(is_usable).collect();
     let is_open = |listener: &Listener| match listener.when_empty {
@@ -51,7 +51,7 @@ fn why_not(backend: &Backend) -> &'static str {
         OperatorState::Ready if backend.weight == 0 => "with weight 0",
         OperatorState::Ready if backend.address.is_none() => "without an address",
         OperatorState::Ready if backend.is_up == Some(false) => "down",
-        OperatorState::Ready if backend.is_avoided => "avoided after failed connects",
+        OperatorState::Ready if !backend.takes_sessions() => "not probed yet",
         OperatorState::Ready => "usable",
     }
 }
@@ -71,7 +71,12 @@ mod tests {
         let (config, _) = config::parse(text, "test", "here")
             .into_result()
             .expect("it is right");
-        config.snapshot
+        let mut snapshot = config.snapshot;
+        snapshot
+            .backends
+            .iter_mut()
+            .for_each(|backend| backend.is_up = Some(true));
+        snapshot
     }
 
     /// What it is called, and what makes a backend so.
@@ -85,9 +90,7 @@ mod tests {
         }),
         ("1 with weight 0", |backend| backend.weight = 0),
         ("1 without an address", |backend| backend.address = None),
-        ("1 avoided after failed connects", |backend| {
-            backend.is_avoided = true;
-        }),
+        ("1 not probed yet", |backend| backend.is_up = None),
     ];
 
     #[test]
@@ -133,6 +136,7 @@ mod tests {
         snapshot.backends[0].is_up = Some(false);
         snapshot.backends[1].max_sessions = Some(0);
         snapshot.backends[1].backup = true;
+        snapshot.backends[1].is_probed = false;
         snapshot.backends[1].is_up = None;
         assert_eq!(open(&snapshot), [true, true, true]);
     }

@@ -107,6 +107,14 @@ impl Health {
         self.hindered = None;
     }
 
+    /// Nobody looks any more: what was known is history.
+    pub fn forget(&mut self) {
+        *self = Health {
+            history: std::mem::take(&mut self.history),
+            ..Health::default()
+        };
+    }
+
     /// How soon the next probe is wanted.
     #[must_use]
     pub fn pace(&self) -> Pace {

@@ -38,11 +38,6 @@ impl Passive {
         enough && !was_avoided
     }
 
-    /// Others are not preferred any more, until the next failure.
-    pub fn try_again(&mut self) {
-        self.avoided_until = None;
-    }
-
     /// Whether nothing has failed since the last success.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -100,17 +95,6 @@ mod tests {
         assert!(passive.failed(&RULE, at(12)));
         assert!(passive.is_avoided(at(21)));
         assert!(passive.succeeded());
-    }
-
-    #[test]
-    fn tried_again_before_its_time_one_more_failure_avoids_it_again() {
-        let mut passive = Passive::default();
-        for _ in 0..3 {
-            passive.failed(&RULE, at(0));
-        }
-        passive.try_again();
-        assert!(!passive.is_avoided(at(1)));
-        assert!(passive.failed(&RULE, at(1)), "it is told of anew");
     }
 
     #[test]

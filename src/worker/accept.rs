@@ -197,6 +197,7 @@ impl Worker {
 
     /// Control has opened some listeners, and shut others. What is armed on those that were shut ends by itself.
     pub(super) fn accept_from(&mut self, open: &[bool]) {
+        self.has_opened |= open.contains(&true);
         if !self.stopping {
             self.accepts.set_open(open.iter().copied());
         }

@@ -112,8 +112,6 @@ pub enum Report {
         /// Which one.
         source: IpAddr,
     },
-    /// A connect to this backend succeeded, which the snapshot says is avoided.
-    Connected(BackendId),
     /// It sees a newer snapshot; this is the one before.
     Replaced(Arc<Snapshot>),
     /// It has no session left and has stopped.
@@ -165,6 +163,8 @@ pub struct Worker {
     reports: Box<dyn Fn(Report)>,
     started: Instant,
     now: Time,
+    /// Clients have been let in.
+    has_opened: bool,
     ring: Ring,
     links: Links,
     pipes: Pipes,
@@ -213,6 +213,7 @@ impl Worker {
             tracing::warn!(wanted = parts.limits.pipes, made = pipes.total(), %error, "fewer splice pipes than wanted");
         }
         let worker = Worker {
+            has_opened: false,
             ring: Ring::new(setup)?,
             links: Links::new(BUFFERS),
             picks: Picks::new(&parts.snapshot, parts.id),

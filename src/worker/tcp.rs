@@ -317,9 +317,6 @@ impl Worker {
             self.cells.connects_established_total.add(1);
             slot.session.on(Event::Connected, self.now);
             self.picks.connected(backend, &self.cells);
-            if self.snapshot.backends[backend.index()].is_avoided {
-                (self.reports)(Report::Connected(backend));
-            }
             if let Latency::Connecting(since) = slot.latency {
                 let took = Sample::Connect(self.now - since);
                 self.picks.observe(&self.snapshot, backend, took, self.now);
