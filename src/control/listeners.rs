@@ -203,9 +203,15 @@ impl Listeners {
         is_changed
     }
 
+    /// All of its addresses, or none: nobody would accept from the others.
     fn reopen(&self, id: ListenerId, backlog: u32) -> io::Result<()> {
-        self.of_listener(id)
-            .try_for_each(|bound| bound.listen(backlog))
+        let opened = self
+            .of_listener(id)
+            .try_for_each(|bound| bound.listen(backlog));
+        if opened.is_err() {
+            self.of_listener(id).for_each(Bound::shut);
+        }
+        opened
     }
 
     /// Its addresses that can be shut.
