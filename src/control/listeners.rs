@@ -339,7 +339,7 @@ fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Err
             "{place}: not permitted; ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE \
              (AmbientCapabilities= in the unit, or run as root)"
         )),
-        Some(libc::EADDRINUSE) => Error::Host(format!(
+        _ if error.kind() == io::ErrorKind::AddrInUse => Error::Host(format!(
             "{place}: another process (or another listener of this file) has it already; \
              `ss -ltnp` (`ss -lxp` for a unix socket) shows which"
         )),

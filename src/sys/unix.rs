@@ -25,7 +25,10 @@ pub fn make_room(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }
-        Ok(()) | Err(_) => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+        Ok(()) | Err(_) => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process has it",
+        )),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::token::Key;
 use super::{Report, Worker};
-use crate::control::snapshot::{Backend, OnDown, OnUp, Snapshot};
+use crate::control::snapshot::{Backend, OnDown, OnUp, OperatorState, Snapshot};
 use crate::ids::BackendId;
 use crate::session::{CloseReason, Event};
 use crate::time::Time;
@@ -19,7 +19,7 @@ impl Worker {
             self.picks.forget_failures(*backend, &self.cells);
         }
         // At the start all come at once, and each gets its full share.
-        for id in news.back.iter().filter(|_| self.has_opened) {
+        for id in news.risen.iter().filter(|_| self.has_opened) {
             let pool = self.snapshot.backends[id.index()].pool;
             if let Some(lasts) = self.snapshot.pools[pool.index()].slow_start {
                 self.picks.ramp(&self.snapshot, *id, lasts, self.now);
@@ -86,6 +86,8 @@ struct News {
     up: Vec<BackendId>,
     /// Backends that take sessions again, or for the first time.
     back: Vec<BackendId>,
+    /// Of those, backends that were out of service, not only without new sessions.
+    risen: Vec<BackendId>,
     /// Backends whose time to drain is over.
     drained: Vec<BackendId>,
 }
@@ -97,12 +99,16 @@ impl News {
             down: Vec::new(),
             up: Vec::new(),
             back: Vec::new(),
+            risen: Vec::new(),
             drained: Vec::new(),
         };
         let both = old.backends.iter().zip(&new.backends);
         for (id, (before, now)) in (0..).map(BackendId).zip(both) {
             if now.takes_sessions() && !before.takes_sessions() {
                 news.back.push(id);
+                if before.state != OperatorState::Drain && before.weight > 0 {
+                    news.risen.push(id);
+                }
             }
             if now.is_drained && !before.is_drained {
                 news.drained.push(id);

@@ -31,6 +31,7 @@ mod ports;
 mod probes;
 mod scale;
 mod servers;
+mod start;
 mod stop;
 mod timeouts;
 mod urgent;
