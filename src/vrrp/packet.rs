@@ -292,27 +292,12 @@ impl Advertisement {
     /// Between two advertisements of this sender.
     #[must_use]
     pub fn interval(&self) -> Duration {
-        match self.body {
-            Body::V2 { seconds, .. } => Duration::from_secs(seconds.get().into()),
-            Body::V3 { interval, .. } => interval.duration(),
-        }
+        self.body.interval()
     }
 
     /// The virtual addresses, in the order in which they are written.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let (v4, v6) = match &self.body {
-            Body::V2 { addresses, .. }
-            | Body::V3 {
-                addresses: Addresses::V4(addresses),
-                ..
-            } => (addresses.as_slice(), [].as_slice()),
-            Body::V3 {
-                addresses: Addresses::V6(addresses),
-                ..
-            } => ([].as_slice(), addresses.as_slice()),
-        };
-        let v4 = v4.iter().copied().map(IpAddr::V4);
-        v4.chain(v6.iter().copied().map(IpAddr::V6))
+        self.body.addresses()
     }
 
     /// Reads one, and says in which form its checksum was right. Everything that can be wrong with the bytes
@@ -417,6 +402,32 @@ fn check_frame(
 }
 
 impl Body {
+    /// Between two advertisements of one sender.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        match self {
+            Body::V2 { seconds, .. } => Duration::from_secs(seconds.get().into()),
+            Body::V3 { interval, .. } => interval.duration(),
+        }
+    }
+
+    /// The virtual addresses, in the order in which they are written.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let (v4, v6) = match self {
+            Body::V2 { addresses, .. }
+            | Body::V3 {
+                addresses: Addresses::V4(addresses),
+                ..
+            } => (addresses.as_slice(), [].as_slice()),
+            Body::V3 {
+                addresses: Addresses::V6(addresses),
+                ..
+            } => ([].as_slice(), addresses.as_slice()),
+        };
+        let v4 = v4.iter().copied().map(IpAddr::V4);
+        v4.chain(v6.iter().copied().map(IpAddr::V6))
+    }
+
     fn decode_v2([kind, seconds]: [u8; 2], count: u8, rest: &[u8]) -> Result<Body, Rejection> {
         let seconds = NonZeroU8::new(seconds).ok_or(Rejection::IntervalZero)?;
         let (addresses, proof) = rest.split_at(usize::from(count) * 4);
