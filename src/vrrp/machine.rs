@@ -24,6 +24,8 @@ mod announce;
 mod event;
 mod router;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -31,7 +33,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::packet::{Accepted, ChecksumForm, Datagram, Kind, Rejection, Rules};
+use super::packet::{Accepted, Body, ChecksumForm, Datagram, Kind, Rejection, Rules};
 use crate::time::Time;
 
 pub use event::{Action, Alarm, Cause, Event, HandOver, Readiness, Role, Transition, Wait};
@@ -85,6 +87,18 @@ struct Backup {
     cause: Cause,
     /// Sessions of its last term are kept: nobody else has been heard since.
     keeps_sessions: bool,
+}
+
+impl Backup {
+    fn listening(active: Option<IpAddr>, interval: Duration, down_at: Time) -> Backup {
+        Backup {
+            active,
+            interval,
+            down_at,
+            cause: Cause::NothingHeard,
+            keeps_sessions: false,
+        }
+    }
 }
 
 /// Holding the addresses.
@@ -143,7 +157,7 @@ pub struct Machine {
     /// It has handed over and does not want the addresses back while another router serves.
     is_held_back: bool,
     is_stopped: bool,
-    /// Addresses that a crash left behind have been removed.
+    /// Addresses that a crash left behind are removed at the first event, whether it can take part or not.
     is_clean: bool,
     term: u32,
     history: VecDeque<Transition>,
@@ -187,6 +201,9 @@ impl Machine {
 
     /// Takes an event in; what is to be done is added to `out`.
     pub fn on(&mut self, event: Event, now: Time, out: &mut Vec<Action>) {
+        if !std::mem::replace(&mut self.is_clean, true) {
+            out.push(Action::RemoveAddresses);
+        }
         self.doubt_itself_if_late(now, out);
         match event {
             Event::LinkUp(source) => {
@@ -312,10 +329,6 @@ impl Machine {
         if self.state != State::Initialize || !can {
             return;
         }
-        if !self.is_clean {
-            self.is_clean = true;
-            out.push(Action::RemoveAddresses);
-        }
         self.preempts_from = now + self.router.preempt_delay;
         if self.priority(now) == PRIORITY_OWNER {
             self.become_active(Cause::Owner, now, out);
@@ -323,7 +336,8 @@ impl Machine {
         }
         let interval = self.router.interval();
         let wait = self.router.down_interval(self.priority(now), interval);
-        self.become_backup(None, interval, now + wait, Cause::Started, now, out);
+        let backup = Backup::listening(None, interval, now + wait);
+        self.become_backup(backup, Cause::Started, now, out);
     }
 
     /// Stops to take part, at once.
@@ -349,7 +363,8 @@ impl Machine {
                 }
             }
         }
-        self.change(State::Initialize, cause, now, out);
+        let changed = self.change(State::Initialize, cause, now);
+        out.push(changed);
         if self.is_stopped {
             out.push(Action::Stopped);
         }
@@ -548,13 +563,14 @@ impl Machine {
         out.extend([Action::EndSessions, Action::RemoveAddresses]);
         if leaving.is_some_and(|leaving| leaving.purpose == Purpose::Stop) {
             self.is_stopped = true;
-            self.change(State::Initialize, cause, now, out);
-            out.push(Action::Stopped);
+            let changed = self.change(State::Initialize, cause, now);
+            out.extend([changed, Action::Stopped]);
             return;
         }
         let interval = self.router.believed(accepted.advertisement.interval());
         let down_at = now + self.router.down_interval(ours, interval);
-        self.become_backup(Some(to), interval, down_at, cause, now, out);
+        let backup = Backup::listening(Some(to), interval, down_at);
+        self.become_backup(backup, cause, now, out);
         if leaving.is_some_and(|leaving| leaving.purpose == Purpose::Failover) {
             self.is_held_back = true;
             out.push(Action::HandedOver(HandOver::To(to)));
@@ -572,21 +588,16 @@ impl Machine {
         } else {
             self.raise(Alarm::IntervalDiffers { from, theirs, ours }, now, out);
         }
-        let theirs: Vec<IpAddr> = accepted.advertisement.addresses().collect();
-        let ours: Vec<IpAddr> = self.router.body.addresses().collect();
-        let only = |these: &[IpAddr], those: &[IpAddr]| -> Vec<IpAddr> {
-            let only = these.iter().filter(|address| !those.contains(address));
-            only.copied().collect()
-        };
-        if theirs == ours || (only(&ours, &theirs).is_empty() && only(&theirs, &ours).is_empty()) {
+        let (missing, added) = differences(&self.router.body, &accepted.advertisement.body);
+        if missing.is_empty() && added.is_empty() {
             self.alarms.clear(
                 |alarm| matches!(alarm, Alarm::AddressesDiffer { from: other, .. } if *other == from),
             );
         } else {
             let alarm = Alarm::AddressesDiffer {
                 from,
-                missing: only(&ours, &theirs),
-                added: only(&theirs, &ours),
+                missing,
+                added,
             };
             self.raise(alarm, now, out);
         }
@@ -621,15 +632,16 @@ impl Machine {
     }
 
     fn expired_as_active(&mut self, now: Time, out: &mut Vec<Action>) {
+        let is_over = |leaving: &mut Leaving| leaving.until <= now;
+        if let State::Active(active) = &mut self.state
+            && let Some(leaving) = active.leaving.take_if(is_over)
+        {
+            self.nobody_took_over(leaving.purpose, now, out);
+        }
         let priority = self.priority(now);
         let State::Active(active) = &mut self.state else {
             return;
         };
-        if let Some(leaving) = active.leaving.filter(|leaving| leaving.until <= now) {
-            active.leaving = None;
-            self.nobody_took_over(leaving.purpose, now, out);
-            return;
-        }
         let priority = if active.leaving.is_some() {
             0
         } else {
@@ -676,12 +688,10 @@ impl Machine {
             Some(Purpose::Follow) | None => {}
         }
         out.push(Action::RemoveAddresses);
-        let interval = self.router.interval();
-        self.become_backup(None, interval, now, Cause::LoopLate(silent), now, out);
+        let mut backup = Backup::listening(None, self.router.interval(), now);
+        backup.keeps_sessions = true;
+        self.become_backup(backup, Cause::LoopLate(silent), now, out);
         self.listen_once_more(now);
-        if let State::Backup(backup) = &mut self.state {
-            backup.keeps_sessions = true;
-        }
     }
 
     fn listen_once_more(&mut self, now: Time) {
@@ -799,34 +809,19 @@ impl Machine {
             announcements: Announcements::default(),
             leaving: None,
         };
+        let changed = self.change(State::Active(active), cause, now);
         // The advertisement goes out before anything else: it ends the others' waiting.
-        let mut changed = Vec::with_capacity(1);
-        self.change(State::Active(active), cause, now, &mut changed);
         self.send(self.priority(now), now, out);
         out.push(Action::HoldAddresses { term: self.term });
-        out.append(&mut changed);
+        out.push(changed);
     }
 
-    fn become_backup(
-        &mut self,
-        active: Option<IpAddr>,
-        interval: Duration,
-        down_at: Time,
-        cause: Cause,
-        now: Time,
-        out: &mut Vec<Action>,
-    ) {
-        let backup = Backup {
-            active,
-            interval,
-            down_at,
-            cause: Cause::NothingHeard,
-            keeps_sessions: false,
-        };
-        self.change(State::Backup(backup), cause, now, out);
+    fn become_backup(&mut self, backup: Backup, cause: Cause, now: Time, out: &mut Vec<Action>) {
+        let changed = self.change(State::Backup(backup), cause, now);
+        out.push(changed);
     }
 
-    fn change(&mut self, state: State, cause: Cause, now: Time, out: &mut Vec<Action>) {
+    fn change(&mut self, state: State, cause: Cause, now: Time) -> Action {
         let from = self.role();
         self.state = state;
         let transition = Transition {
@@ -839,7 +834,7 @@ impl Machine {
             self.history.pop_front();
         }
         self.history.push_back(transition.clone());
-        out.push(Action::Changed(transition));
+        Action::Changed(transition)
     }
 
     fn send(&mut self, priority: u8, now: Time, out: &mut Vec<Action>) {
@@ -852,6 +847,20 @@ impl Machine {
         }
         out.push(Action::SendAdvertisement { priority });
     }
+}
+
+/// The addresses that are only in one of two advertisements: in the first, in the second.
+fn differences(ours: &Body, theirs: &Body) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    if ours.addresses().eq(theirs.addresses()) {
+        return (Vec::new(), Vec::new());
+    }
+    let ours: Vec<IpAddr> = ours.addresses().collect();
+    let theirs: Vec<IpAddr> = theirs.addresses().collect();
+    let only = |these: &[IpAddr], those: &[IpAddr]| {
+        let only = these.iter().filter(|address| !those.contains(address));
+        only.copied().collect()
+    };
+    (only(&ours, &theirs), only(&theirs, &ours))
 }
 
 /// When a lease that begins now is to be renewed: two renewals may be lost.
