@@ -120,6 +120,11 @@ fn render(status: &Value, look: Look) -> String {
             pools.join(", "),
         );
         shown.push_str(&paragraph(&line, "", look));
+        if let Some(why) = listener["refuses"]["why"].as_str() {
+            let since = age(&listener["refuses"]["since"], look.now);
+            let line = format!("refuses connects for {since}: {why}");
+            shown.push_str(&paragraph(&line, "  ", look));
+        }
     }
     for pool in items(&status["pools"]) {
         let takes = |backend: &&Value| backend["takes_sessions"] == Value::Bool(true);
@@ -220,7 +225,11 @@ fn row(backend: &Value, look: Look) -> [Cell; COLUMNS.len()] {
         Cell::new(state)
     } else {
         let since = age(&backend["state_since"], look.now);
-        paint(Cell::new(format!("{state} {since}")), Color::Yellow)
+        let left = match backend["drain_until"].as_u64() {
+            Some(until) => format!(", {} left", span(until.saturating_sub(look.now.as_secs()))),
+            None => String::new(),
+        };
+        paint(Cell::new(format!("{state} {since}{left}")), Color::Yellow)
     };
     let backup = if backend["backup"] == Value::Bool(true) {
         " (backup)"
@@ -286,9 +295,13 @@ fn some_of(addresses: &[String]) -> String {
     }
 }
 
-/// Time since then, in its largest unit.
+/// Time since then.
 fn age(since: &Value, now: Duration) -> String {
-    let seconds = now.as_secs().saturating_sub(since.as_u64().unwrap_or(0));
+    span(now.as_secs().saturating_sub(since.as_u64().unwrap_or(0)))
+}
+
+/// In its largest unit.
+fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),
