@@ -1,5 +1,5 @@
-//! Serves HTTP on a unix listener to a bounded number of connections at a time, each for one request and a bounded time:
-//! somebody who connects and says nothing keeps nobody out for long. More connections wait in the kernel's queue.
+//! Serves HTTP on a unix listener to a bounded number of connections at a time, each for one request and a bounded
+//! time: somebody who connects and says nothing keeps nobody out for long. More connections wait in the kernel's queue.
 
 use std::sync::Arc;
 use std::time::Duration;

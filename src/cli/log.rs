@@ -1,5 +1,5 @@
-//! The log of `ringway run`: one line per event on standard output, written by a thread of its own. A reader that stalls
-//! costs lines, never the control plane.
+//! The log of `ringway run`: one line per event on standard output, written by a thread of its own. A reader that
+//! stalls costs lines, never the control plane.
 
 use std::sync::mpsc;
 use std::thread;
@@ -85,8 +85,8 @@ fn filter(level: LogLevel) -> EnvFilter {
     let understood = wanted.as_deref().and_then(directives);
     if let (Some(wanted), None) = (&wanted, &understood) {
         super::say(&format!(
-            "ringway: {VARIABLE}={wanted} is not understood and not used; write off, error, warn, info, debug or trace, \
-             or one for a part (info,ringway::worker=trace)"
+            "ringway: {VARIABLE}={wanted} is not understood and not used; write off, error, warn, info, debug or \
+             trace, or one for a part (info,ringway::worker=trace)"
         ));
     }
     let counters = format!("{}=info", control::COUNTERS);

@@ -327,7 +327,10 @@ mod tests {
                 "sessions_active": 12_345, "sessions_total": 1_234_567, "connect_failures_total": 3,
             })
         };
-        let health = |state: &str, why: &str, last: &str| json!({"state": state, "why": why, "history": [{"why": last}]});
+        let health = |state: &str, why: &str, last: &str| {
+            let history = json!([{"why": last}]);
+            json!({"state": state, "why": why, "history": history})
+        };
         json!({
             "version": "1.0.0", "pid": 4711, "phase": "serving", "started": 0, "sessions_active": 3,
             "max_sessions": 500_000,

@@ -382,7 +382,8 @@ fn reader_of_the_log_that_stalls_stops_nothing() {
     let socket = folder.path().join("admin.sock");
     let config = format!(
         "listeners: [{{bind: \"127.0.0.1:0\", pool: p}}]\n\
-         pools: {{p: {{probe: {{interval: 200ms, timeout: 200ms, fall: 1}}, backends: [{{name: one, address: \"{}\"}}]}}}}\n",
+         pools: {{p: {{probe: {{interval: 200ms, timeout: 200ms, fall: 1}}, \
+         backends: [{{name: one, address: \"{}\"}}]}}}}\n",
         echoing.address()
     );
     std::fs::write(&file, config).unwrap();
