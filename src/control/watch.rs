@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::snapshot::{self, Backend, BackendAddress, OperatorState, Pool, Snapshot};
 use crate::config::pattern;
 use crate::health::prober::{Check, Outcome, Place, Prober, Target, Wrong};
-use crate::health::{Health, Pace, RiseFall, Transition};
+use crate::health::{Health, RiseFall, Transition};
 use crate::ids::BackendId;
 use crate::time::Time;
 
@@ -130,10 +130,9 @@ impl Watch {
         outcome.result.is_ok() && self.healths[outcome.backend.index()].is_doubted()
     }
 
-    /// A connect of a session failed: a probe is made at once. Once something is known to be wrong probes keep their
-    /// pace, so that a hiccup that many workers notice is not taken for `fall` failures.
-    pub(super) fn hurry(&self, id: BackendId) {
-        if self.healths[id.index()].pace() == Pace::Usual {
+    /// A connect of a session failed.
+    pub(super) fn hurry(&mut self, id: BackendId) {
+        if self.healths[id.index()].hurried() {
             self.prober.now(id);
         }
     }

@@ -50,6 +50,8 @@ pub struct Health {
     doubted_since: Option<Time>,
     /// Sessions found it failing: the next failed probe takes it down.
     is_doubted_by_sessions: bool,
+    /// A probe at once has been asked for, and nothing has come of it yet.
+    is_hurried: bool,
     hindered: Option<Hindrance>,
     history: VecDeque<Transition>,
 }
@@ -95,6 +97,7 @@ impl Health {
 
     /// A probe could not be made. Nothing else changes: neither the state nor what counts towards another.
     pub fn hindered_by(&mut self, why: &str, now: Time) {
+        self.is_hurried = false;
         let since = self.hindered.as_ref().map_or(now, |first| first.since);
         self.hindered = Some(Hindrance {
             since,
@@ -133,6 +136,7 @@ impl Health {
         now: Time,
     ) -> Option<Transition> {
         self.unhinder();
+        self.is_hurried = false;
         let succeeded = outcome.is_ok();
         if succeeded {
             self.is_doubted_by_sessions = false;
@@ -166,6 +170,14 @@ impl Health {
             };
             self.become_state(succeeded, why, now)
         })
+    }
+
+    /// A connect of a session failed; whether a probe should be made at once. Only one, while nothing else is known to
+    /// be wrong: a hiccup that many workers notice is not `fall` failures.
+    pub fn hurried(&mut self) -> bool {
+        let is_news = self.pace() == Pace::Usual && !self.is_hurried;
+        self.is_hurried |= is_news;
+        is_news
     }
 
     /// Connects of sessions failed; whether that is news, so that a probe should be made at once.
@@ -249,6 +261,20 @@ mod tests {
         ] {
             assert_eq!(states(outcomes), expected, "{outcomes}");
         }
+    }
+
+    #[test]
+    fn only_one_probe_is_hurried_until_something_comes_of_it() {
+        let mut health = Health::default();
+        health.probed(RULE, good(), at(0));
+        assert!(health.hurried());
+        assert!(!health.hurried());
+        health.probed(RULE, good(), at(1));
+        assert!(health.hurried());
+        health.hindered_by("no files", at(2));
+        assert!(health.hurried());
+        health.probed(RULE, bad(), at(3));
+        assert!(!health.hurried(), "the next one is soon");
     }
 
     #[test]
