@@ -149,8 +149,8 @@ pub struct BackendCells {
     pub sessions_total: Cell,
     /// Attempts to connect that failed.
     pub connect_failures_total: Cell,
-    /// 1 while others are preferred after failed connects.
-    pub avoided: Cell,
+    /// Until when others are preferred after failed connects, in microseconds of the process' clock.
+    pub avoided_until: Cell,
 }
 
 impl WorkerCells {

@@ -23,7 +23,7 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use accept::{Listening, accepts_of};
 pub use mailbox::{Accepted, Command, Mailbox};
@@ -45,6 +45,7 @@ use crate::ids::{BackendId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::ring::{Completion, POLL_READABLE, ReceiveTier, Ring, Setup, SetupError};
 use crate::session::{CloseReason, Event, Links, Rules, Side};
+use crate::sys::clock::Clock;
 use crate::time::Time;
 
 /// Receive buffers of one worker: 8 MiB.
@@ -67,6 +68,8 @@ pub struct Limits {
 pub struct Parts {
     /// Which one it is.
     pub id: WorkerId,
+    /// What time it is.
+    pub clock: Clock,
     /// The configuration.
     pub snapshot: Arc<Snapshot>,
     /// Its listening sockets.
@@ -161,7 +164,7 @@ pub struct Worker {
     inbox: Inbox,
     mailboxes: Vec<Mailbox>,
     reports: Box<dyn Fn(Report)>,
-    started: Instant,
+    clock: Clock,
     now: Time,
     /// Clients have been let in.
     has_opened: bool,
@@ -234,8 +237,8 @@ impl Worker {
             inbox: letterbox.inbox,
             mailboxes,
             reports,
-            started: Instant::now(),
-            now: Time::ZERO,
+            clock: parts.clock,
+            now: parts.clock.now(),
             pipes,
             timers: Timers::default(),
             dirty: Vec::new(),
@@ -263,7 +266,7 @@ impl Worker {
         while !self.is_done() {
             self.count_gauges();
             self.ring.enter(self.patience()).map_err(Failure::Ring)?;
-            self.now = Time::ZERO + self.started.elapsed();
+            self.now = self.clock.now();
             self.begin_turn();
             loop {
                 self.ring.completions(&mut completions);

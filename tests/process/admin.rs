@@ -1,7 +1,7 @@
 //! The admin socket: status, what the operator changes, names of backends, and requests that make no sense.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use crate::harness::backend::Backend;
 use crate::harness::namespace::Namespace;
 use crate::harness::stream;
-use crate::harness::{Launch, Ringway, SOON, assert_ends, eventually, one_pool, skip};
+use crate::harness::{
+    Launch, Ringway, SOON, assert_ends, eventually, free_address, free_port, one_pool, skip,
+};
 
 /// A backend's status.
 #[track_caller]
@@ -464,4 +466,46 @@ fn name_is_resolved_and_one_that_is_not_stops_nothing() {
         stream::assert_refused(ringway.address());
         assert_ends(&ringway.finish(), &[]);
     });
+}
+
+/// A name may lead anywhere, to the virtual address of the balancer itself, too.
+#[test]
+fn name_that_leads_back_to_its_own_listener_is_not_used() {
+    let port = free_port();
+    let file = format!(
+        "global: {{workers: 1}}\nlisteners: [{{name: in, bind: \"*:{port}\", pool: p}}]\n\
+         pools: {{p: {{probe: none, backends: [{{name: local, address: \"localhost:{port}\"}}]}}}}\n"
+    );
+    let ringway = Launch::config(file).start();
+    eventually(SOON, "the name is looked up", || {
+        let why = backend(&ringway.status(), "local")["health"]["why"].clone();
+        why.as_str()
+            .is_some_and(|why| why.contains("go round in circles"))
+    });
+    let local = backend(&ringway.status(), "local");
+    assert_eq!(local["health"]["state"], "down");
+    stream::assert_refused((Ipv4Addr::LOCALHOST, port).into());
+    assert_ends(&ringway.finish(), &[]);
+}
+
+#[test]
+fn status_says_that_others_are_preferred_for_as_long_as_they_are() {
+    let (failing, echoing) = (free_address(), Backend::echo());
+    let pool = format!(
+        "probe: none, passive: {{failures: 1, retry_after: 3s}}, \
+         backends: [{{name: failing, address: \"{failing}\"}}, \"{}\"]",
+        echoing.address()
+    );
+    let ringway = Launch::config(one_pool("workers: 1", &pool)).start();
+    let is_avoided = || {
+        let why = backend(&ringway.status(), "failing")["health"]["why"].clone();
+        why.as_str().is_some_and(|why| why.contains("preferred"))
+    };
+    eventually(SOON, "it is avoided", || {
+        stream::exchange(&mut ringway.connect(), b"hello");
+        is_avoided()
+    });
+    // No session comes that would notice.
+    eventually(SOON, "it may be tried again", || !is_avoided());
+    ringway.finish();
 }
