@@ -253,11 +253,17 @@ fn remarks(backend: &Value, look: Look) -> Vec<String> {
     let last_change = items(&health["history"]).last().map(|last| &last["why"]);
     // Why a backend came up is no news; that others are preferred all the same is.
     let is_plain = health["state"] == "up" && last_change.is_none_or(|why| *why == health["why"]);
-    let why = (look.verbose || !is_plain).then(|| health["why"].as_str());
-    [why.flatten(), backend["why_not"].as_str()]
-        .into_iter()
+    let why = health["why"].as_str().filter(|_| look.verbose || !is_plain);
+    // What took it down may be over, and something else keep it there.
+    let wrong = health["last_probe_failed"]
+        .as_str()
+        .filter(|wrong| why.is_none_or(|why| !why.ends_with(wrong)))
+        .map(|wrong| format!("the last probe failed: {wrong}"));
+    let said = [why, backend["why_not"].as_str()];
+    said.into_iter()
         .flatten()
         .map(str::to_owned)
+        .chain(wrong)
         .chain(hindered(&health["probes_hindered"], look.now))
         .chain(ports_running_out(&backend["source_ports"]))
         .collect()
@@ -331,6 +337,12 @@ mod tests {
             let history = json!([{"why": last}]);
             json!({"state": state, "why": why, "history": history})
         };
+        let mut changed = health(
+            "down",
+            "first probe failed: refused",
+            "first probe failed: refused",
+        );
+        changed["last_probe_failed"] = json!("status 503");
         json!({
             "version": "1.0.0", "pid": 4711, "phase": "serving", "started": 0, "sessions_active": 3,
             "max_sessions": 500_000,
@@ -340,6 +352,7 @@ mod tests {
                 backend("avoided", Some("10.0.0.13:5432"), health("up", "connects fail", "it connects"), None),
                 backend("weightless", Some("10.0.0.14:5432"), health("up", "ok", "ok"), Some("its weight is 0")),
                 backend("dead", Some("10.0.0.12:5432"), health("down", LONG, LONG), None),
+                backend("changed", Some("10.0.0.15:5432"), changed, None),
                 backend("lost", None, health("down", "no such host", ""), None),
             ]}],
         })
@@ -374,6 +387,8 @@ mod tests {
             for part in [
                 format!("dead: {LONG}"),
                 "avoided: connects fail".to_owned(),
+                "changed: first probe failed: refused; the last probe failed: status 503"
+                    .to_owned(),
                 "weightless: its weight is 0".to_owned(),
                 "lost: no such host".to_owned(),
                 "10.0.0.12:5432".to_owned(),

@@ -194,6 +194,7 @@ impl View<'_> {
             "state": if is_down { "down" } else { state(backend.is_up.or((!is_probed).then_some(true))) },
             "since": last.map(|last| last["since"].clone()),
             "why": why,
+            "last_probe_failed": self.watch.health(id).wrong().filter(|_| probes_are_due),
             "probed": probes_are_due,
             "probes_hindered": hindered.filter(|_| probes_are_due),
             "history": history,

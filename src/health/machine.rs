@@ -52,6 +52,8 @@ pub struct Health {
     is_doubted_by_sessions: bool,
     /// A probe at once has been asked for, and nothing has come of it yet.
     is_hurried: bool,
+    /// What the last probe found wrong.
+    wrong: Option<String>,
     hindered: Option<Hindrance>,
     history: VecDeque<Transition>,
 }
@@ -87,6 +89,12 @@ impl Health {
     /// The last changes, oldest first.
     pub fn history(&self) -> impl Iterator<Item = &Transition> {
         self.history.iter()
+    }
+
+    /// What the last probe found wrong, which may be something else than what took it down; none if it succeeded.
+    #[must_use]
+    pub fn wrong(&self) -> Option<&str> {
+        self.wrong.as_deref()
     }
 
     /// Why probes cannot be made; none while they are.
@@ -138,6 +146,9 @@ impl Health {
         self.unhinder();
         self.is_hurried = false;
         let succeeded = outcome.is_ok();
+        if self.wrong.as_deref() != outcome.err() {
+            self.wrong = outcome.err().map(str::to_owned);
+        }
         if succeeded {
             self.is_doubted_by_sessions = false;
         }
@@ -261,6 +272,18 @@ mod tests {
         ] {
             assert_eq!(states(outcomes), expected, "{outcomes}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_now_is_known_beside_what_took_it_down() {
+        let mut health = Health::default();
+        health.probed(RULE, bad(), at(0));
+        health.probed(RULE, Err("status 503"), at(1));
+        assert_eq!(health.wrong(), Some("status 503"));
+        let last = health.history().last().map(|last| last.why.as_str());
+        assert_eq!(last, Some("first probe failed: refused"));
+        health.probed(RULE, good(), at(2));
+        assert_eq!(health.wrong(), None);
     }
 
     #[test]
