@@ -20,6 +20,7 @@ mod generator;
 mod machine;
 mod network;
 mod peers;
+mod picture;
 mod process;
 mod report;
 mod requests;

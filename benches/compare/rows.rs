@@ -1,7 +1,7 @@
 //! The workloads, what is counted in each, and the bars that they are held against.
 //!
-//! A workload over UDP or over a veth pair is a new kind of `Work` here, a driver beside `requests` and `bulk`, and a
-//! case in `director::Turn`; nothing else knows which kinds there are.
+//! A workload over UDP is a new kind of `Work` here, a driver beside `requests` and `bulk`, and a case in
+//! `director::Turn`; nothing else knows which kinds there are.
 
 use crate::spec::{Load, Sizes};
 
@@ -12,7 +12,18 @@ pub(crate) struct Row {
     pub(crate) work: Work,
     pub(crate) sizes: Sizes,
     pub(crate) unit: Unit,
+    pub(crate) link: Link,
     pub(crate) bars: &'static [Bar],
+    /// What our own figure may be at most, whatever the others' are.
+    pub(crate) most: Option<f64>,
+}
+
+/// What is between the balancer and everybody else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    Loopback,
+    /// A pair of interfaces with MTU 1500; the balancer has a network namespace of its own.
+    Veth,
 }
 
 /// What the load of a row is made of.
@@ -32,6 +43,11 @@ pub(crate) enum Work {
     Memory {
         sessions: usize,
     },
+    /// A start with a large configuration.
+    Start {
+        listeners: usize,
+        backends: usize,
+    },
 }
 
 /// What the figure of a row is.
@@ -42,6 +58,7 @@ pub(crate) enum Unit {
     Gigabyte,
     SmallLatency,
     SessionMemory,
+    Start,
 }
 
 /// How our figure relates to another one: ours divided by it is at most `limit`, or even `stretch`.
@@ -60,6 +77,7 @@ impl Unit {
             Self::Gigabyte => "ms of balancer CPU per GB",
             Self::SmallLatency => "p99 of the small sessions, us",
             Self::SessionMemory => "bytes per idle session, sockets not counted",
+            Self::Start => "ms from its start until it accepts on every listener",
         }
     }
 }
@@ -100,7 +118,9 @@ pub(crate) const ROWS: &[Row] = &[
         work: requests(100),
         sizes: SMALL,
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.88, 0.78), nginx(0.92, 0.85)],
+        most: None,
     },
     Row {
         name: "rr-64-1000",
@@ -108,7 +128,9 @@ pub(crate) const ROWS: &[Row] = &[
         work: requests(1000),
         sizes: SMALL,
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.72, 0.60)],
+        most: None,
     },
     Row {
         name: "rr-64-6000",
@@ -116,7 +138,9 @@ pub(crate) const ROWS: &[Row] = &[
         work: requests(6000),
         sizes: SMALL,
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.75, 0.60)],
+        most: None,
     },
     Row {
         name: "idle-6000-active-100",
@@ -127,11 +151,13 @@ pub(crate) const ROWS: &[Row] = &[
         },
         sizes: SMALL,
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[Bar {
             against: WITHOUT_IDLE,
             limit: 1.1,
             stretch: 1.05,
         }],
+        most: None,
     },
     Row {
         name: "rr-4k-100",
@@ -142,7 +168,9 @@ pub(crate) const ROWS: &[Row] = &[
             answer: 4096,
         },
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.90, 0.80)],
+        most: None,
     },
     Row {
         name: "rr-16k-100",
@@ -153,7 +181,9 @@ pub(crate) const ROWS: &[Row] = &[
             answer: 16_384,
         },
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.95, 0.85)],
+        most: None,
     },
     Row {
         name: "rr-64-64k-20",
@@ -164,7 +194,9 @@ pub(crate) const ROWS: &[Row] = &[
             answer: 65_536,
         },
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.90, 0.80)],
+        most: None,
     },
     Row {
         name: "connect",
@@ -172,7 +204,9 @@ pub(crate) const ROWS: &[Row] = &[
         work: Work::Single(Load::Connects { at_once: 32 }),
         sizes: SMALL,
         unit: Unit::Connection,
+        link: Link::Loopback,
         bars: &[haproxy(0.80, 0.70), nginx(0.95, 0.88)],
+        most: None,
     },
     Row {
         name: "bulk-up",
@@ -180,7 +214,9 @@ pub(crate) const ROWS: &[Row] = &[
         work: Work::Single(Load::Upload { streams: 4 }),
         sizes: SMALL,
         unit: Unit::Gigabyte,
+        link: Link::Loopback,
         bars: &[haproxy(0.65, 0.50)],
+        most: None,
     },
     Row {
         name: "bulk-down",
@@ -188,7 +224,19 @@ pub(crate) const ROWS: &[Row] = &[
         work: Work::Single(Load::Download { streams: 4 }),
         sizes: SMALL,
         unit: Unit::Gigabyte,
+        link: Link::Loopback,
         bars: &[haproxy(0.65, 0.50)],
+        most: None,
+    },
+    Row {
+        name: "bulk-veth",
+        what: "bulk, 4 streams, client to backend, over veth with MTU 1500",
+        work: Work::Single(Load::Upload { streams: 4 }),
+        sizes: SMALL,
+        unit: Unit::Gigabyte,
+        link: Link::Veth,
+        bars: &[haproxy(0.90, 0.80)],
+        most: None,
     },
     Row {
         name: "mixed",
@@ -199,7 +247,9 @@ pub(crate) const ROWS: &[Row] = &[
         },
         sizes: SMALL,
         unit: Unit::SmallLatency,
+        link: Link::Loopback,
         bars: &[haproxy(1.0, 0.5)],
+        most: None,
     },
     Row {
         name: "memory",
@@ -207,6 +257,21 @@ pub(crate) const ROWS: &[Row] = &[
         work: Work::Memory { sessions: 6000 },
         sizes: SMALL,
         unit: Unit::SessionMemory,
+        link: Link::Loopback,
         bars: &[haproxy(0.5, 0.35)],
+        most: None,
+    },
+    Row {
+        name: "start",
+        what: "start with 1,000 listeners and 10,000 backends",
+        work: Work::Start {
+            listeners: 1_000,
+            backends: 10_000,
+        },
+        sizes: SMALL,
+        unit: Unit::Start,
+        link: Link::Loopback,
+        bars: &[],
+        most: Some(1_000.0),
     },
 ];
