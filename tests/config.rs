@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use ringway::config::{self, Loaded};
 
+#[path = "config/defaults.rs"]
+mod defaults;
 #[path = "config/documents.rs"]
 mod documents;
 #[path = "config/hostile.rs"]

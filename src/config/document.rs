@@ -99,7 +99,8 @@ section! {
 
 section! {
     /// Keys that all listeners or all pools inherit. A key of the listener or pool itself wins; maps are
-    /// merged.
+    /// merged. What fits only another choice than its own is not inherited: a pool with `probe: tcp` takes nothing over
+    /// that is for `http`, one with `probe: none` nothing of a probe, a listener with `split` no `pool`.
     pub(super) struct Defaults {
         /// Any keys of a listener.
         listener: Inherited<Listener> = "{}",
@@ -395,7 +396,7 @@ section! {
 
 pub(super) use inherited::Inherited;
 
-/// A part of a section: checked where it is inherited.
+/// A part of a section: what it lacks, those that inherit it have to have.
 mod inherited {
     use std::marker::PhantomData;
 
@@ -416,7 +417,11 @@ mod inherited {
 
         fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
             match node.value {
-                Value::Map(_) | Value::Null => Some(Inherited(PhantomData)),
+                Value::Map(_) | Value::Null => {
+                    // What is wrong with it has been reported, and those that inherit it are wrong, too.
+                    let _ = reader.with_parts_missing(true, |reader| T::read(node, reader));
+                    Some(Inherited(PhantomData))
+                }
                 Value::Scalar(_) | Value::List(_) => {
                     reader.expected(node, &Self::expected());
                     None
@@ -430,9 +435,7 @@ mod inherited {
             if let Some(long) = forms.and_then(Vec::pop) {
                 schema = long;
             }
-            if let Some(object) = schema.as_object_mut() {
-                object.remove("required");
-            }
+            nothing_required(&mut schema);
             schema
         }
 
@@ -444,49 +447,19 @@ mod inherited {
             json!(Map::new())
         }
     }
-}
 
-/// Leaves out what the format ignores, and gives every listener and pool what it inherits.
-pub(super) fn prepare(root: &mut Node) {
-    let Value::Map(entries) = &mut root.value else {
-        return;
-    };
-    entries.retain(|(key, _)| !key.name.starts_with("x-"));
-    let inherited = |section: &str| {
-        root.get("defaults")
-            .and_then(|defaults| defaults.get(section))
-            .cloned()
-    };
-    let (listener, pool) = (inherited("listener"), inherited("pool"));
-    let Value::Map(entries) = &mut root.value else {
-        return;
-    };
-    for (key, node) in entries {
-        match (key.name.as_str(), &mut node.value) {
-            ("listeners", Value::List(items)) => items
-                .iter_mut()
-                .for_each(|item| inherit(item, listener.as_ref(), None)),
-            ("listeners", Value::Map(_)) => inherit(node, listener.as_ref(), None),
-            ("pools", Value::Map(pools)) => {
-                pools
-                    .iter_mut()
-                    .for_each(|(_, item)| inherit(item, pool.as_ref(), Some("backends")));
+    /// What stands in a list is complete; all else may lack any key.
+    fn nothing_required(schema: &mut Json) {
+        let Some(object) = schema.as_object_mut() else {
+            return;
+        };
+        object.shift_remove("required");
+        for (key, part) in object {
+            match (key.as_str(), part) {
+                ("anyOf", Json::Array(forms)) => forms.iter_mut().for_each(nothing_required),
+                ("properties", Json::Object(keys)) => keys.values_mut().for_each(nothing_required),
+                _ => {}
             }
-            _ => {}
         }
     }
-}
-
-fn inherit(item: &mut Node, defaults: Option<&Node>, short: Option<&str>) {
-    let Some(defaults) = defaults else {
-        return;
-    };
-    if let Some(key) = short.filter(|_| item.is_short()) {
-        *item = item.under(key);
-    }
-    // Short forms within are made long, too: what they leave out is inherited.
-    if let Some(probe) = item.get_mut("probe").filter(|probe| probe.is_short()) {
-        *probe = probe.under("type");
-    }
-    item.inherit(defaults);
 }

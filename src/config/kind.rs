@@ -54,6 +54,8 @@ pub(super) struct Reader<'a> {
     pub(super) host_missing: bool,
     pub(super) problems: &'a mut Problems,
     path: Vec<String>,
+    /// Whether keys that are required may be missing.
+    parts_missing: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -64,6 +66,7 @@ impl<'a> Reader<'a> {
             host_missing: false,
             problems,
             path: Vec::new(),
+            parts_missing: false,
         }
     }
 
@@ -72,6 +75,18 @@ impl<'a> Reader<'a> {
         self.path.push(key.to_owned());
         let result = read(self);
         self.path.pop();
+        result
+    }
+
+    /// Reads something of which parts may be missing, or not.
+    pub(super) fn with_parts_missing<T>(
+        &mut self,
+        may_be: bool,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let before = std::mem::replace(&mut self.parts_missing, may_be);
+        let result = read(self);
+        self.parts_missing = before;
         result
     }
 
@@ -150,7 +165,7 @@ pub(super) fn read_field<T: Kind>(node: &Node, reader: &mut Reader) -> Option<Fi
         place: Some(node.place),
     };
     match &node.value {
-        Value::Map(entries) if !T::MAP || is_by_host::<T>(entries, reader.host) => {
+        Value::Map(entries) if !T::MAP || is_by_host(entries, reader.host, T::knows) => {
             let (node, value) = by_host(node, entries, reader)?;
             Some(at(node, value))
         }
@@ -161,9 +176,9 @@ pub(super) fn read_field<T: Kind>(node: &Node, reader: &mut Reader) -> Option<Fi
 }
 
 /// Where a map is a form of the value itself, too: a host may be called like a key, or like a pool.
-fn is_by_host<T: Kind>(entries: &[(Key, Node)], host: &str) -> bool {
+pub(super) fn is_by_host(entries: &[(Key, Node)], host: &str, knows: fn(&str) -> bool) -> bool {
     let names = || entries.iter().map(|(key, _)| key.name.as_str());
-    names().any(|name| name == host) && !names().any(T::knows)
+    names().any(|name| name == host) && !names().any(knows)
 }
 
 fn by_host<'n, T: Kind>(
@@ -397,7 +412,9 @@ fn read_items<T: Kind>(items: &[Node], reader: &mut Reader) -> Vec<Field<T>> {
     (0..)
         .zip(items)
         .filter_map(|(number, item): (usize, &Node)| {
-            reader.within(&format!("[{number}]"), |reader| read_field(item, reader))
+            reader.within(&format!("[{number}]"), |reader| {
+                reader.with_parts_missing(false, |reader| read_field(item, reader))
+            })
         })
         .collect()
 }
@@ -686,7 +703,7 @@ pub(super) fn entries<'n>(
 ) -> Option<Entries<'n>> {
     let written: &[(Key, Node)] = match &node.value {
         Value::Map(entries) => entries,
-        Value::Null if keys.iter().all(|key| !key.required) => &[],
+        Value::Null if reader.parts_missing || keys.iter().all(|key| !key.required) => &[],
         Value::Null | Value::List(_) => {
             reader.expected(node, &expected());
             return None;
@@ -787,7 +804,7 @@ pub(super) fn field<T: Kind + 'static>(
         .map(|(_, value)| value.place)
         .or(misspelt.map(|(_, place)| *place));
     let value = default();
-    if value.is_none() && place.is_none() {
+    if value.is_none() && place.is_none() && !reader.parts_missing {
         let problem = Problem::error(
             entries.section.place,
             format!("the key `{name}` is missing"),

@@ -358,15 +358,20 @@ impl Node {
 
     /// The long form of a short one: a map with this as its only key.
     pub(super) fn under(&self, key: &str) -> Node {
+        Node {
+            place: self.place,
+            value: Value::Map(vec![self.entry(key)]),
+        }
+    }
+
+    /// The entry of a long form that the short one stands for.
+    pub(super) fn entry(&self, key: &str) -> (Key, Node) {
         let place = self.place;
         let key = Key {
             place,
             name: key.to_owned(),
         };
-        Node {
-            place,
-            value: Value::Map(vec![(key, self.clone())]),
-        }
+        (key, self.clone())
     }
 
     /// The value of a key of a map.
@@ -387,19 +392,6 @@ impl Node {
                 .find(|(key, _)| key.name == name)
                 .map(|(_, node)| node),
             Value::Null | Value::Scalar(_) | Value::List(_) => None,
-        }
-    }
-
-    /// Takes over the keys that it does not have itself, in maps within maps too.
-    pub(super) fn inherit(&mut self, defaults: &Node) {
-        let (Value::Map(own), Value::Map(inherited)) = (&mut self.value, &defaults.value) else {
-            return;
-        };
-        for (key, value) in inherited {
-            match own.iter_mut().find(|(own, _)| own.name == key.name) {
-                Some((_, own)) => own.inherit(value),
-                None => own.push((key.clone(), value.clone())),
-            }
         }
     }
 }
