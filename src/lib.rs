@@ -17,6 +17,7 @@
 //! | [`session`] | pure | one TCP session: events in, steps out; both endings; its simulation |
 //! | [`balance`] | pure | who gets the next connection, one file per algorithm |
 //! | [`health`] | pure | what traffic says about a backend |
+//! | [`vrrp`] | pure | who holds a virtual address: advertisements on the wire, the machine of one virtual router |
 //! | [`metrics`] | pure | the counters: cells with one writer each |
 //! | [`ids`], [`time`] | pure | names of configured things; time as a value |
 //! | [`config`] | pure | the YAML file as written, resolved and checked |
@@ -74,4 +75,5 @@ pub mod ring;
 pub mod session;
 pub mod sys;
 pub mod time;
+pub mod vrrp;
 pub mod worker;

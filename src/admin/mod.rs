@@ -5,8 +5,8 @@ mod bounded;
 pub mod client;
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use axum::extract::{DefaultBodyLimit, Path as Segments, State};
 use axum::http::{Method, StatusCode, Uri};
@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use bounded::Bounded;
 
 use crate::control::snapshot::OperatorState;
+use crate::sys::unix::{self, SocketFile};
 
 /// Connections at a time; more wait.
 const CONNECTIONS_MAX: usize = 32;
@@ -131,7 +132,7 @@ impl IntoResponse for Refusal {
 #[derive(Debug)]
 pub struct Admin {
     listener: UnixListener,
-    path: PathBuf,
+    file: SocketFile,
 }
 
 impl Admin {
@@ -143,42 +144,23 @@ impl Admin {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        if let Ok(meta) = std::fs::symlink_metadata(path) {
-            if !meta.file_type().is_socket() {
-                return Err(io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    "a file that is no socket is there already",
-                ));
-            }
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(io::Error::new(
-                    io::ErrorKind::AddrInUse,
-                    "another Ringway answers there",
-                ));
-            }
-            std::fs::remove_file(path)?;
-        }
+        unix::make_room(path)?;
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
         Ok(Admin {
             listener,
-            path: path.to_owned(),
+            file: SocketFile::made(path)?,
         })
     }
 
-    /// Serves in the background of the runtime; the requests come out of the channel.
+    /// Serves in the background of the runtime; the requests come out of the channel. The file is to be removed at the
+    /// end.
     #[must_use]
-    pub fn serve(self) -> mpsc::Receiver<Request> {
+    pub fn serve(self) -> (mpsc::Receiver<Request>, SocketFile) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let listener = Bounded::new(self.listener, CONNECTIONS_MAX);
         tokio::spawn(async move { axum::serve(listener, router(sender)).await });
-        requests
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+        (requests, self.file)
     }
 }
 

@@ -88,6 +88,10 @@ fn render(status: &Value, now: Duration, colours: bool, width: usize) -> String 
             some_of(&addresses),
             pools.join(", "),
         ));
+        if let Some(why) = listener["refuses"]["why"].as_str() {
+            let since = age(&listener["refuses"]["since"], now);
+            shown.push_str(&format!("  refuses connects for {since}: {why}\n"));
+        }
     }
     for pool in items(&status["pools"]) {
         let takes = |backend: &&Value| backend["takes_sessions"] == Value::Bool(true);
@@ -149,7 +153,11 @@ fn row(backend: &Value, now: Duration, colours: bool) -> Vec<Cell> {
         Cell::new(state)
     } else {
         let since = age(&backend["state_since"], now);
-        paint(Cell::new(format!("{state} {since}")), Color::Yellow)
+        let left = match backend["drain_until"].as_u64() {
+            Some(until) => format!(", {} left", span(until.saturating_sub(now.as_secs()))),
+            None => String::new(),
+        };
+        paint(Cell::new(format!("{state} {since}{left}")), Color::Yellow)
     };
     let said = [&backend["health"]["why"], &backend["why_not"]].map(|why| why.as_str());
     let why: Vec<String> = said
@@ -204,9 +212,13 @@ fn some_of(addresses: &[String]) -> String {
     }
 }
 
-/// Time since then, in its largest unit.
+/// Time since then.
 fn age(since: &Value, now: Duration) -> String {
-    let seconds = now.as_secs().saturating_sub(since.as_u64().unwrap_or(0));
+    span(now.as_secs().saturating_sub(since.as_u64().unwrap_or(0)))
+}
+
+/// In its largest unit.
+fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),

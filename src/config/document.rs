@@ -136,7 +136,7 @@ section! {
         /// Several pools with weights, instead of `pool`: `[{pool: blue, weight: 95}, {pool: green, weight: 5}]`.
         split: Optional<List<Share>>,
         /// When no backend is usable: `refuse` lets the kernel refuse connects, so that clients with several
-        /// addresses move on at once; `reset` accepts and resets.
+        /// addresses move on at once; `reset` accepts and resets, as a unix socket always does.
         when_empty: WhenEmpty = "refuse",
         /// Most sessions of this listener.
         max_sessions: Or<Nothing, Number<1, 16_777_216>> = "none",
@@ -242,7 +242,8 @@ section! {
         retries: Number<0, 7> = "2",
         /// A backend that comes up gets its full share only after so long.
         slow_start: Or<Nothing, Period> = "10s",
-        /// Longest life of sessions on a backend that drains or left the file.
+        /// Longest life of sessions on a backend that left the file, or that the operator has told to drain or taken
+        /// into maintenance, from that moment on.
         drain_timeout: Or<Nothing, Period> = "none",
         /// How long a session may wait for what.
         timeouts: Timeouts = "{}",

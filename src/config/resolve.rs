@@ -169,6 +169,10 @@ impl Resolver<'_> {
             .as_ref()
             .map_or(&[][..], |sources| &sources.0);
         let user_timeout = period(&section.keepalive.user_timeout);
+        let probe = probe(&section.probe);
+        for backend in &backends {
+            self.snapshot.backends[backend.index()].is_probed = probe.check.is_some();
+        }
         let plan = self
             .snapshot
             .plan(*section.balance, *section.hash_key, &backends);
@@ -191,7 +195,7 @@ impl Resolver<'_> {
             plan,
             balance: *section.balance,
             hash_key: *section.hash_key,
-            probe: probe(&section.probe),
+            probe,
             on_down: *section.on_down,
             on_up: *section.on_up,
             slow_start: period(&section.slow_start),
@@ -247,6 +251,8 @@ impl Resolver<'_> {
                 state: *item.state,
                 is_up: None,
                 doubted_since: None,
+                is_probed: false,
+                is_drained: false,
             });
         }
         ids

@@ -1,23 +1,45 @@
 //! The listening sockets: bound before anything else happens, kept for the life of the process. Each worker has its own
 //! socket for every TCP address (`SO_REUSEPORT`); a unix socket is one that all accept from.
+//!
+//! A listener that is shut keeps its sockets and ports, but the kernel refuses connects. Which ones are to be open is
+//! decided elsewhere ([`super::usable`]). A unix socket cannot be shut and opened again: it always listens.
 
 use std::io;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use socket2::Socket;
 
 use super::Error;
 use super::snapshot::{Freebind, ListenAddress, Snapshot};
+use super::usable;
 use crate::ids::{ListenerId, WorkerId};
 use crate::sys::socket::{self, Bind, Keepalive};
+use crate::sys::unix::{self, SocketFile};
 use crate::worker::Listening;
+
+/// Who may connect to a unix socket: everybody who gets to its folder.
+const UNIX_MODE: u32 = 0o666;
 
 /// See the module's text.
 pub(super) struct Listeners {
     workers: usize,
     bound: Vec<Bound>,
+    /// By listener.
+    doors: Vec<Door>,
+    /// A socket could not be opened again.
+    is_behind: bool,
+}
+
+/// Whether clients are let in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Door {
+    pub(super) is_open: bool,
+    /// Since when.
+    pub(super) since: SystemTime,
+    /// How often it was shut because no backend was usable.
+    pub(super) shut_total: u64,
 }
 
 /// One address of one listener.
@@ -26,9 +48,42 @@ struct Bound {
     address: ListenAddress,
     /// One per worker; for a unix socket the same one for all.
     sockets: Vec<Arc<Socket>>,
+    /// That of a unix socket.
+    file: Option<SocketFile>,
 }
 
 impl Bound {
+    fn is_unix(&self) -> bool {
+        matches!(self.address, ListenAddress::Unix(_))
+    }
+
+    /// A unix socket listens at once, so that nobody takes its file for left over; who connects waits. Like a port it is
+    /// for everybody.
+    fn claim_file(&mut self, backlog: u32) -> io::Result<()> {
+        if let ListenAddress::Unix(path) = &self.address {
+            self.file = Some(SocketFile::made(path)?);
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(UNIX_MODE))?;
+            self.listen(backlog)?;
+        }
+        Ok(())
+    }
+
+    /// From now on the kernel refuses connects, and resets those that nobody has accepted.
+    fn shut(&self) {
+        for socket in &self.sockets {
+            // Not listening any more is what was wanted.
+            let _ = socket::refuse(socket);
+        }
+    }
+
+    /// In the order of the workers, which is the order of the group.
+    fn listen(&self, backlog: u32) -> io::Result<()> {
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        self.sockets
+            .iter()
+            .try_for_each(|socket| socket::listen(socket, backlog))
+    }
+
     /// Its address, with the port that the kernel chose.
     fn name(&self) -> String {
         let first = self.sockets.first();
@@ -48,14 +103,28 @@ impl Listeners {
             for address in &listener.addresses {
                 let sockets = bind(&listener.name, address, &keepalive, workers)
                     .map_err(|error| bind_error(&listener.name, address, &error))?;
-                bound.push(Bound {
+                let mut one = Bound {
                     listener: id,
                     address: address.clone(),
                     sockets,
-                });
+                    file: None,
+                };
+                one.claim_file(listener.backlog)
+                    .map_err(|error| bind_error(&listener.name, address, &error))?;
+                bound.push(one);
             }
         }
-        Ok(Listeners { workers, bound })
+        let shut = Door {
+            is_open: false,
+            since: SystemTime::now(),
+            shut_total: 0,
+        };
+        Ok(Listeners {
+            workers,
+            bound,
+            doors: vec![shut; snapshot.listeners.len()],
+            is_behind: false,
+        })
     }
 
     pub(super) fn workers(&self) -> usize {
@@ -75,20 +144,96 @@ impl Listeners {
         self.bound.iter().map(listening).collect()
     }
 
-    /// Opens them: from now on clients can connect. In the order of the workers, which is the order of the group.
-    pub(super) fn listen(&self, snapshot: &Snapshot) -> Result<(), Error> {
+    /// Opens those with a usable backend: from now on clients can connect.
+    pub(super) fn listen(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        let (open, now) = (usable::open(snapshot), SystemTime::now());
         for bound in &self.bound {
             let listener = &snapshot.listeners[bound.listener.index()];
-            let backlog = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
-            for socket in &bound.sockets {
-                socket
-                    .listen(backlog)
-                    .map_err(|error| bind_error(&listener.name, &bound.address, &error))?;
-            }
             let address = bound.name();
-            tracing::info!(listener = %listener.name, %address, "listening");
+            if open[bound.listener.index()] || bound.is_unix() {
+                bound
+                    .listen(listener.backlog)
+                    .map_err(|error| bind_error(&listener.name, &bound.address, &error))?;
+                tracing::info!(listener = %listener.name, %address, "listening");
+            } else {
+                let why = usable::why_none(snapshot, listener);
+                tracing::info!(listener = %listener.name, %address, %why, "not listening");
+            }
+        }
+        for (door, is_open) in self.doors.iter_mut().zip(open) {
+            *door = Door {
+                is_open,
+                since: now,
+                shut_total: u64::from(!is_open),
+            };
         }
         Ok(())
+    }
+
+    /// Opens and shuts listeners as the snapshot has it. Whether any changed.
+    pub(super) fn settle(&mut self, snapshot: &Snapshot) -> bool {
+        let was_behind = std::mem::take(&mut self.is_behind);
+        let mut is_changed = false;
+        let open = usable::open(snapshot);
+        for (id, is_open) in (0..).map(ListenerId).zip(open) {
+            let listener = &snapshot.listeners[id.index()];
+            if is_open == self.doors[id.index()].is_open {
+                continue;
+            }
+            if is_open && let Err(error) = self.reopen(id, listener.backlog) {
+                if !was_behind {
+                    tracing::error!(listener = %listener.name, %error, "cannot listen again; trying on");
+                }
+                self.is_behind = true;
+                continue;
+            }
+            if is_open {
+                tracing::info!(listener = %listener.name, "listening again");
+            } else {
+                self.of_listener(id).for_each(Bound::shut);
+                let why = usable::why_none(snapshot, listener);
+                tracing::info!(listener = %listener.name, %why, "connects are refused");
+            }
+            let door = &mut self.doors[id.index()];
+            door.is_open = is_open;
+            door.since = SystemTime::now();
+            door.shut_total += u64::from(!is_open);
+            is_changed = true;
+        }
+        is_changed
+    }
+
+    /// All of its addresses, or none: nobody would accept from the others.
+    fn reopen(&self, id: ListenerId, backlog: u32) -> io::Result<()> {
+        let opened = self
+            .of_listener(id)
+            .try_for_each(|bound| bound.listen(backlog));
+        if opened.is_err() {
+            self.of_listener(id).for_each(Bound::shut);
+        }
+        opened
+    }
+
+    /// Its addresses that can be shut.
+    fn of_listener(&self, id: ListenerId) -> impl Iterator<Item = &Bound> {
+        let is_its = move |bound: &&Bound| bound.listener == id && !bound.is_unix();
+        self.bound.iter().filter(is_its)
+    }
+
+    /// Whether a listener that should be open is not.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// By listener.
+    pub(super) fn doors(&self) -> &[Door] {
+        &self.doors
+    }
+
+    /// Whether each worker is to accept from each of its sockets.
+    pub(super) fn accepting(&self) -> Arc<[bool]> {
+        let is_open = |bound: &Bound| bound.is_unix() || self.doors[bound.listener.index()].is_open;
+        self.bound.iter().map(is_open).collect()
     }
 
     /// Where each listener is bound, with the ports that the kernel chose.
@@ -102,18 +247,13 @@ impl Listeners {
 
     /// From now on the kernel refuses connects.
     pub(super) fn refuse(&self) {
-        for socket in self.bound.iter().flat_map(|bound| &bound.sockets) {
-            // Not listening any more is what was wanted.
-            let _ = socket::refuse(socket);
-        }
+        self.bound.iter().for_each(Bound::shut);
     }
 
     /// Removes the files of unix sockets.
     pub(super) fn clean_up(&self) {
-        for bound in &self.bound {
-            if let ListenAddress::Unix(path) = &bound.address {
-                let _ = std::fs::remove_file(path);
-            }
+        for file in self.bound.iter().filter_map(|bound| bound.file.as_ref()) {
+            file.remove();
         }
     }
 }
@@ -126,7 +266,7 @@ fn bind(
 ) -> io::Result<Vec<Arc<Socket>>> {
     match address {
         ListenAddress::Unix(path) => {
-            remove_stale(path)?;
+            unix::make_room(path)?;
             let socket = Arc::new(socket::bind_unix(path)?);
             Ok(vec![socket; workers])
         }
@@ -162,23 +302,23 @@ fn is_missing(bind: Bind) -> io::Result<bool> {
 
 /// A socket for every worker, all on one address and port.
 fn bind_group(
-    mut bind: Bind,
+    bind: Bind,
     keepalive: &Keepalive,
     freebind: bool,
     workers: usize,
 ) -> io::Result<Vec<Arc<Socket>>> {
-    let mut sockets: Vec<Arc<Socket>> = Vec::with_capacity(workers);
-    for _ in 0..workers {
-        let socket = socket::bind_tcp(bind, keepalive, freebind)?;
-        if let Some(chosen) = socket::local_address(&socket) {
-            bind = with_port(bind, chosen.port());
-        }
-        sockets.push(Arc::new(socket));
-    }
-    Ok(sockets)
+    // A port that the kernel chose is asked for like any other: a socket would lose it when it is shut.
+    let first = socket::bind_tcp(bind, keepalive, freebind)?;
+    let bind = match socket::local_address(&first) {
+        Some(chosen) => with_port(bind, chosen.port()),
+        None => bind,
+    };
+    (0..workers)
+        .map(|_| socket::bind_tcp(bind, keepalive, freebind).map(Arc::new))
+        .collect()
 }
 
-/// The port that the kernel chose for the first socket is the others' too.
+/// The same with this port.
 fn with_port(bind: Bind, port: u16) -> Bind {
     match bind {
         Bind::Address(mut address) => {
@@ -187,23 +327,6 @@ fn with_port(bind: Bind, port: u16) -> Bind {
         }
         Bind::Any(_) => Bind::Any(port),
     }
-}
-
-/// A socket file that nobody listens on is left over from a crash.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let Ok(meta) = std::fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !meta.file_type().is_socket() {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "a file that is no socket is there already",
-        ));
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
-    }
-    std::fs::remove_file(path)
 }
 
 fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Error {
@@ -216,9 +339,9 @@ fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Err
             "{place}: not permitted; ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE \
              (AmbientCapabilities= in the unit, or run as root)"
         )),
-        Some(libc::EADDRINUSE) => Error::Host(format!(
-            "{place}: another process (or another listener of this file) listens there already; \
-             `ss -ltnp` shows which"
+        _ if error.kind() == io::ErrorKind::AddrInUse => Error::Host(format!(
+            "{place}: another process (or another listener of this file) has it already; \
+             `ss -ltnp` (`ss -lxp` for a unix socket) shows which"
         )),
         Some(libc::EADDRNOTAVAIL) => Error::Host(format!(
             "{place}: this host does not have that address, and `freebind: false` says that it must; \

@@ -1,14 +1,17 @@
 //! The control plane: one thread that owns the truth. It binds the listeners, starts the workers, answers signals and
 //! ends everything in order. It relays no byte, and never waits for a worker before it serves somebody else.
 
+mod alarms;
 pub mod bounds;
 mod counters;
 mod listeners;
 mod names;
 mod operator;
 mod ports;
+mod signals;
 pub mod snapshot;
 mod status;
+mod usable;
 mod watch;
 
 use std::collections::VecDeque;
@@ -20,7 +23,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, Interval, interval, sleep_until};
@@ -35,11 +37,13 @@ use crate::sys::host;
 use crate::time::Seldom;
 use crate::worker::{Command, Letterbox, Limits, Mailbox, Parts, Report, Shared, Worker};
 
+use alarms::{Alarm, Alarms};
 use bounds::{Bounds, Demand};
 use listeners::Listeners;
 use names::Names;
 use operator::Notes;
-use snapshot::{BackendAddress, Global, Snapshot};
+use signals::{Sign, Signals};
+use snapshot::{Backend, BackendAddress, Global, OperatorState, Snapshot};
 use status::View;
 use watch::Watch;
 
@@ -50,6 +54,9 @@ const SEND_AGAIN: Duration = Duration::from_millis(10);
 
 /// Between two warnings about the same lack of this host.
 const WARNINGS_EVERY: Duration = Duration::from_secs(60);
+
+/// Before a listener that could not be opened is tried again.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What only the command line can say.
 #[derive(Debug, Default)]
@@ -97,6 +104,17 @@ pub enum Error {
 /// # Errors
 /// What the host lacks, or what broke.
 pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(names::LOOKUPS_MAX)
+        .build()
+        .map_err(|error| Error::Host(format!("control's runtime: {error}")))?;
+    let signals = match &options.embedded {
+        Some(embedded) => Signals::StandIn(Arc::clone(&embedded.stop)),
+        None => runtime
+            .block_on(async { Signals::take() })
+            .map_err(|error| Error::Host(format!("signals: {error}")))?,
+    };
     let findings = ring::probe()?;
     let files =
         host::raise_file_limit().map_err(|error| Error::Host(format!("RLIMIT_NOFILE: {error}")))?;
@@ -109,14 +127,9 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
     );
     let listeners = Listeners::bind(&snapshot, workers)?;
     let bounds = bounds(global, files, &listeners, snapshot.backends.len());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(names::LOOKUPS_MAX)
-        .build()
-        .map_err(|error| Error::Host(format!("control's runtime: {error}")))?;
     let tier = options.tier.unwrap_or(findings.tier);
     let control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
-    let result = runtime.block_on(control.serve(options));
+    let result = runtime.block_on(control.serve(options, signals));
     // A look-up that hangs is not waited for.
     runtime.shutdown_background();
     result
@@ -150,6 +163,7 @@ struct Control {
     notes: Vec<Notes>,
     names: Names,
     watch: Watch,
+    alarms: Alarms,
     started: SystemTime,
     listeners: Listeners,
     mailboxes: Vec<Mailbox>,
@@ -262,6 +276,7 @@ impl Control {
             names: Names::new(&snapshot),
             watch: Watch::start(&snapshot, bounds.probes)
                 .map_err(|error| Error::Host(format!("the prober's thread: {error}")))?,
+            alarms: Alarms::default(),
             started,
             snapshot,
             listeners,
@@ -282,27 +297,16 @@ impl Control {
         })
     }
 
-    async fn serve(mut self, options: Options) -> Result<(), Error> {
+    async fn serve(mut self, options: Options, mut signals: Signals) -> Result<(), Error> {
         let is_embedded = options.embedded.is_some();
-        let (mut signals, embedded) = match options.embedded {
-            Some(Embedded {
-                requests,
-                ready,
-                stop,
-            }) => {
-                self.ready = Some(ready);
-                (Signals::stand_in(stop), Some(requests))
-            }
-            None => {
-                let signals =
-                    Signals::new().map_err(|error| Error::Host(format!("signals: {error}")))?;
-                (signals, None)
-            }
-        };
+        let embedded = options.embedded.map(|embedded| {
+            self.ready = Some(embedded.ready);
+            embedded.requests
+        });
         let mut freeze = options.freeze_every.map(interval);
         let admin = options.admin_socket.as_deref().and_then(open_admin);
-        let admin_path = admin.as_ref().map(|admin| admin.path().to_owned());
-        let mut requests = embedded.or_else(|| admin.map(Admin::serve));
+        let (served, admin_file) = admin.map(Admin::serve).unzip();
+        let mut requests = embedded.or(served);
         let first_round_until = self.watch.first_round_until();
         while self.is_running() {
             tokio::select! {
@@ -311,19 +315,24 @@ impl Control {
                 sign = signals.next() => match sign {
                     Sign::Stop => self.told_to_stop(),
                     Sign::PrintCounters => self.print_counters(),
+                    Sign::Ignored(signal) => {
+                        tracing::warn!(signal, "ignored: this version reloads nothing while it runs");
+                    }
                 },
                 Some(request) = next(requests.as_mut()) => self.answer(request),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
-                () = pause(!self.unsent.is_empty()) => self.send_again(),
+                () = pause(!self.unsent.is_empty(), SEND_AGAIN) => self.send_again(),
+                () = pause(self.listeners.is_behind(), OPEN_AGAIN) => self.settle_listeners(),
+                () = alarm(self.alarms.next()) => self.alarmed(),
                 () = reached(self.phase) => self.deadline_reached(),
                 outcomes = self.watch.outcomes() => self.probed(&outcomes),
                 () = first_round(self.phase, first_round_until) => self.open_or_fail(),
             }
         }
         self.listeners.clean_up();
-        if let Some(path) = admin_path {
-            let _ = std::fs::remove_file(path);
+        if let Some(file) = admin_file {
+            file.remove();
         }
         if !is_embedded {
             self.print_counters();
@@ -353,8 +362,8 @@ impl Control {
             Report::Replaced(_) => {}
             Report::Doubted(backend) => self.watch.hurry(backend),
             Report::Avoided { backend, errno } => {
-                self.watch.doubted(&self.snapshot, backend);
                 self.log_avoided(backend, errno);
+                self.watch.doubted(&self.snapshot, backend);
             }
             Report::SourceExhausted { backend, source } => self.log_exhausted(backend, source),
             Report::SourceAbsent { pool, source } => self.log_absent(pool, source),
@@ -422,6 +431,14 @@ impl Control {
         }
     }
 
+    fn alarmed(&mut self) {
+        while let Some(alarm) = self.alarms.due(Instant::now().into_std()) {
+            match alarm {
+                Alarm::Drained(id) => self.drained(id),
+            }
+        }
+    }
+
     fn worker_ready(&mut self) {
         if let Phase::Starting(missing) = self.phase {
             self.phase = Phase::Starting(missing - 1);
@@ -441,7 +458,7 @@ impl Control {
 
     fn open(&mut self) -> Result<(), Error> {
         self.listeners.listen(&self.snapshot)?;
-        self.tell_all(|| Command::Open);
+        self.tell_accepting();
         self.phase = Phase::Serving;
         if let Some(ready) = self.ready.take() {
             let addresses = self.listeners.addresses(self.snapshot.listeners.len());
@@ -455,6 +472,18 @@ impl Control {
             "ready"
         );
         Ok(())
+    }
+
+    /// A listener is open if and only if one of its backends is usable.
+    fn settle_listeners(&mut self) {
+        if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot) {
+            self.tell_accepting();
+        }
+    }
+
+    fn tell_accepting(&mut self) {
+        let accepting = self.listeners.accepting();
+        self.tell_all(|| Command::Accept(Arc::clone(&accepting)));
     }
 
     /// Probes have outcomes. All of them make one new snapshot: the work of making one grows with the backends.
@@ -590,21 +619,55 @@ impl Control {
             weight = now.weight,
             "changed by the operator"
         );
-        let is_new_state =
-            snapshot.backends[id.index()].state != self.snapshot.backends[id.index()].state;
+        let old_state = self.snapshot.backends[id.index()].state;
         self.publish(snapshot);
-        if is_new_state {
+        if self.snapshot.backends[id.index()].state != old_state {
             self.watch.retarget(&self.snapshot, id);
+            self.time_drain(id, old_state);
         }
         Ok(self.view().backend(id))
     }
 
-    /// From the next turn on every worker sees it.
+    /// The sessions of a backend that is no longer ready have so long; from drain to maintenance the time goes on.
+    fn time_drain(&mut self, id: BackendId, old_state: OperatorState) {
+        let backend = &self.snapshot.backends[id.index()];
+        let timeout = self.snapshot.pools[backend.pool.index()].drain_timeout;
+        match (old_state, backend.state, timeout) {
+            (_, OperatorState::Ready, _) => self.alarms.unset(Alarm::Drained(id)),
+            (
+                OperatorState::Ready,
+                OperatorState::Drain | OperatorState::Maintenance,
+                Some(timeout),
+            ) => {
+                let until = Instant::now() + timeout;
+                self.alarms.set(Alarm::Drained(id), until.into_std());
+            }
+            (_, OperatorState::Drain | OperatorState::Maintenance, _) => {}
+        }
+    }
+
+    /// Its time to drain is over.
+    fn drained(&mut self, id: BackendId) {
+        let backend = &self.snapshot.backends[id.index()];
+        let pool = &self.snapshot.pools[backend.pool.index()].name;
+        let sessions = self.shared.active(id);
+        tracing::info!(%pool, backend = %backend.name, sessions, "drain_timeout: ending what is left");
+        self.publish_backend(id, |backend| backend.is_drained = true);
+    }
+
+    /// From the next turn on every worker sees it. Only then are listeners opened, so that nobody is let in too early.
     fn publish(&mut self, mut snapshot: Snapshot) {
         snapshot.generation += 1;
         self.snapshot = Arc::new(snapshot);
         let published = Arc::clone(&self.snapshot);
         self.tell_all(|| Command::See(Arc::clone(&published)));
+        self.settle_listeners();
+    }
+
+    fn publish_backend(&mut self, id: BackendId, change: impl FnOnce(&mut Backend)) {
+        let mut snapshot = Snapshot::clone(&self.snapshot);
+        change(&mut snapshot.backends[id.index()]);
+        self.publish(snapshot);
     }
 
     /// The backends of a host name have an address now, or still none.
@@ -612,6 +675,9 @@ impl Control {
         let mut snapshot = Snapshot::clone(&self.snapshot);
         let mut is_new = false;
         for id in backends {
+            if outcome.is_err() {
+                self.watch.is_unresolved(*id);
+            }
             let backend = &mut snapshot.backends[id.index()];
             let notes = &mut self.notes[id.index()];
             match &outcome {
@@ -642,6 +708,7 @@ impl Control {
                 self.watch.retarget(&self.snapshot, *id);
             }
         }
+        self.open_or_fail();
     }
 
     fn view(&self) -> View<'_> {
@@ -651,6 +718,8 @@ impl Control {
             shared: &self.shared,
             notes: &self.notes,
             watch: &self.watch,
+            alarms: &self.alarms,
+            doors: self.listeners.doors(),
             addresses: self.listeners.addresses(self.snapshot.listeners.len()),
             phase: match self.phase {
                 Phase::Starting(_) => "starting",
@@ -693,54 +762,6 @@ async fn next(requests: Option<&mut Receiver<Request>>) -> Option<Request> {
     }
 }
 
-/// What a signal means.
-enum Sign {
-    Stop,
-    PrintCounters,
-}
-
-enum Signals {
-    Unix {
-        terminate: Signal,
-        interrupt: Signal,
-        print_counters: Signal,
-    },
-    /// The process that contains us has the signals.
-    StandIn(Arc<Notify>),
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals::Unix {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            print_counters: signal(SignalKind::user_defined1())?,
-        })
-    }
-
-    fn stand_in(stop: Arc<Notify>) -> Signals {
-        Signals::StandIn(stop)
-    }
-
-    async fn next(&mut self) -> Sign {
-        match self {
-            Signals::Unix {
-                terminate,
-                interrupt,
-                print_counters,
-            } => tokio::select! {
-                _ = terminate.recv() => Sign::Stop,
-                _ = interrupt.recv() => Sign::Stop,
-                _ = print_counters.recv() => Sign::PrintCounters,
-            },
-            Signals::StandIn(stop) => {
-                stop.notified().await;
-                Sign::Stop
-            }
-        }
-    }
-}
-
 async fn tick(interval: Option<&mut Interval>) {
     match interval {
         Some(interval) => {
@@ -750,10 +771,18 @@ async fn tick(interval: Option<&mut Interval>) {
     }
 }
 
+/// The moment, if there is one.
+async fn alarm(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A short while, if there is something to wait for.
-async fn pause(wanted: bool) {
+async fn pause(wanted: bool, length: Duration) {
     if wanted {
-        tokio::time::sleep(SEND_AGAIN).await;
+        tokio::time::sleep(length).await;
     } else {
         std::future::pending().await
     }

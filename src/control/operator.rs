@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::snapshot::Snapshot;
+use super::snapshot::{OperatorState, Snapshot};
 use crate::admin::{Change, Refusal, WEIGHT_MAX};
 use crate::config::nearest;
 use crate::ids::BackendId;
@@ -105,6 +105,11 @@ pub(super) fn operate(
     };
     if let Some(state) = change.state.filter(|state| *state != backend.state) {
         backend.state = state;
+        backend.is_drained &= state != OperatorState::Ready;
+        if state == OperatorState::Maintenance {
+            // Nobody looks meanwhile: what is known now will not be known when it comes back.
+            backend.is_up = None;
+        }
         notes.state = since;
     }
     if let Some(weight) = change.weight.filter(|weight| *weight != backend.weight) {

@@ -150,18 +150,23 @@ pub struct Backend {
     pub max_sessions: Option<u32>,
     /// What the operator says.
     pub state: OperatorState,
+    /// Whether its pool probes backends.
+    pub is_probed: bool,
     /// What probes say; none while nothing is known, or without probes.
     pub is_up: Option<bool>,
     /// When it goes down: since when it has been failing.
     pub doubted_since: Option<Instant>,
+    /// It has been draining for as long as its pool allows: what is left of its sessions ends.
+    pub is_drained: bool,
 }
 
 impl Backend {
-    /// Whether new sessions may go to it, as far as operator, probes and name say.
+    /// Whether new sessions may go to it, as far as operator, probes and name say. One that is probed is used once it
+    /// is known to be up.
     #[must_use]
     pub fn takes_sessions(&self) -> bool {
         self.address.is_some()
-            && self.is_up != Some(false)
+            && self.is_up.unwrap_or(!self.is_probed)
             && self.state == OperatorState::Ready
             && self.weight > 0
     }

@@ -1,14 +1,17 @@
 //! How everything is, as one JSON object: what the status command shows. It only reads.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use super::alarms::{Alarm, Alarms};
 use super::counters;
+use super::listeners::Door;
 use super::operator::Notes;
 use super::ports::Ports;
-use super::snapshot::{Backend, BackendAddress, OperatorState, Snapshot};
+use super::snapshot::{Backend, BackendAddress, Listener, OperatorState, Snapshot};
+use super::usable;
 use super::watch::Watch;
 use crate::ids::{BackendId, ListenerId};
 use crate::metrics::{BackendCells, WorkerCells};
@@ -23,6 +26,9 @@ pub(super) struct View<'a> {
     pub(super) watch: &'a Watch,
     /// As the listeners are bound: with the ports that the kernel chose.
     pub(super) addresses: Vec<Vec<String>>,
+    pub(super) alarms: &'a Alarms,
+    /// By listener.
+    pub(super) doors: &'a [Door],
     pub(super) phase: &'static str,
     pub(super) started: SystemTime,
     pub(super) max_sessions: u32,
@@ -73,9 +79,20 @@ impl View<'_> {
                     "pools": pools.collect::<Vec<_>>(),
                     "sessions_active": self.shared.sessions_of(id),
                     "max_sessions": listener.max_sessions,
+                    "refuses": self.refuses(id, listener),
+                    "shut_total": self.doors[id.index()].shut_total,
                 })
             });
         each.collect()
+    }
+
+    /// Since when and why the kernel refuses connects to a listener; null if it does not.
+    fn refuses(&self, id: ListenerId, listener: &Listener) -> Value {
+        let door = self.doors[id.index()];
+        if door.is_open || self.phase != "serving" {
+            return Value::Null;
+        }
+        json!({"since": seconds(door.since), "why": usable::why_none(self.snapshot, listener)})
     }
 
     fn pools(&self) -> Value {
@@ -106,6 +123,7 @@ impl View<'_> {
             "state": backend.state.as_str(),
             "state_by": notes.state.by(),
             "state_since": seconds(notes.state.since),
+            "drain_until": self.drain_until(id).map(seconds),
             "weight": backend.weight,
             "weight_by": notes.weight.by(),
             "weight_since": seconds(notes.weight.since),
@@ -129,6 +147,12 @@ impl View<'_> {
             let of = self.ports_each.map(|each| u64::from(each) * ports.sources);
             json!({"used": ports.used, "of": of})
         })
+    }
+
+    /// When the sessions of a backend that drains end, if they are to.
+    fn drain_until(&self, id: BackendId) -> Option<SystemTime> {
+        let at = self.alarms.at(Alarm::Drained(id))?;
+        Some(SystemTime::now() + at.saturating_duration_since(Instant::now()))
     }
 
     /// What probes and traffic say, since when and why.

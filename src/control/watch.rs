@@ -1,5 +1,6 @@
 //! Control's side of health: what is probed, what outcomes mean for the snapshot, and when the first round is over.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,8 +23,9 @@ pub(super) struct Watch {
     prober: Prober,
     outcomes: UnboundedReceiver<Outcome>,
     healths: Vec<Health>,
-    /// Probed backends that have had no outcome yet.
-    unknown: usize,
+    /// Backends about which clients should not be let in before something is known: neither a name looked up nor a
+    /// probe made yet.
+    awaited: BTreeSet<BackendId>,
     begun: Instant,
     begun_at: SystemTime,
 }
@@ -35,13 +37,15 @@ impl Watch {
             prober: Prober::start(sender, probes)?,
             outcomes,
             healths: vec![Health::default(); snapshot.backends.len()],
-            unknown: 0,
+            awaited: BTreeSet::new(),
             begun: Instant::now(),
             begun_at: SystemTime::now(),
         };
         for (id, backend) in (0..).map(BackendId).zip(&snapshot.backends) {
             let target = target(&snapshot.pools[backend.pool.index()], backend);
-            watch.unknown += usize::from(target.is_some());
+            if target.is_some() || is_unresolved(backend) {
+                watch.awaited.insert(id);
+            }
             watch.prober.watch(id, target);
         }
         Ok(watch)
@@ -58,10 +62,15 @@ impl Watch {
 
     /// Its address, state or probe is another now.
     pub(super) fn retarget(&mut self, snapshot: &Snapshot, id: BackendId) {
-        self.healths[id.index()].unhinder();
         let backend = &snapshot.backends[id.index()];
-        self.prober
-            .watch(id, target(&snapshot.pools[backend.pool.index()], backend));
+        let target = target(&snapshot.pools[backend.pool.index()], backend);
+        if target.is_some() {
+            self.healths[id.index()].unhinder();
+        } else {
+            self.healths[id.index()].forget();
+            self.awaited.remove(&id);
+        }
+        self.prober.watch(id, target);
     }
 
     /// When clients may be let in although not everything is known.
@@ -69,9 +78,14 @@ impl Watch {
         self.begun + FIRST_ROUND_MOST
     }
 
-    /// Whether every probed backend has had its first probe.
+    /// Its name could not be looked up: nobody waits for that.
+    pub(super) fn is_unresolved(&mut self, id: BackendId) {
+        self.awaited.remove(&id);
+    }
+
+    /// Whether every name has been looked up and every probed backend has had its first probe.
     pub(super) fn first_round_is_over(&self) -> bool {
-        self.unknown == 0 || self.begun.elapsed() >= FIRST_ROUND_MOST
+        self.awaited.is_empty() || self.begun.elapsed() >= FIRST_ROUND_MOST
     }
 
     /// Counts an outcome; the change of state, if it makes one.
@@ -80,7 +94,12 @@ impl Watch {
         let backend = &snapshot.backends[id.index()];
         let probe = &snapshot.pools[backend.pool.index()].probe;
         let now = self.now();
+        if backend.state == OperatorState::Maintenance {
+            // It was on its way when the operator said so.
+            return None;
+        }
         let health = &mut self.healths[id.index()];
+        self.awaited.remove(&id);
         let evidence = match &outcome.result {
             Ok(took) => Ok(*took),
             Err(Wrong::Theirs(why)) => Err(why.as_str()),
@@ -89,9 +108,6 @@ impl Watch {
                 return None;
             }
         };
-        if health.is_up().is_none() {
-            self.unknown = self.unknown.saturating_sub(1);
-        }
         let (rule, pace) = (
             RiseFall {
                 rise: probe.rise,
@@ -158,6 +174,11 @@ fn is_last(snapshot: &Snapshot, id: BackendId) -> bool {
     let takes =
         |other: &BackendId| *other != id && snapshot.backends[other.index()].takes_sessions();
     !pool.backends.iter().any(takes)
+}
+
+/// Whether it is used as soon as its name has an address.
+fn is_unresolved(backend: &Backend) -> bool {
+    backend.address.is_none() && backend.state != OperatorState::Maintenance
 }
 
 /// What to probe; none if there is nothing to.

@@ -107,6 +107,14 @@ impl Health {
         self.hindered = None;
     }
 
+    /// Nobody looks any more: what was known is history.
+    pub fn forget(&mut self) {
+        *self = Health {
+            history: std::mem::take(&mut self.history),
+            ..Health::default()
+        };
+    }
+
     /// How soon the next probe is wanted.
     #[must_use]
     pub fn pace(&self) -> Pace {
@@ -316,6 +324,17 @@ mod tests {
             "the third failure"
         );
         assert_eq!(health.hindered(), None);
+    }
+
+    #[test]
+    fn what_sessions_found_is_forgotten_when_probes_alone_are_to_decide() {
+        let mut health = Health::default();
+        health.probed(RULE, good(), at(0));
+        health.doubted(at(1));
+        health.trusted();
+        let changes = [2, 3, 4].map(|second| health.probed(RULE, bad(), at(second)).is_some());
+        assert_eq!(changes, [false, false, true]);
+        assert_eq!(health.doubted_since(), Some(at(1)), "it was the first sign");
     }
 
     proptest! {

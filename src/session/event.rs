@@ -116,8 +116,8 @@ pub enum Event {
     },
     /// The deadline that [`Session::deadline`] named has passed.
     Expired,
-    /// The backend that it connects to is down: waiting for it any longer is in vain.
-    BackendLost,
+    /// Waiting any longer for the backend that it connects to is in vain, for this reason.
+    BackendLost(CloseReason),
     /// A new turn of the loop, for those that waited for it.
     Turn,
     /// End it now, with a reset to both sides.

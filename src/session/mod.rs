@@ -95,8 +95,8 @@ enum Attempt {
     Wanted,
     /// A connect is in flight.
     Pending { since: Time },
-    /// It took too long, or the backend is known to be down: it is being cancelled.
-    GivenUp,
+    /// Waiting on is in vain, for this reason: it is being cancelled.
+    GivenUp(CloseReason),
     /// It is being cancelled by a freeze, and begins anew after the thaw.
     Withdrawn,
 }
@@ -223,7 +223,7 @@ impl Session {
             }
             Event::Undelivered { bytes, .. } => self.delivery_checked(bytes, now),
             Event::Expired => self.expire(now),
-            Event::BackendLost => self.give_up_connect(),
+            Event::BackendLost(reason) => self.give_up_connect(reason),
             Event::Turn => self.relays.iter_mut().for_each(Relay::next_turn),
             Event::Kill(reason) => self.abort(reason),
             Event::Freeze => self.freeze(),
@@ -383,7 +383,12 @@ impl Session {
         }
         self.attempts += 1;
         self.moved = now;
-        self.reason = Some(CloseReason::not_connected(errno));
+        let given_up = if let Attempt::GivenUp(reason) = attempt {
+            (errno == libc::ECANCELED).then_some(reason)
+        } else {
+            None
+        };
+        self.reason = Some(given_up.unwrap_or_else(|| CloseReason::not_connected(errno)));
         if self.attempts > self.rules.retries {
             self.terminate(Ending::Abort);
         } else {
@@ -533,7 +538,7 @@ impl Session {
         {
             self.abort(CloseReason::SessionTimeout);
         } else if let Phase::Connecting(_) = self.phase {
-            self.give_up_connect();
+            self.give_up_connect(CloseReason::ConnectTimeout);
         } else if self
             .half_close_deadline()
             .is_some_and(|deadline| now >= deadline)
@@ -545,9 +550,9 @@ impl Session {
     }
 
     /// The connect in flight is taken back and counts as failed; another backend is tried if the rules allow it.
-    fn give_up_connect(&mut self) {
+    fn give_up_connect(&mut self, reason: CloseReason) {
         if let Phase::Connecting(Attempt::Pending { .. }) = self.phase {
-            self.phase = Phase::Connecting(Attempt::GivenUp);
+            self.phase = Phase::Connecting(Attempt::GivenUp(reason));
         }
     }
 
@@ -593,7 +598,7 @@ impl Session {
                 backend.armed.insert(Operation::Connect);
                 out.push(Step::Connect);
             }
-            Attempt::GivenUp => self.cancel(Side::Backend, Operation::Connect, out),
+            Attempt::GivenUp(_) => self.cancel(Side::Backend, Operation::Connect, out),
             Attempt::Wanted | Attempt::Pending { .. } | Attempt::Withdrawn => {}
         }
     }

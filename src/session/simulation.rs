@@ -215,7 +215,9 @@ impl<'c, C: Choices> World<'c, C> {
             28 => self.time_passes(),
             29 => self.feed(),
             30 => self.freeze_or_thaw(),
-            _ if self.choices.once_in(10) => self.event(Event::BackendLost),
+            _ if self.choices.once_in(10) => {
+                self.event(Event::BackendLost(CloseReason::BackendDown))
+            }
             _ if self.choices.once_in(20) => {
                 self.killed = true;
                 self.event(Event::Kill(CloseReason::Operator));

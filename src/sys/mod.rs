@@ -6,3 +6,4 @@ pub mod host;
 pub mod pipe;
 pub mod ports;
 pub mod socket;
+pub mod unix;

@@ -5,7 +5,7 @@
 )]
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -42,20 +42,26 @@ pub enum Bind {
 ///
 /// # Errors
 /// As of the system calls: the address is in use, not ours, or not permitted.
+///
+/// `SO_REUSEADDR` is off where that works, until it listens: with it on both sides, two processes can be bound to one
+/// port as long as neither listens.
 pub fn bind_tcp(bind: Bind, keepalive: &Keepalive, freebind: bool) -> io::Result<Socket> {
-    let address = match bind {
-        Bind::Address(address) => address,
-        Bind::Any(port) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
-    };
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(!matches!(bind, Bind::Any(_)))?;
+    match bind_with(bind, keepalive, freebind, false) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            bind_with(bind, keepalive, freebind, true)
+        }
+        bound => bound,
     }
-    socket.set_reuse_address(true)?;
+}
+
+fn bind_with(
+    bind: Bind,
+    keepalive: &Keepalive,
+    freebind: bool,
+    reuse_address: bool,
+) -> io::Result<Socket> {
+    let (socket, address) = socket_for(bind)?;
+    socket.set_reuse_address(reuse_address)?;
     socket.set_reuse_port(true)?;
     set_stream_options(&socket, keepalive)?;
     set_freebind(&socket, address, freebind)?;
@@ -71,21 +77,36 @@ pub fn bind_tcp(bind: Bind, keepalive: &Keepalive, freebind: bool) -> io::Result
 /// `AddrInUse` if so, `AddrNotAvailable` if the host does not have the address (without `freebind`); others as of the
 /// system calls.
 pub fn check_free(bind: Bind, freebind: bool) -> io::Result<()> {
-    let (address, only_v6) = match bind {
-        Bind::Address(address) => (address, true),
-        Bind::Any(port) => (SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false),
-    };
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(only_v6)?;
-    }
+    let (socket, address) = socket_for(bind)?;
     socket.set_reuse_address(true)?;
     set_freebind(&socket, address, freebind)?;
     socket.bind(&address.into())
+}
+
+/// A socket of the right family, and the address to bind it to. Where the kernel has no IPv6, every address is every
+/// IPv4 address.
+fn socket_for(bind: Bind) -> io::Result<(Socket, SocketAddr)> {
+    let tcp = |address| {
+        let domain = Domain::for_address(address);
+        Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
+    };
+    let (address, only_v6) = match bind {
+        Bind::Address(address) => (address, true),
+        Bind::Any(port) => (SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), false),
+    };
+    match tcp(address) {
+        Ok(socket) => {
+            if address.is_ipv6() {
+                socket.set_only_v6(only_v6)?;
+            }
+            Ok((socket, address))
+        }
+        Err(error) if !only_v6 && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            Ok((tcp(address)?, address))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn set_freebind(socket: &Socket, address: SocketAddr, freebind: bool) -> io::Result<()> {
@@ -150,12 +171,22 @@ fn set_stream_options(socket: &Socket, keepalive: &Keepalive) -> io::Result<()> 
     Ok(())
 }
 
+/// From now on clients can connect. What they leave in TIME_WAIT must not be in the way of another start.
+///
+/// # Errors
+/// As of listen(2).
+pub fn listen(socket: &Socket, backlog: i32) -> io::Result<()> {
+    socket.set_reuse_address(true)?;
+    socket.listen(backlog)
+}
+
 /// Ends what is listening: connects are refused from now on, accepts in flight end, the port stays ours.
 ///
 /// # Errors
 /// As of shutdown(2).
 pub fn refuse(socket: &Socket) -> io::Result<()> {
-    socket.shutdown(Shutdown::Read)
+    socket.shutdown(Shutdown::Read)?;
+    socket.set_reuse_address(false)
 }
 
 /// Sends FIN. A connection that is gone already needs none.

@@ -25,7 +25,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Connections taken from one kernel queue at the end, at most: a flood of them must not keep us.
 const DRAINED_MOST: usize = 8192;
 
-/// While `max_sessions` is reached, other workers may make room: look again after so long.
+/// While `max_sessions` is reached, other workers may make room, and a socket found shut may be opened: look again
+/// after so long.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A worker hands a connection over when another has fewer sessions by more than this, and by more than an eighth.
@@ -40,17 +41,26 @@ pub struct Listening {
     pub socket: Arc<Socket>,
 }
 
+/// A listening socket, and whether clients are to be accepted from it.
+struct Gate {
+    listening: Listening,
+    open: bool,
+    /// It was found shut, although it is to be open.
+    rests_until: Option<Time>,
+}
+
 /// The accepts of one worker.
 pub(super) struct Accepts {
-    sockets: Vec<Listening>,
+    gates: Vec<Gate>,
     /// For each place: which socket its accepts are for, and whether one is armed.
     places: Vec<(usize, bool)>,
     armed: usize,
+    /// Places of open sockets where none is armed.
+    missing: usize,
     /// Cancels of accepts that have not completed.
     cancels: usize,
     /// Once nothing is armed any more, the kernel's queues are emptied and control is told.
     closing: bool,
-    pub(super) open: bool,
     paused_until: Option<Time>,
     /// Accepted beyond `max_sessions`: they wait here as they would in the kernel.
     pub(super) parked: std::collections::VecDeque<Accepted>,
@@ -68,13 +78,18 @@ impl Accepts {
         let places = (0..sockets.len())
             .flat_map(|socket| std::iter::repeat_n((socket, false), each))
             .collect();
+        let shut = |listening| Gate {
+            listening,
+            open: false,
+            rests_until: None,
+        };
         Accepts {
-            sockets,
+            gates: sockets.into_iter().map(shut).collect(),
             places,
             armed: 0,
+            missing: 0,
             cancels: 0,
             closing: false,
-            open: false,
             paused_until: None,
             parked: std::collections::VecDeque::new(),
         }
@@ -119,17 +134,40 @@ impl Accepts {
         }
     }
 
+    /// Whether an accept is wanted on each of the sockets.
+    fn set_open(&mut self, open: impl Iterator<Item = bool>) {
+        for (gate, open) in self.gates.iter_mut().zip(open) {
+            gate.open = open;
+            gate.rests_until = None;
+        }
+        let is_missing = |(gate, armed): &&(usize, bool)| !armed && self.gates[*gate].open;
+        self.missing = self.places.iter().filter(is_missing).count();
+    }
+
     /// Arms up to `most` more accepts.
-    fn arm(&mut self, most: usize, ring: &mut Ring) {
+    fn arm(&mut self, most: usize, now: Time, ring: &mut Ring) {
+        let gates = &self.gates;
+        let is_wanted =
+            |gate: &Gate| gate.open && gate.rests_until.is_none_or(|until| until <= now);
         let unarmed = (0..)
             .zip(&mut self.places)
-            .filter(|(_, (_, armed))| !*armed);
-        for (place, (socket, armed)) in unarmed.take(most) {
+            .filter(|(_, (gate, armed))| !*armed && is_wanted(&gates[*gate]));
+        for (place, (gate, armed)) in unarmed.take(most) {
             *armed = true;
             self.armed += 1;
-            let fd = self.sockets[*socket].socket.as_raw_fd();
+            self.missing -= 1;
+            let fd = gates[*gate].listening.socket.as_raw_fd();
             ring.accept(fd, place, Token::Accept { place }.encode());
         }
+    }
+
+    /// The accept of this place is not armed any more; which socket it was for.
+    fn disarmed(&mut self, place: u16) -> usize {
+        let (gate, armed) = &mut self.places[usize::from(place)];
+        *armed = false;
+        self.armed -= 1;
+        self.missing += usize::from(self.gates[*gate].open);
+        *gate
     }
 }
 
@@ -150,23 +188,29 @@ impl Worker {
             return;
         }
         self.accepts.paused_until = None;
-        let unarmed = self.accepts.armed < self.accepts.places.len();
-        if self.accepts.open && unarmed {
+        if self.accepts.missing > 0 {
             // Near the limit few are armed: what is accepted beyond it has to wait with us.
-            self.accepts.arm(self.shared.room(), &mut self.ring);
+            self.accepts
+                .arm(self.shared.room(), self.now, &mut self.ring);
+        }
+    }
+
+    /// Control has opened some listeners, and shut others. What is armed on those that were shut ends by itself.
+    pub(super) fn accept_from(&mut self, open: &[bool]) {
+        self.has_opened |= open.contains(&true);
+        if !self.stopping {
+            self.accepts.set_open(open.iter().copied());
         }
     }
 
     /// An accept is done.
     pub(super) fn accepted(&mut self, place: u16, result: i32) {
-        let (socket, armed) = &mut self.accepts.places[usize::from(place)];
-        let listener = self.accepts.sockets[*socket].listener;
-        *armed = false;
-        self.accepts.armed -= 1;
+        let gate = self.accepts.disarmed(place);
         if result < 0 {
-            self.accept_failed(-result);
+            self.accept_failed(gate, -result);
             return;
         }
+        let listener = self.accepts.gates[gate].listening.listener;
         let client = self.ring.accepted_from(place);
         self.welcome(Accepted {
             socket: Ring::accepted(result),
@@ -179,7 +223,7 @@ impl Worker {
     pub(super) fn stop_accepting(&mut self) {
         if !self.stopping {
             self.stopping = true;
-            self.accepts.open = false;
+            self.accepts.set_open(std::iter::repeat(false));
             self.accepts.closing = true;
             self.accepts.cancel_all(&mut self.ring);
         }
@@ -188,7 +232,8 @@ impl Worker {
     /// Takes what waits in the kernel's queues, so that closing the listeners loses nobody.
     fn drain_accepts(&mut self) {
         self.accepts.closing = false;
-        for listening in self.accepts.sockets.clone() {
+        let gates = self.accepts.gates.iter();
+        for listening in gates.map(|gate| gate.listening.clone()).collect::<Vec<_>>() {
             for _ in 0..DRAINED_MOST {
                 let Some((socket, client)) = socket::accept_waiting(&listening.socket) else {
                     break;
@@ -212,9 +257,14 @@ impl Worker {
         }
     }
 
-    fn accept_failed(&mut self, errno: i32) {
+    fn accept_failed(&mut self, gate: usize, errno: i32) {
         if self.stopping {
             // Cancelled, or the socket is shut down: an end, not an error.
+            return;
+        }
+        if errno == libc::EINVAL {
+            // Control has shut it. Its word is on the way: until then the socket is only looked at now and then.
+            self.accepts.gates[gate].rests_until = Some(self.now + LOOK_AGAIN);
             return;
         }
         let cells = &self.cells;
@@ -276,8 +326,7 @@ impl Worker {
 
     /// When to look again for room that other workers make, or for resources; none if nothing is waited for.
     pub(super) fn accept_again_at(&self) -> Option<Time> {
-        let waits = !self.accepts.parked.is_empty()
-            || (self.accepts.open && self.accepts.armed < self.accepts.places.len());
+        let waits = !self.accepts.parked.is_empty() || self.accepts.missing > 0;
         waits.then(|| self.accepts.paused_until.unwrap_or(self.now + LOOK_AGAIN))
     }
 }

@@ -31,8 +31,8 @@ pub struct Accepted {
 pub enum Command {
     /// Serve this client: another worker has more sessions.
     Adopt(Accepted),
-    /// The listeners are open: accept.
-    Open,
+    /// Accept from these of the listening sockets, in their order, and from no others.
+    Accept(Arc<[bool]>),
     /// Take what waits in the listeners' queues, then report `AcceptsDrained` and accept no more.
     StopAccepting,
     /// See things this way from now on.

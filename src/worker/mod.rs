@@ -163,6 +163,8 @@ pub struct Worker {
     reports: Box<dyn Fn(Report)>,
     started: Instant,
     now: Time,
+    /// Clients have been let in.
+    has_opened: bool,
     ring: Ring,
     links: Links,
     pipes: Pipes,
@@ -211,6 +213,7 @@ impl Worker {
             tracing::warn!(wanted = parts.limits.pipes, made = pipes.total(), %error, "fewer splice pipes than wanted");
         }
         let worker = Worker {
+            has_opened: false,
             ring: Ring::new(setup)?,
             links: Links::new(BUFFERS),
             picks: Picks::new(&parts.snapshot, parts.id),
@@ -338,7 +341,7 @@ impl Worker {
         while let Some(command) = self.inbox.take() {
             match command {
                 Command::Adopt(accepted) => self.begin_session(accepted),
-                Command::Open => self.accepts.open = true,
+                Command::Accept(open) => self.accept_from(&open),
                 Command::See(snapshot) => self.see(snapshot),
                 Command::Trust(backend) => self.picks.forget_failures(backend, &self.cells),
                 Command::StopAccepting => self.stop_accepting(),

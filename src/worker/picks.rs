@@ -65,10 +65,16 @@ impl Picks {
         {
             self.addresses = addresses(new);
         }
+        let mut is_new = false;
         for (index, (before, now)) in old.pools.iter().zip(&new.pools).enumerate() {
             if !Arc::ptr_eq(&before.plan, &now.plan) {
                 self.pickers[index] = Picker::new(&now.plan, u64::from(self.worker.0));
+                is_new = true;
             }
+        }
+        if is_new {
+            // A new picker knows full weights only.
+            self.next_step = self.next_step.and(Some(Time::ZERO));
         }
     }
 

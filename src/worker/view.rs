@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::token::Key;
 use super::{Report, Worker};
-use crate::control::snapshot::{Backend, OnDown, OnUp, Snapshot};
+use crate::control::snapshot::{Backend, OnDown, OnUp, OperatorState, Snapshot};
 use crate::ids::BackendId;
 use crate::session::{CloseReason, Event};
 use crate::time::Time;
@@ -18,7 +18,8 @@ impl Worker {
         for backend in news.up.iter().chain(&news.down) {
             self.picks.forget_failures(*backend, &self.cells);
         }
-        for id in &news.back {
+        // At the start all come at once, and each gets its full share.
+        for id in news.risen.iter().filter(|_| self.has_opened) {
             let pool = self.snapshot.backends[id.index()].pool;
             if let Some(lasts) = self.snapshot.pools[pool.index()].slow_start {
                 self.picks.ramp(&self.snapshot, *id, lasts, self.now);
@@ -28,9 +29,9 @@ impl Worker {
         (self.reports)(Report::Replaced(old));
     }
 
-    /// As `on_down` and `on_up` of the pools say.
+    /// As `on_down`, `on_up` and `drain_timeout` of the pools say.
     fn end_sessions(&mut self, news: &News) {
-        if news.down.is_empty() && news.back.is_empty() {
+        if news.down.is_empty() && news.back.is_empty() && news.drained.is_empty() {
             return;
         }
         let keys: Vec<Key> = self.slots.keys().collect();
@@ -46,9 +47,12 @@ impl Worker {
         let slot = self.slots.get(key)?;
         let Some((id, heard)) = slot.connected_to() else {
             // A host that has vanished lets connects wait; there is no use in waiting on.
-            let backend = slot.backend().filter(|id| news.down.contains(id));
-            return backend.map(|_| Event::BackendLost);
+            let reason = slot.backend().and_then(|id| news.why_lost(id));
+            return reason.map(Event::BackendLost);
         };
+        if news.drained.contains(&id) {
+            return Some(Event::Kill(CloseReason::DrainTimeout));
+        }
         let backend = &self.snapshot.backends[id.index()];
         let pool = &self.snapshot.pools[backend.pool.index()];
         if news.down.contains(&id) {
@@ -80,8 +84,12 @@ struct News {
     down: Vec<BackendId>,
     /// Backends that came up, or became known to be.
     up: Vec<BackendId>,
-    /// Of those, backends that had been down.
+    /// Backends that take sessions again, or for the first time.
     back: Vec<BackendId>,
+    /// Of those, backends that were out of service, not only without new sessions.
+    risen: Vec<BackendId>,
+    /// Backends whose time to drain is over.
+    drained: Vec<BackendId>,
 }
 
 impl News {
@@ -91,21 +99,37 @@ impl News {
             down: Vec::new(),
             up: Vec::new(),
             back: Vec::new(),
+            risen: Vec::new(),
+            drained: Vec::new(),
         };
         let both = old.backends.iter().zip(&new.backends);
         for (id, (before, now)) in (0..).map(BackendId).zip(both) {
-            if before.is_up == now.is_up {
-                continue;
-            }
-            if is_down(now) {
-                news.down.push(id);
-            } else {
-                news.up.push(id);
-                if is_down(before) {
-                    news.back.push(id);
+            if now.takes_sessions() && !before.takes_sessions() {
+                news.back.push(id);
+                if before.state != OperatorState::Drain && before.weight > 0 {
+                    news.risen.push(id);
                 }
+            }
+            if now.is_drained && !before.is_drained {
+                news.drained.push(id);
+            }
+            if is_down(now) && !is_down(before) {
+                news.down.push(id);
+            } else if now.is_up == Some(true) && before.is_up != Some(true) {
+                news.up.push(id);
             }
         }
         news
+    }
+
+    /// Why a connect to it is not worth waiting for any more.
+    fn why_lost(&self, id: BackendId) -> Option<CloseReason> {
+        if self.down.contains(&id) {
+            Some(CloseReason::BackendDown)
+        } else if self.drained.contains(&id) {
+            Some(CloseReason::DrainTimeout)
+        } else {
+            None
+        }
     }
 }

@@ -86,7 +86,10 @@ fn early_bytes_arrive_at_the_second_backend_when_the_first_refuses(tier: Tier) {
 
 fn client_is_reset_when_all_backends_refuse(tier: Tier) {
     let refusing = [refusing_address(), refusing_address(), refusing_address()];
-    let ringway = Launch::to(refusing).tier(tier).start();
+    let ringway = Launch::to(refusing)
+        .resetting_when_empty()
+        .tier(tier)
+        .start();
     for _ in 0..5 {
         // The reset may already be there, even before `connect` returns, and is told only once.
         let early = stream::try_connect(ringway.address()).and_then(|mut client| {
@@ -154,7 +157,10 @@ fn backend_that_keeps_failing_is_avoided_and_comes_back(tier: Tier) {
 
 fn when_all_backends_are_avoided_they_are_still_tried(tier: Tier) {
     let (first, second) = (free_address(), free_address());
-    let ringway = Launch::to([first, second]).tier(tier).start();
+    let ringway = Launch::to([first, second])
+        .resetting_when_empty()
+        .tier(tier)
+        .start();
     for _ in 0..12 {
         assert_eq!(stream::connect_to_end(ringway.address()), Ended::Reset);
     }

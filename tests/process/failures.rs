@@ -1,5 +1,5 @@
-//! Backends that fail in the ways backends do: they hang, vanish without a word, refuse now and then, change roles. What
-//! sessions and clients notice of it, and that those who are well are never taken for ill.
+//! Backends that fail in the ways backends do: they hang, vanish without a word, refuse now and then, change roles.
+//! What sessions and clients notice of it, and that those who are well are never taken for ill.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -60,8 +60,10 @@ fn thousands_of_sessions_end_at_once_when_their_backend_hangs_and_others_hardly_
     let (hanging, check, echoing) = (HoldingBackend::start(), listener(), Backend::echo());
     let config = format!(
         "global: {{workers: 2, max_sessions: 9500, pipe_memory: 8MiB}}\n\
-         listeners: [{{name: idle, bind: \"127.0.0.1:0\", pool: idle}}, {{name: busy, bind: \"127.0.0.1:0\", pool: busy}}]\n\
-         pools: {{idle: {{probe: {{port: {}, {FAST}}}, backends: [\"{}\"]}}, busy: {{probe: none, backends: [\"{}\"]}}}}\n",
+         listeners: [{{name: idle, bind: \"127.0.0.1:0\", pool: idle}}, \
+         {{name: busy, bind: \"127.0.0.1:0\", pool: busy}}]\n\
+         pools: {{idle: {{probe: {{port: {}, {FAST}}}, backends: [\"{}\"]}}, \
+         busy: {{probe: none, backends: [\"{}\"]}}}}\n",
         check.local_addr().unwrap().port(),
         hanging.address,
         echoing.address()
@@ -179,7 +181,8 @@ impl Far {
     /// With the defaults of the file.
     fn start(&self) -> Ringway {
         let pool = format!(
-            "probe: tcp, balance: round_robin, backends: [{{name: far, address: \"{}\"}}, {{name: near, address: \"{}\"}}]",
+            "probe: tcp, balance: round_robin, \
+             backends: [{{name: far, address: \"{}\"}}, {{name: near, address: \"{}\"}}]",
             self.far.address(),
             self.near.address()
         );
@@ -227,7 +230,8 @@ fn sessions_of_a_host_that_vanishes_end_within_seconds_and_new_ones_go_elsewhere
         let longest = waits.iter().map(|(_, waited)| *waited).max().unwrap();
         let slow = waits.iter().filter(|(_, waited)| waited.as_secs() > 0).count();
         println!(
-            "sessions ended after {last:?}; of {} new clients {slow} waited for more than a second, {longest:?} at most",
+            "sessions ended after {last:?}; of {} new clients {slow} waited for more than a second, {longest:?} at \
+             most",
             waits.len()
         );
         assert!(last < Duration::from_secs(8), "noticed only after {last:?}");

@@ -107,6 +107,14 @@ impl Launch {
         ))
     }
 
+    /// Clients are let in even when no backend is usable, for the forms with one listener in front of `default`.
+    pub fn resetting_when_empty(mut self) -> Self {
+        let reset =
+            |text: String| text.replacen("pool: default", "pool: default, when_empty: reset", 1);
+        self.config = self.config.map(reset);
+        self
+    }
+
     /// `run --listen 127.0.0.1:0 --to ...`, which are probed.
     pub fn flags<A: Display>(backends: impl IntoIterator<Item = A>) -> Self {
         let mut arguments = vec!["--listen".to_owned(), "127.0.0.1:0".to_owned()];

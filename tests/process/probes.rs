@@ -98,7 +98,7 @@ fn backend_goes_down_and_comes_back_and_status_says_why() {
         ),
     );
     assert_eq!(health(&ringway, "it")["state"], "down");
-    assert_eq!(stream::connect_to_end(ringway.address()), Ended::Reset);
+    stream::assert_refused(ringway.address());
     for _ in 0..3 {
         let backend = flapping.up();
         becomes(&ringway, "it", "up");
@@ -233,7 +233,7 @@ fn http_endpoint_decides_as_patroni_does() {
         status.store(503, Ordering::Relaxed);
         let down = becomes(&ringway, "it", "down");
         assert!(down["why"].as_str().unwrap().contains("503"), "{down}");
-        assert_eq!(stream::connect_to_end(ringway.address()), Ended::Reset);
+        stream::assert_refused(ringway.address());
         status.store(200, Ordering::Relaxed);
         becomes(&ringway, "it", "up");
         stream::exchange(&mut ringway.connect(), b"hello");

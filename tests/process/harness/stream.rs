@@ -47,6 +47,15 @@ pub fn connect_to_end(address: SocketAddr) -> Ended {
     }
 }
 
+/// Checks that the kernel refuses connects to the address.
+#[track_caller]
+pub fn assert_refused(address: SocketAddr) {
+    match try_connect(address) {
+        Ok(_) => panic!("{address} lets clients in"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}"),
+    }
+}
+
 /// Connects to a unix socket. Reads, writes and shutdowns are the same calls for every kind of stream socket.
 #[track_caller]
 pub fn connect_unix(path: &Path) -> TcpStream {

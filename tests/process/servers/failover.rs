@@ -44,7 +44,8 @@ fn kill_one_of_two(retries: u8, grace: Duration) {
         folders,
     } = Pair::start(&programs, Encryption::Off);
     let pool = format!(
-        "probe: tcp, retries: {retries}, backends: [{{name: first, address: \"{}\"}}, {{name: second, address: \"{}\"}}]",
+        "probe: tcp, retries: {retries}, \
+         backends: [{{name: first, address: \"{}\"}}, {{name: second, address: \"{}\"}}]",
         first.address(),
         second.address()
     );
@@ -64,7 +65,7 @@ fn kill_one_of_two(retries: u8, grace: Duration) {
     programs.bench(&ringway, BENCHING as u64, 2, &["--connect"]);
     eventually(SOON, "it is down", || health(&ringway, "first") == "down");
 
-    children.iter().for_each(wait_gone);
+    children.iter().for_each(|child| wait_gone(child));
     let before = sessions(&ringway, "first");
     let data = folders[0].path().join("data");
     let mut command = programs.server(&data, port, Encryption::Off);
@@ -147,7 +148,7 @@ fn children(pid: u32) -> Vec<PathBuf> {
 }
 
 /// A server's memory is its own again once the last of its children has noticed that it is gone.
-fn wait_gone(process: &PathBuf) {
+fn wait_gone(process: &Path) {
     eventually(SOON, "the dead server's children end", || !process.exists());
 }
 

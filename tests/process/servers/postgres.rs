@@ -4,14 +4,16 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use nix::unistd::{User, geteuid};
 
 use super::program::{Server, find, run, run_for_bytes, setting};
 use super::watch::Watch;
-use crate::harness::{Folder, Launch, Ringway, SOON, Tier, eventually, number, skip};
+use crate::harness::{
+    Folder, Launch, Ringway, SOON, Tier, eventually, number, refusing_address, skip,
+};
 
 /// Longest run of any program beside the time that it is told to take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -92,6 +94,51 @@ fn a_large_result_passes_unchanged(tier: Tier) {
         balanced.len()
     );
     ringway.finish();
+}
+
+/// The database behind the first listener is away: the second one is asked at once.
+#[test]
+fn client_with_two_addresses_moves_on_when_the_first_is_refused() {
+    let Some(programs) = Programs::find() else {
+        return;
+    };
+    let pair = Pair::start(&programs, Encryption::Off);
+    let ringway = Launch::config(format!(
+        "listeners:\n  - {{name: away, bind: \"127.0.0.1:0\", pool: away}}\n  \
+         - {{name: there, bind: \"127.0.0.1:0\", pool: there}}\n\
+         pools:\n  away: {{backends: [\"{}\"], probe: {{type: tcp}}}}\n  \
+         there: {{backends: [\"{}\"], probe: {{type: tcp}}}}\n",
+        refusing_address(),
+        pair.servers[0].address()
+    ))
+    .start();
+    let ports = ["away", "there"].map(|name| ringway.address_of(name).port());
+    let ask = |hosts: &str, ports: &str| {
+        let mut command = Programs::client(&programs.psql, 0);
+        command
+            .env_remove("PGCONNECT_TIMEOUT")
+            .args(["--host", hosts, "--port", ports]);
+        command.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only"]);
+        let begun = Instant::now();
+        let answer = run_for_bytes(command.args(["--command", "select 42", "postgres"]), LIMIT);
+        assert_eq!(answer, b"42\n");
+        begun.elapsed()
+    };
+    let shortest = |ask: &dyn Fn() -> Duration| (0..10).map(|_| ask()).min().expect("ten");
+    let one = shortest(&|| ask("127.0.0.1", &ports[1].to_string()));
+    let both = format!("{},{}", ports[0], ports[1]);
+    let two = shortest(&|| ask("127.0.0.1,127.0.0.1", &both));
+    println!("shortest of ten: {one:?} with one address, {two:?} with two");
+    assert!(
+        two < one + Duration::from_millis(200),
+        "{two:?} with two addresses, {one:?} with one"
+    );
+    let counters = ringway.finish();
+    assert_eq!(
+        number(&counters, "sessions_total"),
+        20,
+        "nobody was let in by the first listener"
+    );
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
