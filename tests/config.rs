@@ -14,6 +14,8 @@ mod defaults;
 mod documents;
 #[path = "config/hostile.rs"]
 mod hostile;
+#[path = "config/meaning.rs"]
+mod meaning;
 #[path = "config/round_trip.rs"]
 mod round_trip;
 #[path = "config/schema.rs"]

@@ -8,7 +8,7 @@ use super::kind::{Kind, is_by_host};
 use super::report::Problem;
 use super::yaml::{Key, Node, Value};
 
-/// Parts that all listeners and pools together may inherit: a bound for memory and time.
+/// Values that all listeners and pools together may inherit: a bound for memory and time.
 const INHERITED_MAX: usize = 1_000_000;
 
 /// What inheriting has to know of a map.
@@ -119,88 +119,83 @@ pub(super) fn prepare(root: &mut Node, host: &str) -> Result<(), Box<Problem>> {
         host,
         left: INHERITED_MAX,
     };
-    let defaults_of = |section| {
-        heirs
-            .value_for(&defaults, Defaults::knows, host)?
-            .get(section)
-    };
-    let (listener, pool) = (defaults_of("listener"), defaults_of("pool"));
-    let mut fits = Some(());
-    if let (Some(listeners), Some(inherited)) = (root.get_mut("listeners"), listener) {
-        fits = heirs.inherit(listeners, inherited, &LISTENER, host);
+    let defaults_here = heirs.value_for(&defaults, Defaults::knows, host);
+    let of = |section| defaults_here.and_then(|defaults| defaults.get(section));
+    if let (Some(listeners), Some(inherited)) = (root.get_mut("listeners"), of("listener")) {
+        heirs.inherit(listeners, inherited, &LISTENER, host);
     }
-    if let (Some(Value::Map(pools)), Some(inherited)) =
-        (root.get_mut("pools").map(|pools| &mut pools.value), pool)
-    {
-        // A pool itself is the same on every host.
-        let inherited = heirs.value_for(inherited, Pool::knows, host);
+    let pools = root.get_mut("pools").map(|pools| &mut pools.value);
+    // A pool itself is the same on every host.
+    let inherited = of("pool").and_then(|pool| heirs.value_for(pool, Pool::knows, host));
+    if let (Some(Value::Map(pools)), Some(inherited)) = (pools, inherited) {
         for (_, pool) in pools {
-            let inherits = |inherited| heirs.inherit_here(pool, inherited, &POOL, host);
-            fits = fits.and(inherited.map_or(Some(()), inherits));
+            heirs.inherit_here(pool, inherited, &POOL, host);
         }
     }
-    fits.ok_or_else(|| {
-        let message =
-            format!("listeners and pools would inherit more than {INHERITED_MAX} values from here");
-        let problem = Problem::error(defaults.place, message);
-        Box::new(problem.help(
-            "each gets a copy of all that it does not have itself: write long lists where they belong",
-        ))
-    })
+    if heirs.left > 0 {
+        return Ok(());
+    }
+    let message =
+        format!("listeners and pools would inherit more than {INHERITED_MAX} values from here");
+    let problem = Problem::error(defaults.place, message);
+    Err(Box::new(problem.help(
+        "each gets a copy of all that it does not have itself: write long lists where they belong",
+    )))
 }
 
 /// Those that inherit, on this host.
 struct Heirs<'a> {
     host: &'a str,
-    /// How many parts they may still inherit.
+    /// How many values may still be looked at or inherited; with 0 it was too much, and nothing is done any more.
     left: usize,
 }
 
 impl Heirs<'_> {
+    fn spend(&mut self, values: usize) {
+        self.left = self.left.saturating_sub(values);
+    }
+
     /// The value itself, or the one for a host if it is a map of hosts.
     fn value_for<'n>(
-        &self,
+        &mut self,
         node: &'n Node,
         knows: fn(&str) -> bool,
         host: &str,
     ) -> Option<&'n Node> {
-        match &node.value {
-            Value::Map(entries) if is_by_host(entries, self.host, knows) => node.get(host),
-            Value::Null | Value::Scalar(_) | Value::List(_) | Value::Map(_) => Some(node),
+        let Value::Map(entries) = &node.value else {
+            return Some(node);
+        };
+        self.spend(entries.len());
+        if is_by_host(entries, self.host, knows) {
+            node.get(host)
+        } else {
+            Some(node)
         }
     }
 
-    /// Gives an item, each of a list or the one of each host what it does not have itself; none if it is too much.
-    fn inherit(
-        &mut self,
-        item: &mut Node,
-        defaults: &Node,
-        shape: &Shape,
-        host: &str,
-    ) -> Option<()> {
+    /// Gives an item, each of a list or the one of each host what it does not have itself.
+    fn inherit(&mut self, item: &mut Node, defaults: &Node, shape: &Shape, host: &str) {
         match &mut item.value {
-            Value::Map(entries) if is_by_host(entries, self.host, shape.knows) => entries
-                .iter_mut()
-                .try_for_each(|(host, item)| self.inherit(item, defaults, shape, &host.name)),
-            Value::List(items) if shape.many => items
-                .iter_mut()
-                .try_for_each(|item| self.inherit(item, defaults, shape, host)),
-            Value::Null | Value::Scalar(_) | Value::List(_) | Value::Map(_) => {
-                match self.value_for(defaults, shape.knows, host) {
-                    Some(defaults) => self.inherit_here(item, defaults, shape, host),
-                    None => Some(()),
+            Value::Map(entries) if is_by_host(entries, self.host, shape.knows) => {
+                for (host, item) in entries {
+                    self.inherit(item, defaults, shape, &host.name);
                 }
             }
+            Value::List(items) if shape.many => {
+                for item in items {
+                    self.inherit(item, defaults, shape, host);
+                }
+            }
+            Value::Null | Value::Scalar(_) | Value::List(_) | Value::Map(_) if self.left > 0 => {
+                if let Some(defaults) = self.value_for(defaults, shape.knows, host) {
+                    self.inherit_here(item, defaults, shape, host);
+                }
+            }
+            Value::Null | Value::Scalar(_) | Value::List(_) | Value::Map(_) => {}
         }
     }
 
-    fn inherit_here(
-        &mut self,
-        item: &mut Node,
-        defaults: &Node,
-        shape: &Shape,
-        host: &str,
-    ) -> Option<()> {
+    fn inherit_here(&mut self, item: &mut Node, defaults: &Node, shape: &Shape, host: &str) {
         let long;
         let inherited = match (&defaults.value, shape.short) {
             (Value::Map(entries), _) => entries,
@@ -209,39 +204,38 @@ impl Heirs<'_> {
                 long = vec![defaults.entry(short)];
                 &long
             }
-            (Value::Null | Value::Scalar(_) | Value::List(_), _) => return Some(()),
+            (Value::Null | Value::Scalar(_) | Value::List(_), _) => return,
         };
         match (&item.value, shape.short) {
             (Value::Null, _) => item.value = Value::Map(Vec::new()),
             (Value::Scalar(_) | Value::List(_), Some(short)) => *item = item.under(short),
-            (Value::Scalar(_) | Value::List(_), None) => return Some(()),
+            (Value::Scalar(_) | Value::List(_), None) => return,
             // A map of nothing that is known is a mistake, and better told of as it is written.
             (Value::Map(own), _)
                 if !own.is_empty() && !own.iter().any(|(key, _)| (shape.knows)(&key.name)) =>
             {
-                return Some(());
+                return;
             }
             (Value::Map(_), _) => {}
         }
+        self.spend(inherited.len());
         // What `defaults` has and nobody knows is told of where it is written.
         let wanted = inherited.iter().filter(|(key, _)| {
             (shape.knows)(&key.name) && !(shape.rules_out)(item, host, &key.name)
         });
         let wanted: Vec<&(Key, Node)> = wanted.collect();
-        let Value::Map(own) = &mut item.value else {
-            return Some(());
-        };
         for (key, value) in wanted {
-            let Some((_, own)) = own.iter_mut().find(|(own, _)| own.name == key.name) else {
-                self.left = self.left.checked_sub(parts(value))?;
-                own.push((key.clone(), value.clone()));
+            let Some(own) = item.get_mut(&key.name) else {
+                self.spend(parts(value));
+                if let (Value::Map(own), true) = (&mut item.value, self.left > 0) {
+                    own.push((key.clone(), value.clone()));
+                }
                 continue;
             };
             if let Some((_, shape)) = shape.maps.iter().find(|(name, _)| *name == key.name) {
-                self.inherit(own, value, shape, host)?;
+                self.inherit(own, value, shape, host);
             }
         }
-        Some(())
     }
 }
 

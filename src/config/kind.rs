@@ -1,7 +1,5 @@
-//! How values are read, described and written: one [`Kind`] for each sort of value, and [`section!`], which
-//! declares a
-//! map of the file once: key, kind, default and meaning. Reading, the JSON Schema, the reference page and
-//! printing all
+//! How values are read, described and written: one [`Kind`] for each sort of value, and [`section!`], which declares a
+//! map of the file once: key, kind, default and meaning. Reading, the JSON Schema, the reference page and printing all
 //! come from that declaration. It knows no key itself.
 
 use std::collections::BTreeSet;
@@ -266,17 +264,7 @@ impl<W: Absence, T: Kind> Kind for Or<W, T> {
     }
 
     fn schema() -> Json {
-        let words: Vec<Json> = W::WORDS
-            .iter()
-            .map(|word| {
-                if *word == "false" {
-                    json!(false)
-                } else {
-                    json!(word)
-                }
-            })
-            .collect();
-        json!({"anyOf": [{"enum": words}, T::schema()]})
+        json!({"anyOf": [words_schema(W::WORDS), T::schema()]})
     }
 
     fn expected() -> String {
@@ -453,7 +441,7 @@ impl<T: Kind> Kind for Named<T> {
     }
 
     fn schema() -> Json {
-        json!({"type": "object", "additionalProperties": T::schema()})
+        json!({"type": "object", "additionalProperties": T::schema(), "minProperties": 1})
     }
 
     fn expected() -> String {
@@ -488,7 +476,8 @@ impl<const LEAST: u64, const MOST: u64> Kind for Number<LEAST, MOST> {
     }
 
     fn schema() -> Json {
-        json!({"type": "integer", "minimum": LEAST, "maximum": MOST})
+        // A number in quotes is one, too.
+        json!({"type": ["integer", "string"], "minimum": LEAST, "maximum": MOST, "pattern": "^\\+?[0-9]+$"})
     }
 
     fn expected() -> String {
@@ -526,7 +515,7 @@ impl Kind for bool {
     }
 
     fn schema() -> Json {
-        json!({"enum": [true, false, "on", "off"]})
+        words_schema(&["true", "false", "on", "off"])
     }
 
     fn expected() -> String {
@@ -553,7 +542,7 @@ impl Kind for Text {
     }
 
     fn schema() -> Json {
-        json!({"type": ["string", "number", "boolean"]})
+        json!({"type": ["string", "number", "boolean"], "minLength": 1})
     }
 
     fn expected() -> String {
@@ -843,18 +832,28 @@ pub(super) fn object_schema(docs: &[&str], keys: &[KeyOf], short: Option<&'stati
         .filter(|key| key.required)
         .map(|key| key.name)
         .collect();
+    let needs_none = required.is_empty();
     let mut object = json!({
         "type": "object",
         "description": sentence(docs),
         "properties": properties,
         "additionalProperties": false,
+        "required": required,
     });
-    if !required.is_empty() {
-        object["required"] = json!(required);
+    if needs_none {
+        nothing_required(&mut object);
     }
     match short {
         Some(short) => json!({"anyOf": [short, object]}),
         None => object,
+    }
+}
+
+/// Lets any key of a map be missing, and so all of them.
+pub(super) fn nothing_required(object: &mut Json) {
+    object["type"] = json!(["object", "null"]);
+    if let Json::Object(object) = object {
+        object.shift_remove("required");
     }
 }
 
@@ -878,10 +877,11 @@ fn default_json(text: &str) -> Json {
 
 /// The schema of a word of a fixed set.
 pub(super) fn words_schema(words: &[&str]) -> Json {
-    let each = words.iter().map(|word| match *word {
-        "true" => json!(true),
-        "false" => json!(false),
-        word => json!(word),
+    // In quotes they are the same.
+    let each = words.iter().flat_map(|word| match *word {
+        "true" => vec![json!(true), json!("true")],
+        "false" => vec![json!(false), json!("false")],
+        word => vec![json!(word)],
     });
     json!({"enum": each.collect::<Vec<Json>>()})
 }

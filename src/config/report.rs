@@ -1,5 +1,4 @@
-//! What is wrong with a configuration: errors and warnings with their place, and how they are shown to a
-//! person or a
+//! What is wrong with a configuration: errors and warnings with their place, and how they are shown to a person or a
 //! program. It finds nothing itself.
 
 use std::collections::HashSet;
@@ -102,14 +101,19 @@ impl Problem {
     }
 }
 
-/// The known name that was most likely meant.
+/// The known name that was most likely meant. A long one is meant as it is.
 #[must_use]
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    const LONG: usize = 64;
+    if name.len() > LONG {
+        return None;
+    }
     let plain = |text: &str| text.to_lowercase().replace(['-', ' ', '_'], "");
     let wanted = plain(name);
     let allowed = (wanted.chars().count() / 3).max(1);
     known
         .into_iter()
+        .filter(|known| known.len() <= LONG)
         .map(|known| {
             let other = plain(known);
             // One that begins like it is nearer than any that is spelt like it.
@@ -315,9 +319,8 @@ impl Report {
         renderer.render(&[group]).to_string()
     }
 
-    /// The lines to show: that of the place, up to another place that is near. With the number of the first
-    /// line and
-    /// its offset in the text.
+    /// The lines to show: that of the place, up to another place that is near. With the number of the first line and its
+    /// offset in the text.
     fn window(&self, place: Place) -> (String, usize, usize) {
         const NEAR: usize = 400;
         let others = self

@@ -1,5 +1,4 @@
-//! YAML as a tree that knows where each of its parts stands. The only module that knows the YAML library; it
-//! does not
+//! YAML as a tree that knows where each of its parts stands. The only module that knows the YAML library; it does not
 //! know a single key.
 
 use std::fmt;

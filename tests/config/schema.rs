@@ -304,8 +304,12 @@ const VISIBLE: &[&str] = &[
     "words_of",
 ];
 
-/// Those among them that only the program can see.
-const NOT_VISIBLE: &[&str] = &["defaults_probe_short_and_long", "duration_zero"];
+/// Those among them that only the program can see: what it takes for a host, it knows which one it is.
+const NOT_VISIBLE: &[&str] = &[
+    "defaults_for_other_hosts_only",
+    "defaults_probe_short_and_long",
+    "listeners_as_named_map",
+];
 
 #[test]
 fn an_editor_sees_the_mistakes_that_a_schema_can_tell() {
