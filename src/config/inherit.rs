@@ -165,6 +165,9 @@ impl Heirs<'_> {
         let Value::Map(entries) = &node.value else {
             return Some(node);
         };
+        if self.left == 0 {
+            return None;
+        }
         self.spend(entries.len());
         if is_by_host(entries, self.host, knows) {
             node.get(host)
@@ -186,16 +189,18 @@ impl Heirs<'_> {
                     self.inherit(item, defaults, shape, host);
                 }
             }
-            Value::Null | Value::Scalar(_) | Value::List(_) | Value::Map(_) if self.left > 0 => {
+            Value::Null | Value::Scalar(_) | Value::List(_) | Value::Map(_) => {
                 if let Some(defaults) = self.value_for(defaults, shape.knows, host) {
                     self.inherit_here(item, defaults, shape, host);
                 }
             }
-            Value::Null | Value::Scalar(_) | Value::List(_) | Value::Map(_) => {}
         }
     }
 
     fn inherit_here(&mut self, item: &mut Node, defaults: &Node, shape: &Shape, host: &str) {
+        if self.left == 0 {
+            return;
+        }
         let long;
         let inherited = match (&defaults.value, shape.short) {
             (Value::Map(entries), _) => entries,
@@ -239,10 +244,12 @@ impl Heirs<'_> {
     }
 }
 
-/// How many values there are in one, itself included.
+/// How many values there are in one, itself included; a long text is as much as several.
 fn parts(node: &Node) -> usize {
+    const SHORT: usize = 128;
     1 + match &node.value {
-        Value::Null | Value::Scalar(_) => 0,
+        Value::Null => 0,
+        Value::Scalar(text) => text.len() / SHORT,
         Value::List(items) => items.iter().map(parts).sum(),
         Value::Map(entries) => entries.iter().map(|(_, value)| parts(value)).sum(),
     }

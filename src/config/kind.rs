@@ -253,7 +253,7 @@ impl<W: Absence, T: Kind> Kind for Or<W, T> {
         match &node.value {
             Value::Scalar(text) if W::WORDS.contains(&text.as_str()) => Some(Or(None, PhantomData)),
             Value::Scalar(_) | Value::Null | Value::List(_) | Value::Map(_) => {
-                let before = reader.problems.len();
+                let before = reader.problems.kept();
                 let value = T::read(node, reader);
                 if value.is_none() {
                     reader.problems.also_accepted(before, W::WORDS[0]);

@@ -13,6 +13,8 @@ use super::yaml::Place;
 const SHOWN_MAX: usize = 100;
 /// The same for programs.
 const TOLD_MAX: usize = 1_000;
+/// So many errors are kept, and so many warnings; the rest is counted, and nobody misses it.
+const KEPT_MAX: usize = 10_000;
 /// Longest line of a file that is shown.
 const LINE_MAX: usize = 4096;
 
@@ -135,6 +137,14 @@ pub(super) struct Problems {
     all: Vec<Problem>,
     seen: HashSet<(Option<Place>, String)>,
     wrong: HashSet<Place>,
+    counts: Counts,
+}
+
+/// Errors and warnings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    errors: usize,
+    warnings: usize,
 }
 
 impl Problems {
@@ -146,13 +156,25 @@ impl Problems {
             Severity::Warning if self.at(problem.place) => return,
             Severity::Warning => {}
         }
-        if self.seen.insert((problem.place, problem.message.clone())) {
+        let count = match problem.severity {
+            Severity::Error => &mut self.counts.errors,
+            Severity::Warning => &mut self.counts.warnings,
+        };
+        if *count >= KEPT_MAX {
+            *count += 1;
+        } else if self.seen.insert((problem.place, problem.message.clone())) {
+            *count += 1;
             self.all.push(problem);
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn kept(&self) -> usize {
         self.all.len()
+    }
+
+    /// How many there were.
+    pub(super) fn len(&self) -> usize {
+        self.counts.errors + self.counts.warnings
     }
 
     /// Whether an error has been reported at this very place.
@@ -160,9 +182,9 @@ impl Problems {
         place.is_some_and(|place| self.wrong.contains(&place))
     }
 
-    /// What was reported since would have been right with this word, too.
+    /// What was reported since so many were kept would have been right with this word, too.
     pub(super) fn also_accepted(&mut self, since: usize, word: &str) {
-        for problem in &mut self.all[since..] {
+        for problem in self.all.iter_mut().skip(since) {
             problem.help.push(format!("`{word}` is accepted, too"));
         }
     }
@@ -176,9 +198,7 @@ impl Problems {
     }
 
     pub(super) fn has_errors(&self) -> bool {
-        self.all
-            .iter()
-            .any(|problem| problem.severity == Severity::Error)
+        self.counts.errors > 0
     }
 }
 
@@ -190,8 +210,9 @@ pub struct Report {
     text: String,
     /// Where each line begins.
     lines: Vec<usize>,
-    /// In the order of the file; those without a place first.
+    /// In the order of the file; those without a place first. Of very many only some.
     pub problems: Vec<Problem>,
+    counts: Counts,
 }
 
 impl Report {
@@ -204,18 +225,14 @@ impl Report {
                 .chain(text.match_indices('\n').map(|(at, _)| at + 1))
                 .collect(),
             problems: problems.all,
+            counts: problems.counts,
         }
     }
 
     /// Errors and warnings.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        let errors = self
-            .problems
-            .iter()
-            .filter(|problem| problem.severity == Severity::Error);
-        let errors = errors.count();
-        (errors, self.problems.len() - errors)
+        (self.counts.errors, self.counts.warnings)
     }
 
     /// Line and column of a place, both from 1; columns count characters.
@@ -242,11 +259,10 @@ impl Report {
             text.push_str(&self.render_one(&renderer, problem, width));
             text.push_str("\n\n");
         }
-        if self.problems.len() > SHOWN_MAX {
-            text.push_str(&format!(
-                "... and {} more\n\n",
-                self.problems.len() - SHOWN_MAX
-            ));
+        let (errors, warnings) = self.counts();
+        if errors + warnings > SHOWN_MAX {
+            let more = errors + warnings - SHOWN_MAX;
+            text.push_str(&format!("... and {more} more\n\n"));
         }
         text
     }

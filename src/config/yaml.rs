@@ -14,6 +14,8 @@ use super::report::{Problem, Problems, printable};
 const EVENTS_MAX: usize = 2_000_000;
 /// Nesting, at most. The format itself needs six levels.
 const DEPTH_MAX: usize = 32;
+/// Longest name of a key in bytes: what YAML allows without a question mark before it.
+const KEY_MAX: usize = 1024;
 /// Aliases, and what they may repeat in all.
 const ALIASES_MAX: usize = 10_000;
 const REPLAYED_MAX: usize = 200_000;
@@ -195,6 +197,11 @@ fn map(
             continue;
         };
         let place = key.place;
+        if name.len() > KEY_MAX {
+            let message = format!("the name of a key has at most {KEY_MAX} bytes");
+            problems.push(Problem::error(place, message));
+            continue;
+        }
         if let Some(first) = seen.get(&name) {
             let first: &Place = first;
             problems.push(

@@ -71,31 +71,31 @@ impl Resolver<'_> {
     ) {
         let mut targets = Targets::new(pools);
         self.used = vec![false; pools.len()];
-        let mut names: HashMap<String, Place> = HashMap::new();
+        let mut names: HashMap<Arc<str>, Place> = HashMap::new();
         for item in &listeners.0 {
             let binds = &item.bind.0;
             if binds.is_empty() {
                 continue;
             }
-            let name = name_or(&item.name, || {
+            let name: Arc<str> = Arc::from(name_or(&item.name, || {
                 let addresses: Vec<_> = binds
                     .iter()
                     .map(|bind| text_of(bind.address.write()))
                     .collect();
                 addresses.join(",").into()
-            });
+            }));
             let place = item.name.place.or(item.bind.place);
             let pools = self.pools_of(item, &mut targets);
             self.unix_clients(binds, targets.hashing(&pools));
             let before = self.problems.len();
             let addresses = self.addresses(binds, &name);
-            let first = place.and_then(|place| names.insert(name.clone(), place));
+            let first = place.and_then(|place| names.insert(Arc::clone(&name), place));
             // Two without a name have the same address, which has been said then.
             if let Some(first) = first.filter(|_| self.problems.len() == before) {
                 let problem = error(
                     place,
                     "listeners",
-                    format!("there are two listeners `{name}`"),
+                    format!("there are two listeners `{}`", shortened(&name)),
                 );
                 self.problems.push(
                     problem
@@ -104,7 +104,7 @@ impl Resolver<'_> {
                 );
             }
             self.snapshot.listeners.push(Listener {
-                name: Arc::from(name),
+                name,
                 addresses,
                 pools,
                 when_empty: *item.when_empty,
@@ -209,7 +209,11 @@ impl Resolver<'_> {
         }
     }
 
-    fn addresses(&mut self, binds: &[Field<document::Bind>], name: &str) -> Vec<ListenAddress> {
+    fn addresses(
+        &mut self,
+        binds: &[Field<document::Bind>],
+        name: &Arc<str>,
+    ) -> Vec<ListenAddress> {
         let mut addresses = Vec::new();
         for bind in binds {
             let place = bind.address.place.or(bind.place);
@@ -269,12 +273,20 @@ impl Resolver<'_> {
         addresses
     }
 
-    fn claim(&mut self, host: Option<IpAddr>, ports: Ports, place: Option<Place>, name: &str) {
-        if let Some((port, other)) =
-            self.taken
-                .add(host, ports, place, self.snapshot.listeners.len(), name)
-        {
-            let (whose, at) = (other.name.clone(), other.place);
+    /// What a listener claims that is being read.
+    fn claim_of(&self, host: Option<IpAddr>, place: Option<Place>, name: &Arc<str>) -> Claim {
+        Claim {
+            host,
+            place,
+            listener: self.snapshot.listeners.len(),
+            name: Arc::clone(name),
+        }
+    }
+
+    fn claim(&mut self, host: Option<IpAddr>, ports: Ports, place: Option<Place>, name: &Arc<str>) {
+        let claim = self.claim_of(host, place, name);
+        if let Some((port, other)) = self.taken.add(ports, &claim) {
+            let (whose, at) = (shortened(&other.name), other.place);
             let whose = if other.listener == self.snapshot.listeners.len() {
                 "this listener".to_owned()
             } else {
@@ -294,15 +306,13 @@ impl Resolver<'_> {
         }
     }
 
-    fn claim_path(&mut self, path: &Path, place: Option<Place>, name: &str) {
-        let claim = Claim {
-            host: None,
-            place,
-            listener: self.snapshot.listeners.len(),
-            name: name.to_owned(),
-        };
+    fn claim_path(&mut self, path: &Path, place: Option<Place>, name: &Arc<str>) {
+        let claim = self.claim_of(None, place, name);
         if let Some(other) = self.taken.paths.insert(plain(path), claim) {
-            let message = format!("listener `{}` has this path already", other.name);
+            let message = format!(
+                "listener `{}` has this path already",
+                shortened(&other.name)
+            );
             let problem = error(place, "listeners.bind", message);
             self.problems.push(with(problem, other.place, "it is here"));
         }
@@ -315,7 +325,7 @@ impl Resolver<'_> {
         if let Some(claim) = self.taken.paths.get(&plain(&path.0)) {
             let message = format!(
                 "listener `{}` has the path of `admin.socket`, {}",
-                claim.name,
+                shortened(&claim.name),
                 path.0.display()
             );
             let problem = error(claim.place, "listeners.bind", message)
@@ -354,7 +364,7 @@ impl Resolver<'_> {
             };
             let message = format!(
                 "this is listener `{}`, which leads here: connections would go round in circles",
-                listeners[way.to].name
+                shortened(&listeners[way.to].name)
             );
             let key = format!("pools.{pool}.backends");
             self.problems.push(error(place, &key, message));
@@ -429,7 +439,10 @@ fn plain(path: &Path) -> PathBuf {
 /// The ports and paths that listeners have.
 #[derive(Default)]
 pub(super) struct Taken {
-    by_port: HashMap<u16, Vec<Claim>>,
+    /// By port and host; none is every host.
+    hosts: HashMap<(u16, Option<IpAddr>), Claim>,
+    /// By port and whether it is IPv4: the first of all hosts.
+    families: HashMap<(u16, bool), Claim>,
     paths: HashMap<PathBuf, Claim>,
 }
 
@@ -439,68 +452,63 @@ struct Claim {
     place: Option<Place>,
     /// Which one it is, and what it is called.
     listener: usize,
-    name: String,
+    name: Arc<str>,
 }
 
 impl Taken {
     /// Takes the ports; the first that somebody else has, and who.
-    fn add(
-        &mut self,
-        host: Option<IpAddr>,
-        ports: Ports,
-        place: Option<Place>,
-        listener: usize,
-        name: &str,
-    ) -> Option<(u16, Claim)> {
+    fn add(&mut self, ports: Ports, claim: &Claim) -> Option<(u16, Claim)> {
         let mut clash = None;
         // A port that the kernel chooses is nobody's.
         for port in (ports.first..=ports.last).filter(|port| *port != 0) {
-            let claims = self.by_port.entry(port).or_default();
-            let other = claims.iter().find(|other| overlap(other.host, host));
+            let other = self.overlapping(port, claim.host);
             clash = clash.or_else(|| other.map(|other| (port, other.clone())));
-            claims.push(Claim {
-                host,
-                place,
-                listener,
-                name: name.to_owned(),
-            });
+            let keep = || claim.clone();
+            self.hosts.entry((port, claim.host)).or_insert_with(keep);
+            for is_v4 in [true, false] {
+                if claim.host.is_none_or(|host| host.is_ipv4() == is_v4) {
+                    self.families.entry((port, is_v4)).or_insert_with(keep);
+                }
+            }
         }
         clash
+    }
+
+    /// Who has this port of the host, of all of its family, or of every host.
+    fn overlapping(&self, port: u16, host: Option<IpAddr>) -> Option<&Claim> {
+        let family = |is_v4| self.families.get(&(port, is_v4));
+        match host {
+            None => family(true).or_else(|| family(false)),
+            Some(all) if all.is_unspecified() => family(all.is_ipv4()),
+            Some(one) => self.serving(port, one),
+        }
+    }
+
+    /// Who serves connects to this port of a host that is this one.
+    fn serving(&self, port: u16, host: IpAddr) -> Option<&Claim> {
+        [Some(host), Some(all_like(host)), None]
+            .iter()
+            .find_map(|host| self.hosts.get(&(port, *host)))
     }
 
     /// Who has this address, as far as the file tells.
     fn listening_at(&self, at: &BackendAt) -> Option<&Claim> {
         match at {
-            BackendAt::Address(address) => self.listening_on(*address),
+            BackendAt::Address(address) if address.ip().is_loopback() => {
+                self.serving(address.port(), address.ip())
+            }
+            // Whether it is this host's, this host knows.
+            BackendAt::Address(address) => self.hosts.get(&(address.port(), Some(address.ip()))),
             BackendAt::Unix(path) => self.paths.get(&plain(path)),
             BackendAt::Host(..) => None,
         }
     }
-
-    fn listening_on(&self, address: SocketAddr) -> Option<&Claim> {
-        let claims = self.by_port.get(&address.port())?;
-        let local = address.ip().is_loopback();
-        let same = |claim: &&Claim| match claim.host {
-            Some(host) => {
-                host == address.ip()
-                    || (host.is_unspecified() && local && host.is_ipv4() == address.is_ipv4())
-            }
-            None => local,
-        };
-        claims.iter().find(same)
-    }
 }
 
-/// Whether two hosts share an address; none is every one.
-fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
-    let (Some(one), Some(other)) = (one, other) else {
-        return true;
-    };
-    let all_of_family = [
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    ];
-    one == other
-        || (one.is_ipv4() == other.is_ipv4()
-            && (all_of_family.contains(&one) || all_of_family.contains(&other)))
+/// The address that stands for all of a family.
+fn all_like(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
