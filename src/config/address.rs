@@ -49,6 +49,10 @@ impl Ports {
         Ok(ports)
     }
 
+    pub(super) fn count(self) -> usize {
+        usize::from(self.last - self.first) + 1
+    }
+
     fn text(self) -> String {
         if self.first == self.last {
             self.first.to_string()

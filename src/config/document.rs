@@ -24,7 +24,10 @@ section! {
         log: Log = "{}",
         /// How a running process is talked to.
         admin: Admin = "{}",
-        /// Keys that all listeners or all pools inherit.
+        /// Keys that all listeners or all pools inherit. A key of the listener or pool itself wins; maps are merged. What
+        /// fits only another choice than its own is not inherited: a pool with `probe: tcp` takes nothing over that is
+        /// for `http`, one with `probe: none` nothing of a probe, a listener with `split` no `pool`. An inherited key that
+        /// has no effect in one of them is not warned of.
         defaults: Defaults = "{}",
         /// Where clients connect to.
         listeners: List<Listener>,
@@ -101,9 +104,7 @@ section! {
 }
 
 section! {
-    /// Keys that all listeners or all pools inherit. A key of the listener or pool itself wins; maps are
-    /// merged. What fits only another choice than its own is not inherited: a pool with `probe: tcp` takes nothing over
-    /// that is for `http`, one with `probe: none` nothing of a probe, a listener with `split` no `pool`.
+    /// Keys that all listeners or all pools inherit.
     pub(super) struct Defaults {
         /// Any keys of a listener.
         listener: Inherited<Listener> = "{}",

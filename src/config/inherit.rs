@@ -6,10 +6,25 @@ use super::document::{
 };
 use super::kind::{Kind, is_by_host};
 use super::report::Problem;
-use super::yaml::{Key, Node, Value};
+use super::yaml::{Key, Node, Place, Value};
 
 /// Values that all listeners and pools together may inherit: a bound for memory and time.
 const INHERITED_MAX: usize = 1_000_000;
+
+/// Where `defaults` stand in the text.
+pub(super) fn place(root: &Node) -> Option<Place> {
+    let Value::Map(entries) = &root.value else {
+        return None;
+    };
+    let starts = || entries.iter().map(|(key, _)| key.place.start);
+    let (key, _) = entries.iter().find(|(key, _)| key.name == "defaults")?;
+    let start = key.place.start;
+    let end = starts().filter(|other| *other > start).min();
+    Some(Place {
+        start,
+        end: end.unwrap_or(usize::MAX),
+    })
+}
 
 /// What inheriting has to know of a map.
 struct Shape {

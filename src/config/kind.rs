@@ -142,6 +142,13 @@ pub(super) struct Field<T> {
     pub(super) place: Option<Place>,
 }
 
+impl<T> Field<T> {
+    fn at(node: &Node, value: T) -> Field<T> {
+        let place = Some(node.place);
+        Field { value, place }
+    }
+}
+
 impl<T> Deref for Field<T> {
     type Target = T;
 
@@ -158,17 +165,13 @@ impl<T: PartialEq> PartialEq for Field<T> {
 
 /// Reads a value, or the one of this host from a map of hosts.
 pub(super) fn read_field<T: Kind>(node: &Node, reader: &mut Reader) -> Option<Field<T>> {
-    let at = |node: &Node, value| Field {
-        value,
-        place: Some(node.place),
-    };
     match &node.value {
         Value::Map(entries) if !T::MAP || is_by_host(entries, reader.host, T::knows) => {
             let (node, value) = by_host(node, entries, reader)?;
-            Some(at(node, value))
+            Some(Field::at(node, value))
         }
         Value::Map(_) | Value::Null | Value::Scalar(_) | Value::List(_) => {
-            T::read(node, reader).map(|value| at(node, value))
+            T::read(node, reader).map(|value| Field::at(node, value))
         }
     }
 }
@@ -323,7 +326,7 @@ impl<T: Kind> Kind for OneOrMore<T> {
 
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let Value::List(items) = &node.value else {
-            return read_field(node, reader).map(|item| OneOrMore(vec![item]));
+            return T::read(node, reader).map(|item| OneOrMore(vec![Field::at(node, item)]));
         };
         if items.is_empty() {
             reader.expected(node, &Self::expected());
@@ -372,7 +375,7 @@ impl<T: Kind> Kind for List<T> {
                 None
             }
             Value::Scalar(_) | Value::Map(_) => {
-                read_field(node, reader).map(|item| List(vec![item]))
+                T::read(node, reader).map(|item| List(vec![Field::at(node, item)]))
             }
             Value::List(_) | Value::Null => {
                 reader.expected(node, &Self::expected());

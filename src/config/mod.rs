@@ -149,6 +149,7 @@ pub fn parse(text: &str, name: &str, host: &str) -> Loaded {
         problems.push(Problem::error(root.place, message).help(SMALLEST));
         return failed(Report::new(name, text, problems));
     }
+    problems.inherited = inherit::place(&root);
     if let Err(problem) = inherit::prepare(&mut root, host) {
         problems.push(*problem);
         return failed(Report::new(name, text, problems));

@@ -138,6 +138,8 @@ pub(super) struct Problems {
     seen: HashSet<(Option<Place>, String)>,
     wrong: HashSet<Place>,
     counts: Counts,
+    /// Where the values stand that several listeners and pools have.
+    pub(super) inherited: Option<Place>,
 }
 
 /// Errors and warnings.
@@ -165,6 +167,19 @@ impl Problems {
         } else if self.seen.insert((problem.place, problem.message.clone())) {
             *count += 1;
             self.all.push(problem);
+        }
+    }
+
+    /// Warns of something that has no effect where it is. What is inherited may have one elsewhere.
+    pub(super) fn push_idle(&mut self, problem: Problem) {
+        let is_inherited = match (self.inherited, problem.place) {
+            (Some(inherited), Some(place)) => {
+                (inherited.start..inherited.end).contains(&place.start)
+            }
+            (None, _) | (_, None) => false,
+        };
+        if !is_inherited {
+            self.push(problem.warning());
         }
     }
 

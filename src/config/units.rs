@@ -558,12 +558,14 @@ impl Kind for Statuses {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let text = reader.scalar(node, &Self::expected())?;
         let one = |part: &str| {
+            let part = part.trim_matches(' ');
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let status = |text: &str| {
-                text.trim()
+                let status = text
                     .parse()
                     .ok()
-                    .filter(|status| (100..=599).contains(status))
+                    .filter(|_| is_digits(text) && text.len() == 3);
+                status.filter(|status| (100..=599).contains(status))
             };
             let (first, last) = (status(first)?, status(last)?);
             (first <= last).then_some((first, last))
@@ -578,7 +580,7 @@ impl Kind for Statuses {
     fn schema() -> Json {
         json!({"anyOf": [
             {"type": "integer", "minimum": 100, "maximum": 599},
-            {"type": "string", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?( ?, ?[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$"},
+            {"type": "string", "pattern": "^ *[1-5][0-9]{2}(-[1-5][0-9]{2})? *(, *[1-5][0-9]{2}(-[1-5][0-9]{2})? *)*$"},
         ]})
     }
 

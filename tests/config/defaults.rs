@@ -158,6 +158,23 @@ fn a_listener_means_the_same_with_what_it_inherits_and_written_out() {
 }
 
 #[test]
+fn nobody_is_warned_of_what_is_inherited_and_has_no_effect_here() {
+    let idle = "{listener: {bind: {freebind: true}}, pool: {source: 10.0.0.5, hash_key: source, on_up: close_backup}}";
+    let text = |defaults: &str| {
+        format!(
+            "defaults: {defaults}\nlisteners: [{{bind: [\"unix:/run/x\", \"*:1\"], pool: p}}]\npools: {{p: [\"unix:/run/y\"]}}\n"
+        )
+    };
+    used(&text(idle));
+    // In another order of the file, too, and only of what stands there.
+    used(&format!("x-a: 1\n{}x-b: 2\n", text(idle)));
+    let written = "listeners: [{bind: [\"*:1\"], pool: p}]\n\
+                    pools: {p: {backends: [\"unix:/run/y\"], source: 10.0.0.5}}\ndefaults: {pool: {retries: 1}}\n";
+    let loaded = config::parse(written, "file.yaml", HOST);
+    assert_eq!(loaded.report.counts(), (0, 1), "{}", said(&loaded));
+}
+
+#[test]
 fn lists_of_listeners_for_each_host_inherit() {
     let text = "defaults: {listener: {backlog: 77}}\n\
                 listeners:\n  lb1: [{bind: \"10.0.0.1:80\", pool: p}]\n  lb2: {bind: \"10.0.0.2:80\", pool: p}\n\

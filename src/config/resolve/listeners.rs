@@ -217,42 +217,11 @@ impl Resolver<'_> {
         let mut addresses = Vec::new();
         for bind in binds {
             let place = bind.address.place.or(bind.place);
-            let (ports, host) = match &bind.address.value {
-                ListenOn::Unix(path) => {
-                    if bind.freebind.place.is_some() {
-                        self.problems.push(
-                            error(
-                                bind.freebind.place,
-                                "listeners.bind.freebind",
-                                "`freebind` has no effect on a unix socket",
-                            )
-                            .warning(),
-                        );
-                    }
-                    self.addresses += 1;
-                    self.claim_path(path, place, name);
-                    addresses.push(ListenAddress::Unix(path.clone()));
-                    continue;
-                }
-                ListenOn::Address(address, ports) => (*ports, Some(*address)),
-                ListenOn::Any(ports) => (*ports, None),
+            let more = match &bind.address.value {
+                ListenOn::Unix(_) => 1,
+                ListenOn::Address(_, ports) | ListenOn::Any(ports) => ports.count(),
             };
-            if *bind.freebind == document::Freebind::On && host.is_none() {
-                self.problems.push(
-                    error(
-                        bind.freebind.place,
-                        "listeners.bind.freebind",
-                        "`freebind` has no effect on every address",
-                    )
-                    .warning(),
-                );
-            }
-            let freebind = match *bind.freebind {
-                document::Freebind::Auto => Freebind::Auto,
-                document::Freebind::On => Freebind::On,
-                document::Freebind::Off => Freebind::Off,
-            };
-            self.addresses += usize::from(ports.last - ports.first) + 1;
+            self.addresses += more;
             if self.addresses > ADDRESSES_MAX {
                 let message = format!("more than {ADDRESSES_MAX} listening addresses");
                 self.problems
@@ -261,6 +230,24 @@ impl Resolver<'_> {
                     ));
                 return addresses;
             }
+            let (ports, host) = match &bind.address.value {
+                ListenOn::Unix(path) => {
+                    self.freebind_idle(bind, "a unix socket");
+                    self.claim_path(path, place, name);
+                    addresses.push(ListenAddress::Unix(path.clone()));
+                    continue;
+                }
+                ListenOn::Address(address, ports) => (*ports, Some(*address)),
+                ListenOn::Any(ports) => (*ports, None),
+            };
+            if *bind.freebind == document::Freebind::On && host.is_none() {
+                self.freebind_idle(bind, "every address");
+            }
+            let freebind = match *bind.freebind {
+                document::Freebind::Auto => Freebind::Auto,
+                document::Freebind::On => Freebind::On,
+                document::Freebind::Off => Freebind::Off,
+            };
             addresses.extend((ports.first..=ports.last).map(|port| {
                 let bind = match host {
                     Some(address) => Bind::Address(SocketAddr::new(address, port)),
@@ -271,6 +258,15 @@ impl Resolver<'_> {
             self.claim(host, ports, place, name);
         }
         addresses
+    }
+
+    fn freebind_idle(&mut self, bind: &Field<document::Bind>, on: &str) {
+        let place = bind.freebind.place;
+        if place.is_some() {
+            let message = format!("`freebind` has no effect on {on}");
+            let problem = error(place, "listeners.bind.freebind", message);
+            self.problems.push_idle(problem);
+        }
     }
 
     /// What a listener claims that is being read.

@@ -35,7 +35,7 @@ impl Resolver<'_> {
         let name = key.rsplit('.').next().unwrap_or(key);
         let message = format!("`{name}` has no effect: {why}");
         let problem = error(place, &format!("pools.{}.{key}", pool.name), message);
-        self.problems.push(problem.warning());
+        self.problems.push_idle(problem);
     }
 
     fn weights(&mut self, pool: &Key, section: &document::Pool) {
@@ -278,11 +278,9 @@ impl Resolver<'_> {
                 "`hash_key` has no effect with `balance: {}`",
                 word(&*section.balance)
             );
-            self.problems.push(
-                error(section.hash_key.place, &key("hash_key"), message)
-                    .warning()
-                    .help("write `balance: hash`, or remove it"),
-            );
+            let problem = error(section.hash_key.place, &key("hash_key"), message);
+            self.problems
+                .push_idle(problem.help("write `balance: hash`, or remove it"));
         }
         if *section.on_up == OnUp::CloseBackup
             && section.backends.0.iter().all(|backend| !*backend.backup)
@@ -292,7 +290,7 @@ impl Resolver<'_> {
                 &key("on_up"),
                 "`on_up: close_backup` has no effect: no backend is a backup",
             );
-            self.problems.push(problem.warning());
+            self.problems.push_idle(problem);
         }
         if section.passive.failures.0.is_none() {
             let place = section.passive.retry_after.place;
