@@ -293,24 +293,33 @@ fn change(value: &mut Value, at: &mut usize, to: &impl Fn(Value) -> Value) {
     }
 }
 
+/// In quotes.
+fn quoted(value: Value) -> Value {
+    if value.is_number() || value.is_boolean() {
+        json!(value.to_string())
+    } else {
+        value
+    }
+}
+
+/// Without its first key, or behind a space.
+fn damaged(mut value: Value) -> Value {
+    if let Some(entries) = value.as_object_mut() {
+        let first = entries.keys().next().cloned().unwrap_or_default();
+        entries.shift_remove(&first);
+        return value;
+    }
+    json!(format!(" {}", value.as_str().unwrap_or_default()))
+}
+
 /// Ways to write something else, or the same in another way.
 const CHANGES: [fn(Value) -> Value; 6] = [
     |value| value,
     |_| Value::Null,
-    |value| match value {
-        Value::Number(number) => json!(number.to_string()),
-        Value::Bool(switch) => json!(switch.to_string()),
-        other => other,
-    },
     |value| json!({"lb1": value, "lb2": value}),
     |value| json!([value]),
-    |value| match value {
-        Value::Object(mut entries) => {
-            entries.shift_remove_entry(&entries.keys().next().cloned().unwrap_or_default());
-            Value::Object(entries)
-        }
-        other => json!(format!(" {}", other.as_str().unwrap_or_default())),
-    },
+    quoted,
+    damaged,
 ];
 
 proptest! {
