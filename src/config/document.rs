@@ -24,10 +24,10 @@ section! {
         log: Log = "{}",
         /// How a running process is talked to.
         admin: Admin = "{}",
-        /// Keys that all listeners or all pools inherit. A key of the listener or pool itself wins; maps are merged. What
-        /// fits only another choice than its own is not inherited: a pool with `probe: tcp` takes nothing over that is
-        /// for `http`, one with `probe: none` nothing of a probe, a listener with `split` no `pool`. An inherited key that
-        /// has no effect in one of them is not warned of.
+        /// Keys that all listeners or all pools inherit. A key of the listener or pool itself wins; maps are merged.
+        /// What fits only another choice than its own is not inherited: a pool with `probe: tcp` takes nothing over
+        /// that is for `http`, one with `probe: none` nothing of a probe, a listener with `split` no `pool`. An
+        /// inherited key that has no effect in one of them is not warned of.
         defaults: Defaults = "{}",
         /// Where clients connect to.
         listeners: List<Listener>,
@@ -255,11 +255,11 @@ section! {
         /// TCP keepalive towards clients and backends: how a peer that vanished is noticed.
         keepalive: Keepalive = "{}",
         /// Addresses of this host that connections to backends come from, without ports, and at least one of each
-        /// family that backends have; the kernel chooses unless given, and for a host name that resolves to an address of
-        /// another family. They take turns; each has all ports of
-        /// `net.ipv4.ip_local_port_range` for each backend address. A session that finds no free port at any backend
-        /// is reset at once (`out_of_resources`). A port whose connection we closed first is free again after a
-        /// minute (TIME_WAIT), with `net.ipv4.tcp_tw_reuse=1` after a second.
+        /// family that backends have; the kernel chooses unless given, and for a host name that resolves to an
+        /// address of another family. They take turns; each has all ports of `net.ipv4.ip_local_port_range` for each
+        /// backend address. A session that finds no free port at any backend is reset at once (`out_of_resources`).
+        /// A port whose connection we closed first is free again after a minute (TIME_WAIT), with
+        /// `net.ipv4.tcp_tw_reuse=1` after a second.
         source: Or<Nothing, OneOrMore<Source>> = "none",
         /// For UDP.
         udp: NotYet,

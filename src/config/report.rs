@@ -350,8 +350,8 @@ impl Report {
         renderer.render(&[group]).to_string()
     }
 
-    /// The lines to show: that of the place, up to another place that is near. With the number of the first line and its
-    /// offset in the text.
+    /// The lines to show: that of the place, up to another place that is near. With the number of the first line and
+    /// its offset in the text.
     fn window(&self, place: Place) -> (String, usize, usize) {
         const NEAR: usize = 400;
         let others = self

@@ -127,7 +127,8 @@ fn a_listener_means_the_same_with_what_it_inherits_and_written_out() {
         (
             "{listener: {bind: {freebind: true}}}",
             "{bind: [\"10.0.0.1:80\", {address: \"10.0.0.2:80\", freebind: false}], pool: p}",
-            "{bind: [{address: \"10.0.0.1:80\", freebind: true}, {address: \"10.0.0.2:80\", freebind: false}], pool: p}",
+            "{bind: [{address: \"10.0.0.1:80\", freebind: true}, \
+              {address: \"10.0.0.2:80\", freebind: false}], pool: p}",
         ),
         (
             "{listener: {pool: q}}",
@@ -162,7 +163,9 @@ fn nobody_is_warned_of_what_is_inherited_and_has_no_effect_here() {
     let idle = "{listener: {bind: {freebind: true}}, pool: {source: 10.0.0.5, hash_key: source, on_up: close_backup}}";
     let text = |defaults: &str| {
         format!(
-            "defaults: {defaults}\nlisteners: [{{bind: [\"unix:/run/x\", \"*:1\"], pool: p}}]\npools: {{p: [\"unix:/run/y\"]}}\n"
+            "defaults: {defaults}\n\
+             listeners: [{{bind: [\"unix:/run/x\", \"*:1\"], pool: p}}]\n\
+             pools: {{p: [\"unix:/run/y\"]}}\n"
         )
     };
     used(&text(idle));

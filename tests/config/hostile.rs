@@ -280,7 +280,7 @@ fn what_is_compared_is_bounded() {
         (
             "binds",
             format!(
-                "wrong: 1\nlisteners:\n- {{bind: {binds}, pool: p}}\n- {{bind: {binds}, pool: p}}\npools: {{p: [\"10.0.0.9:1\"]}}\n"
+                "listeners:\n- {{bind: {binds}, pool: p}}\n- {{bind: {binds}, pool: p}}\npools: {{p: [\"b:1\"]}}\n"
             ),
             "has this address already",
         ),

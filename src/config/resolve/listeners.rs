@@ -200,7 +200,8 @@ impl Resolver<'_> {
             |bind: &&Field<document::Bind>| matches!(bind.address.value, ListenOn::Unix(_));
         if let (Some(bind), Some(pool)) = (binds.iter().find(is_unix), hashing) {
             let message = format!(
-                "clients of a unix socket have no address: `balance: hash` of pool `{pool}` takes them all to one backend"
+                "clients of a unix socket have no address: \
+                 `balance: hash` of pool `{pool}` takes them all to one backend"
             );
             let place = bind.address.place.or(bind.place);
             let problem = error(place, "listeners.bind", message).warning();
