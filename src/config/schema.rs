@@ -272,7 +272,8 @@ pub fn reference() -> String {
          Durations carry a unit (`us`, `ms`, `s`, `m`, `h`, `d`: `250ms`, `5s`, `1h`), sizes too (`B`, `KiB`, `MiB`, \
          `GiB`). \"No limit\" is `none`. `off` may be \
          written `false`. A list of one may be written without the list. Where the table does not say `map`, a map \
-         gives a value for each host: `source: {lb1: 10.0.0.5, lb2: 10.0.0.6}`. Top-level keys that begin with `x-` \
+         gives a value for each host: `source: {lb1: 10.0.0.5, lb2: 10.0.0.6}`; where it does, a map whose keys are \
+         hosts, this one among them, does the same. Top-level keys that begin with `x-` \
          are ignored, a place for YAML anchors. `NAME` stands for a name that you choose, without \
          white space. A key that the tables do not have is refused.\n",
     );
