@@ -135,7 +135,9 @@ impl Resolver<'_> {
                 );
             }
         }
-        if kind == ProbeType::SendExpect && probe.send.0.is_none() && probe.expect.0.is_none() {
+        let unreadable = self.problems.at(probe.send.place) || self.problems.at(probe.expect.place);
+        let says_nothing = probe.send.0.is_none() && probe.expect.0.is_none();
+        if kind == ProbeType::SendExpect && says_nothing && !unreadable {
             let message = "`type: send_expect` needs `send`, `expect` or both";
             self.problems
                 .push(error(probe.r#type.place, &key("type"), message));
