@@ -128,6 +128,8 @@ worker_cells! {
     pumps_entered_total,
     /// Times that a relay went back to receiving.
     pumps_left_total,
+    /// Relays that went to rest because no byte had moved for a while.
+    rests_total,
     /// Completions that found the queue full and waited in the kernel.
     cq_overflows_total,
     /// Completions for a session that no longer exists: a mistake of ours.

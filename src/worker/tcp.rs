@@ -506,6 +506,10 @@ impl Worker {
                 drain_only,
             } => return Some(self.pump(key, direction, drain_only)),
             Step::Poll { side, operation } => {
+                let mode = slot.session.relay_of(side.outgoing()).mode();
+                if (operation, mode) == (Operation::Readable, Mode::Receive) {
+                    self.cells.rests_total.add(1);
+                }
                 let events = match operation {
                     Operation::Readable => POLL_READABLE,
                     Operation::Writable => POLL_WRITABLE,
