@@ -157,7 +157,7 @@ impl Listeners {
                 tracing::info!(listener = %listener.name, %address, "listening");
             } else {
                 let why = usable::why_none(snapshot, listener);
-                tracing::info!(listener = %listener.name, %address, %why, "not listening");
+                tracing::warn!(listener = %listener.name, %address, %why, "not listening");
             }
         }
         for (door, is_open) in self.doors.iter_mut().zip(open) {
@@ -192,7 +192,7 @@ impl Listeners {
             } else {
                 self.of_listener(id).for_each(Bound::shut);
                 let why = usable::why_none(snapshot, listener);
-                tracing::info!(listener = %listener.name, %why, "connects are refused");
+                tracing::warn!(listener = %listener.name, %why, "connects are refused");
             }
             let door = &mut self.doors[id.index()];
             door.is_open = is_open;

@@ -153,6 +153,8 @@ pub struct BackendCells {
     pub connect_failures_total: Cell,
     /// Until when others are preferred after failed connects, in microseconds of the process' clock.
     pub avoided_until: Cell,
+    /// Until when it gets less than its full share because it has come back, in microseconds of the process' clock.
+    pub ramp_until: Cell,
 }
 
 impl WorkerCells {
