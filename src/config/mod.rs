@@ -5,11 +5,13 @@
 //! All problems are collected before anything is said. Nothing here opens a socket or starts anything.
 
 mod address;
+mod datagrams;
 mod document;
 mod kind;
 mod report;
 mod resolve;
 mod schema;
+mod taken;
 mod units;
 mod vocabulary;
 mod yaml;
@@ -149,10 +151,11 @@ pub fn parse(text: &str, name: &str, host: &str) -> Loaded {
         return failed(Report::new(name, text, problems));
     }
     document::prepare(&mut root);
+    let inherited = root.get("defaults").map(yaml::Node::extent);
     let mut reader = Reader::new(host, &mut problems);
     let document = Document::read(&root, &mut reader);
     let (hosts, host_missing) = (std::mem::take(&mut reader.hosts), reader.host_missing);
-    let config = document.and_then(|document| resolve::resolve(document, &mut problems));
+    let config = document.and_then(|document| resolve::resolve(document, inherited, &mut problems));
     let config = config.filter(|_| !problems.has_errors());
     Loaded {
         config,
@@ -162,13 +165,16 @@ pub fn parse(text: &str, name: &str, host: &str) -> Loaded {
     }
 }
 
-/// The file that `--listen`, `--to` and `--balance` stand for.
+/// The file that `--listen`, `--to`, `--balance` and `--udp` stand for.
 #[must_use]
-pub fn of_flags(listen: &[String], to: &[String], balance: Option<&str>) -> String {
-    let listener = serde_json::json!({"bind": one_or_more(listen), "pool": "default"});
+pub fn of_flags(listen: &[String], to: &[String], balance: Option<&str>, udp: bool) -> String {
+    let mut listener = serde_json::json!({"bind": one_or_more(listen), "pool": "default"});
     let mut pool = serde_json::json!({"backends": to});
     if let Some(balance) = balance {
         pool["balance"] = serde_json::json!(balance);
+    }
+    if udp {
+        listener["protocol"] = serde_json::json!("udp");
     }
     let file = serde_json::json!({"listeners": [listener], "pools": {"default": pool}});
     written(&file)

@@ -3,15 +3,17 @@
 //! found. Every problem is collected.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::address::{BackendAt, ListenOn, Ports};
+use super::address::{BackendAt, ListenOn};
+use super::datagrams::{self, Datagrams};
 use super::document::{self, Document, HttpMethod, HttpProbe, ProbeType};
 use super::kind::{Field, Kind, List, Number, OneOrMore, Or};
 use super::report::{Problem, Problems};
+use super::taken::{Claim, Taken};
 use super::units::{Period, unusable_name};
 use super::vocabulary::meant;
 use super::yaml::{Key, Place};
@@ -19,7 +21,7 @@ use super::{Admin, Config, Log};
 use crate::balance::Algorithm;
 use crate::control::snapshot::{
     Backend, BackendAddress, Check, Freebind, Global, HttpCheck, ListenAddress, Listener, OnUp,
-    Pool, Probe, Snapshot,
+    Pool, Probe, Protocol, Snapshot,
 };
 use crate::health::PassiveRule;
 use crate::ids::{BackendId, PoolId};
@@ -37,11 +39,15 @@ const BACKENDS_MAX: usize = 1 << 20;
 const MYSQL: u16 = 3306;
 
 /// The configuration that a document means, as far as nothing is wrong with it.
-pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Config> {
+pub(super) fn resolve(
+    document: Document,
+    inherited: Option<Place>,
+    problems: &mut Problems,
+) -> Option<Config> {
     let mut resolver = Resolver {
         problems,
         snapshot: Snapshot::default(),
-        taken: Taken::default(),
+        taken: <[Taken; 2]>::default(),
         addresses: 0,
         used: Vec::new(),
     };
@@ -55,6 +61,13 @@ pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Con
     }
     resolver.listeners(&document.listeners, &document.pools.0);
     resolver.own_listeners(&document.pools.0);
+    Datagrams {
+        document: &document,
+        inherited,
+        used: &resolver.used,
+        problems: resolver.problems,
+    }
+    .resolve(&mut resolver.snapshot);
     // What is wrong elsewhere might be a pool's name.
     if !resolver.problems.has_errors() {
         resolver.unused(&document.pools.0);
@@ -80,11 +93,12 @@ pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Con
 struct Resolver<'a> {
     problems: &'a mut Problems,
     snapshot: Snapshot,
-    taken: Taken,
+    /// By protocol.
+    taken: [Taken; 2],
     /// How many addresses the listeners have so far.
     addresses: usize,
-    /// Which pools a listener leads to.
-    used: Vec<bool>,
+    /// Which pools a listener of each protocol leads to.
+    used: Vec<[bool; 2]>,
 }
 
 fn error(place: Option<Place>, key: &str, message: impl Into<String>) -> Problem {
@@ -121,6 +135,7 @@ impl Resolver<'_> {
                 .map(|workers| u16::try_from(workers).expect("at most 1024")),
             pin_workers: *section.pin_workers,
             max_sessions: number(&section.max_sessions),
+            max_flows: number(&section.max_flows),
             pipe_memory: section.pipe_memory.0,
             drain_timeout: period(&section.drain_timeout),
         }
@@ -186,6 +201,7 @@ impl Resolver<'_> {
                 half_close_timeout: period(&section.timeouts.half_close),
                 session_timeout: period(&section.timeouts.session),
             },
+            flows: datagrams::rules(&section.udp),
             keepalive: Keepalive {
                 idle: section.keepalive.idle.0,
                 interval: section.keepalive.interval.0,
@@ -339,6 +355,7 @@ impl Resolver<'_> {
         let written = |is_none: bool, place: Option<Place>| place.filter(|_| !is_none);
         for (name, place, of) in [
             ("http", probe.http.place, ProbeType::Http),
+            ("dns", probe.dns.place, ProbeType::Dns),
             (
                 "send",
                 written(probe.send.0.is_none(), probe.send.place),
@@ -556,7 +573,7 @@ impl Resolver<'_> {
         listeners: &List<document::Listener>,
         pools: &[(Key, Option<document::Pool>)],
     ) {
-        self.used = vec![false; pools.len()];
+        self.used = vec![[false; 2]; pools.len()];
         let mut names: HashMap<String, Place> = HashMap::new();
         for item in &listeners.0 {
             let binds = &item.bind.0;
@@ -573,7 +590,7 @@ impl Resolver<'_> {
             let place = item.name.place.or(item.bind.place);
             let pools = self.pools_of(item, pools);
             let before = self.problems.len();
-            let addresses = self.addresses(binds, &name);
+            let addresses = self.addresses(binds, &name, *item.protocol);
             let first = place.and_then(|place| names.insert(name.clone(), place));
             // Two without a name have the same address, which has been said then.
             if let Some(first) = first.filter(|_| self.problems.len() == before) {
@@ -590,6 +607,7 @@ impl Resolver<'_> {
             }
             self.snapshot.listeners.push(Listener {
                 name: Arc::from(name),
+                protocol: *item.protocol,
                 addresses,
                 pools,
                 when_empty: *item.when_empty,
@@ -678,13 +696,18 @@ impl Resolver<'_> {
                     .help("write it once, with the sum of the weights"),
                 );
             }
-            self.used[index] = true;
+            self.used[index][item.protocol.index()] = true;
             found.push((id, weight));
         }
         found
     }
 
-    fn addresses(&mut self, binds: &[Field<document::Bind>], name: &str) -> Vec<ListenAddress> {
+    fn addresses(
+        &mut self,
+        binds: &[Field<document::Bind>],
+        name: &str,
+        protocol: Protocol,
+    ) -> Vec<ListenAddress> {
         let mut addresses = Vec::new();
         for bind in binds {
             let place = bind.address.place.or(bind.place);
@@ -736,41 +759,47 @@ impl Resolver<'_> {
                     Some(address) => Bind::Address(SocketAddr::new(address, port)),
                     None => Bind::Any(port),
                 };
-                ListenAddress::Tcp(bind, freebind)
+                match protocol {
+                    Protocol::Tcp => ListenAddress::Tcp(bind, freebind),
+                    Protocol::Udp => ListenAddress::Udp(bind, freebind),
+                }
             }));
-            self.claim(host, ports, place, name);
+            let claimed = self.taken[protocol.index()].add(
+                host,
+                ports,
+                place,
+                self.snapshot.listeners.len(),
+                name,
+            );
+            if let Some(clash) = claimed {
+                self.clash(clash, host, place);
+            }
         }
         addresses
     }
 
-    fn claim(&mut self, host: Option<IpAddr>, ports: Ports, place: Option<Place>, name: &str) {
-        if let Some((port, other)) =
-            self.taken
-                .add(host, ports, place, self.snapshot.listeners.len(), name)
-        {
-            let (whose, at) = (other.name.clone(), other.place);
-            let whose = if other.listener == self.snapshot.listeners.len() {
-                "this listener".to_owned()
-            } else {
-                format!("listener `{whose}`")
-            };
-            let what = if other.host == host {
-                "this address"
-            } else {
-                "an address that overlaps with this one"
-            };
-            let problem = error(
-                place,
-                "listeners.bind",
-                format!("{whose} has {what} already (port {port})"),
-            );
-            self.problems.push(with(problem, at, "it is here"));
-        }
+    fn clash(&mut self, (port, other): (u16, Claim), host: Option<IpAddr>, place: Option<Place>) {
+        let (whose, at) = (other.name.clone(), other.place);
+        let whose = if other.listener == self.snapshot.listeners.len() {
+            "this listener".to_owned()
+        } else {
+            format!("listener `{whose}`")
+        };
+        let what = if other.host == host {
+            "this address"
+        } else {
+            "an address that overlaps with this one"
+        };
+        let problem = error(
+            place,
+            "listeners.bind",
+            format!("{whose} has {what} already (port {port})"),
+        );
+        self.problems.push(with(problem, at, "it is here"));
     }
 
     fn claim_path(&mut self, path: &Path, place: Option<Place>, name: &str) {
-        if let Some((other, at)) = self
-            .taken
+        if let Some((other, at)) = self.taken[Protocol::Tcp.index()]
             .paths
             .insert(path.to_path_buf(), (name.to_owned(), place))
         {
@@ -787,13 +816,20 @@ impl Resolver<'_> {
     fn own_listeners(&mut self, pools: &[(Key, Option<document::Pool>)]) {
         let read = pools
             .iter()
-            .filter_map(|(pool, section)| section.as_ref().map(|section| (pool, section)));
-        for (pool, section) in read {
+            .zip(&self.used)
+            .filter_map(|((pool, section), used)| {
+                section.as_ref().map(|section| (pool, section, used))
+            });
+        for (pool, section, used) in read {
             for backend in &section.backends.0 {
                 let BackendAt::Address(address) = &backend.address.value else {
                     continue;
                 };
-                if let Some(listener) = self.taken.listening_at(*address) {
+                let ours = self.taken.iter().zip(used).filter(|(_, used)| **used);
+                if let Some(listener) = ours
+                    .into_iter()
+                    .find_map(|(taken, _)| taken.listening_at(*address))
+                {
                     let message = format!(
                         "this is listener `{listener}` itself: connections would go round in circles"
                     );
@@ -810,7 +846,7 @@ impl Resolver<'_> {
 
     fn unused(&mut self, pools: &[(Key, Option<document::Pool>)]) {
         for ((key, _), used) in pools.iter().zip(&self.used) {
-            if !used {
+            if *used == [false; 2] {
                 let problem = error(
                     Some(key.place),
                     &format!("pools.{}", key.name),
@@ -820,76 +856,6 @@ impl Resolver<'_> {
             }
         }
     }
-}
-
-/// The ports that listeners have.
-#[derive(Default)]
-struct Taken {
-    by_port: HashMap<u16, Vec<Claim>>,
-    paths: HashMap<PathBuf, (String, Option<Place>)>,
-}
-
-#[derive(Clone)]
-struct Claim {
-    host: Option<IpAddr>,
-    place: Option<Place>,
-    /// Which one it is, and what it is called.
-    listener: usize,
-    name: String,
-}
-
-impl Taken {
-    /// Takes the ports; the first that somebody else has, and who.
-    fn add(
-        &mut self,
-        host: Option<IpAddr>,
-        ports: Ports,
-        place: Option<Place>,
-        listener: usize,
-        name: &str,
-    ) -> Option<(u16, Claim)> {
-        let mut clash = None;
-        // A port that the kernel chooses is nobody's.
-        for port in (ports.first..=ports.last).filter(|port| *port != 0) {
-            let claims = self.by_port.entry(port).or_default();
-            let other = claims.iter().find(|other| overlap(other.host, host));
-            clash = clash.or_else(|| other.map(|other| (port, other.clone())));
-            claims.push(Claim {
-                host,
-                place,
-                listener,
-                name: name.to_owned(),
-            });
-        }
-        clash
-    }
-
-    fn listening_at(&self, address: SocketAddr) -> Option<&str> {
-        let claims = self.by_port.get(&address.port())?;
-        let local = address.ip().is_loopback();
-        let same = |claim: &&Claim| match claim.host {
-            Some(host) => {
-                host == address.ip()
-                    || (host.is_unspecified() && local && host.is_ipv4() == address.is_ipv4())
-            }
-            None => local,
-        };
-        claims.iter().find(same).map(|claim| claim.name.as_str())
-    }
-}
-
-/// Whether two hosts share an address; none is every one.
-fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
-    let (Some(one), Some(other)) = (one, other) else {
-        return true;
-    };
-    let all_of_family = [
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    ];
-    one == other
-        || (one.is_ipv4() == other.is_ipv4()
-            && (all_of_family.contains(&one) || all_of_family.contains(&other)))
 }
 
 fn with(problem: Problem, place: Option<Place>, what: &str) -> Problem {
@@ -947,7 +913,9 @@ fn probe(section: &document::Probe) -> Probe {
         ProbeType::None => None,
         ProbeType::Tcp => Some(Check::Tcp),
         ProbeType::Http => Some(Check::Http(http(&section.http))),
+        ProbeType::Dns => Some(Check::Dns(datagrams::dns(&section.dns))),
         ProbeType::SendExpect => Some(Check::SendExpect {
+            protocol: Protocol::Tcp,
             send: section
                 .send
                 .0

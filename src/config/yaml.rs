@@ -370,6 +370,20 @@ impl Node {
     }
 
     /// The value of a key of a map.
+    /// From its first byte to the last one of all that is in it.
+    pub(super) fn extent(&self) -> Place {
+        let parts: Vec<&Node> = match &self.value {
+            Value::Null | Value::Scalar(_) => Vec::new(),
+            Value::List(items) => items.iter().collect(),
+            Value::Map(entries) => entries.iter().map(|(_, node)| node).collect(),
+        };
+        let ends = parts.iter().map(|part| part.extent().end);
+        Place {
+            start: self.place.start,
+            end: ends.fold(self.place.end, usize::max),
+        }
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Node> {
         match &self.value {
             Value::Map(entries) => entries

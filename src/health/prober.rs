@@ -1,6 +1,8 @@
 //! The shell that probes: a thread of its own, so that no answer of the admin API delays a probe. One task for each
 //! backend waits, probes and tells control the outcome; control counts, and tells how soon the next one is wanted.
 
+mod datagram;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -19,6 +21,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::dns::DnsCheck;
 use super::machine::Pace;
 use crate::ids::BackendId;
 use crate::sys::socket::bind_source;
@@ -81,6 +84,21 @@ pub enum Check {
         /// What the answer has to contain.
         expect: Option<Regex>,
     },
+    /// The same in one datagram each. Without `expect` it waits whether the datagram is refused.
+    Datagram {
+        /// What is sent.
+        send: Vec<u8>,
+        /// What the answer has to contain.
+        expect: Option<Regex>,
+    },
+    /// It asks a name server over UDP.
+    Dns(DnsCheck),
+}
+
+impl Check {
+    fn is_by_datagram(&self) -> bool {
+        matches!(self, Check::Datagram { .. } | Check::Dns(_))
+    }
 }
 
 /// What a probe found.
@@ -322,6 +340,9 @@ fn plain(error: &io::Error) -> String {
 impl Target {
     async fn check(&self) -> Result<(), Wrong> {
         match &self.place {
+            Place::Tcp(address) if self.check.is_by_datagram() => {
+                self.talk_by_datagram(*address).await
+            }
             Place::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
                 self.talk(stream.map_err(|error| Wrong::io("connect", &error))?)
@@ -345,6 +366,17 @@ impl Target {
         }
     }
 
+    async fn talk_by_datagram(&self, address: SocketAddr) -> Result<(), Wrong> {
+        let socket = datagram::connect(address, self.source).await?;
+        match &self.check {
+            Check::Dns(check) => datagram::ask(&socket, check).await,
+            Check::Datagram { send, expect } => {
+                datagram::exchange(&socket, send, expect.as_ref(), self.timeout / 2).await
+            }
+            Check::Connect | Check::Http { .. } | Check::SendExpect { .. } => Ok(()),
+        }
+    }
+
     /// Ends with a FIN, so that a database does not log a reset. So each probe leaves a connection in TIME_WAIT here
     /// for a minute: 30 for each backend that is probed every 2 s. Each takes a port only towards its own backend.
     async fn talk(
@@ -352,7 +384,8 @@ impl Target {
         mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> Result<(), Wrong> {
         match &self.check {
-            Check::Connect => {}
+            // The last two never connect.
+            Check::Connect | Check::Datagram { .. } | Check::Dns(_) => {}
             Check::SendExpect { send, expect } => {
                 exchange(&mut stream, send, expect.as_ref()).await?;
             }
@@ -391,15 +424,19 @@ async fn exchange(
             return Ok(());
         }
         if answer.len() == before || answer.len() > ANSWER_MAX {
-            let shown = String::from_utf8_lossy(&answer[..answer.len().min(60)]);
             let ended = if answer.len() == before {
                 " and the end"
             } else {
                 ""
             };
-            return Err(Wrong::Theirs(format!("unexpected answer {shown:?}{ended}")));
+            return Err(unexpected(&answer, ended));
         }
     }
+}
+
+fn unexpected(answer: &[u8], ended: &str) -> Wrong {
+    let shown = String::from_utf8_lossy(&answer[..answer.len().min(60)]);
+    Wrong::Theirs(format!("unexpected answer {shown:?}{ended}"))
 }
 
 async fn http(

@@ -34,5 +34,6 @@ mod servers;
 mod start;
 mod stop;
 mod timeouts;
+mod udp;
 mod urgent;
 mod workers;
