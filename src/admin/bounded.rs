@@ -1,83 +1,51 @@
-//! A unix listener that takes a bounded number of connections at a time; more wait in the kernel's queue.
+//! Serves HTTP on a unix listener to a bounded number of connections at a time, each for one request and a bounded
+//! time: somebody who connects and says nothing keeps nobody out for long. More connections wait in the kernel's queue.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::unix::SocketAddr;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-pub(super) struct Bounded {
-    listener: UnixListener,
-    places: Arc<Semaphore>,
-}
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 32;
+/// How long a request's head may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may take, from the first byte of the request to the last one of the answer.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// After an accept that failed: mostly for want of files.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-impl Bounded {
-    pub(super) fn new(listener: UnixListener, places: usize) -> Bounded {
-        Bounded {
-            listener,
-            places: Arc::new(Semaphore::new(places)),
+/// Serves for as long as it is polled.
+pub(super) async fn serve(listener: UnixListener, router: Router) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let exchange = exchange(stream, router.clone());
+                tokio::spawn(async move {
+                    // Who is late, or says what makes no sense, is left without an answer.
+                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, exchange).await;
+                    drop(place);
+                });
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
         }
     }
 }
 
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.expect("the semaphore is never closed");
-        // axum's own: an accept that fails for want of files is tried again after a pause.
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        (
-            Connection {
-                stream,
-                _place: place,
-            },
-            address,
-        )
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection and its place.
-pub(super) struct Connection {
-    stream: UnixStream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+/// One request and its answer.
+async fn exchange(stream: UnixStream, router: Router) -> hyper::Result<()> {
+    http1::Builder::new()
+        .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await
 }

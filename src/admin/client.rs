@@ -14,8 +14,8 @@ use tokio::net::UnixStream;
 
 use super::Change;
 
-/// Control answers within milliseconds; more means that something is wrong with it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Control answers within milliseconds; somebody else may hold all places for some seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of an answer: the status of a million backends is less.
 const ANSWER_MAX: usize = 1 << 30;
 

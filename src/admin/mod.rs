@@ -18,13 +18,9 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
-use bounded::Bounded;
-
 use crate::control::snapshot::OperatorState;
 use crate::sys::unix::{self, SocketFile};
 
-/// Connections at a time; more wait.
-const CONNECTIONS_MAX: usize = 32;
 /// Requests that wait for control.
 const REQUESTS_MAX: usize = 64;
 /// Bytes of a request's body.
@@ -158,8 +154,7 @@ impl Admin {
     #[must_use]
     pub fn serve(self) -> (mpsc::Receiver<Request>, SocketFile) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
-        let listener = Bounded::new(self.listener, CONNECTIONS_MAX);
-        tokio::spawn(async move { axum::serve(listener, router(sender)).await });
+        tokio::spawn(bounded::serve(self.listener, router(sender)));
         (requests, self.file)
     }
 }

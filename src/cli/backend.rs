@@ -1,7 +1,5 @@
 //! `ringway backend`.
 
-use std::io::Write;
-
 use clap::{Args, Subcommand};
 
 use super::status::SocketArguments;
@@ -76,19 +74,18 @@ pub(super) fn backend(arguments: &Arguments) -> Result<Outcome, Failure> {
     let socket = &arguments.socket.socket;
     let now = client::operate(socket, pool, name, &change).map_err(Failure::from)?;
     if arguments.json {
-        super::print_json(&now);
+        super::print_json(&now)?;
         return Ok(Outcome::Success);
     }
     let word = |key: &str| now[key].as_str().unwrap_or_default().to_owned();
     let why_not = now["why_not"].as_str();
-    let _ = writeln!(
-        std::io::stdout().lock(),
-        "{pool}/{name}: {}, weight {}, {} sessions{}",
+    super::print(&format!(
+        "{pool}/{name}: {}, weight {}, {} sessions{}\n",
         word("state"),
         now["weight"],
         now["sessions_active"],
         why_not.map_or_else(String::new, |why| format!("; no new ones: {why}")),
-    );
+    ))?;
     Ok(Outcome::Success)
 }
 

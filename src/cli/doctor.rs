@@ -1,13 +1,13 @@
 //! `ringway doctor`.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::Outcome;
 use super::file::{self, DEFAULT_FILE};
-use crate::config;
+use super::{Failure, Outcome};
+use crate::config::{self, Loaded};
 use crate::doctor::{self, Area, Facts, Finding, Level, Look, Report, Wanted};
 use crate::sys::host;
 
@@ -21,9 +21,6 @@ Examples:
 It changes nothing. Limits and privileges are those of this process; run it with
 those of the service to learn about the service. Exit codes: 0 nothing keeps
 Ringway from running, 69 something does.";
-
-/// When nothing says how wide the terminal is.
-const WIDTH_DEFAULT: usize = 80;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -55,20 +52,19 @@ enum Format {
 }
 
 /// Looks at the host and prints what it found.
-pub(super) fn doctor(arguments: &Arguments) -> Outcome {
+pub(super) fn doctor(arguments: &Arguments) -> Result<Outcome, Failure> {
     let report = examine(arguments.config.as_deref(), arguments.node.as_deref());
     let text = if arguments.json || arguments.format == Format::Json {
         report.json()
     } else {
         report.text(look(arguments.verbose))
     };
-    // A reader that went away wants no more.
-    let _ = io::stdout().lock().write_all(text.as_bytes());
-    if report.has_failures() {
+    super::print(&text)?;
+    Ok(if report.has_failures() {
         Outcome::Host
     } else {
         Outcome::Success
-    }
+    })
 }
 
 fn examine(file: Option<&Path>, node: Option<&str>) -> Report {
@@ -77,13 +73,25 @@ fn examine(file: Option<&Path>, node: Option<&str>) -> Report {
     let mut findings = Vec::new();
     let mut notes = Vec::new();
     let node = node.map_or_else(|| host::name().unwrap_or_default(), str::to_owned);
-    let wanted = match file.map(|file| (file, config::load(file, &node).into_result())) {
-        Some((file, Ok((config, report)))) => {
+    let wanted = match file.map(|file| (file, config::load(file, &node))) {
+        Some((
+            file,
+            Loaded {
+                config: Some(config),
+                report,
+                ..
+            },
+        )) => {
             findings.push(loads(file, &report));
             Some(Wanted::from(&config))
         }
-        Some((file, Err(report))) => {
-            findings.push(is_wrong(file, &report));
+        Some((file, loaded)) => {
+            findings.push(match loaded.hosts.first() {
+                Some(host) if loaded.host_missing => {
+                    is_for_others(file, &node, host, &loaded.hosts)
+                }
+                Some(_) | None => is_wrong(file, &loaded.report),
+            });
             notes.push("The file was not understood, so only the host was looked at.".to_owned());
             None
         }
@@ -150,20 +158,34 @@ fn is_wrong(file: &Path, report: &config::Report) -> Finding {
     }
 }
 
+/// The file has values for each of some hosts, and this is none of them.
+fn is_for_others(file: &Path, node: &str, host: &str, hosts: &[String]) -> Finding {
+    let name = file.display();
+    Finding {
+        area: Area::File,
+        check: "file",
+        level: Level::Fail,
+        finding: format!(
+            "{name}: it has values for {}, and none for {node}",
+            file::some_hosts(hosts)
+        ),
+        why: WHY_FILE.to_owned(),
+        mend: vec![
+            "# say which of them this host is; `ringway run` takes --node, too".to_owned(),
+            format!("ringway doctor -c {name} --node {host}"),
+        ],
+    }
+}
+
 fn look_closer(file: &Path) -> String {
     format!("ringway check -c {}", file.display())
 }
 
-/// `COLUMNS` wins over the terminal, as elsewhere.
 fn look(verbose: bool) -> Look {
-    let columns = std::env::var("COLUMNS").ok();
-    let columns = columns
-        .and_then(|columns| columns.parse().ok())
-        .filter(|columns| *columns > 0);
-    let terminal = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    let out = io::stdout();
     Look {
-        width: columns.or_else(terminal).unwrap_or(WIDTH_DEFAULT),
-        colours: file::has_colours(&io::stdout()),
+        width: file::page_width(&out),
+        colours: file::has_colours(&out),
         verbose,
     }
 }

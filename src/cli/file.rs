@@ -1,9 +1,12 @@
 //! What the commands that take a configuration share: naming the file, reading it for a host, showing what is wrong.
 
+use std::ffi::OsStr;
 use std::io::IsTerminal;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::Failure;
 use crate::config::{self, Config, Report, Severity};
@@ -12,8 +15,10 @@ use crate::sys::host;
 /// Where the configuration is unless told otherwise.
 pub(super) const DEFAULT_FILE: &str = "/etc/ringway/ringway.yaml";
 
-/// Columns to assume where there is no terminal.
-const WIDTH: usize = 140;
+/// Columns to assume where there is no terminal: excerpts of a file are not wrapped,
+const EXCERPT_WIDTH: usize = 140;
+/// text and tables are.
+const PAGE_WIDTH: usize = 80;
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct FileArguments {
@@ -42,6 +47,25 @@ impl FileArguments {
     }
 }
 
+/// The path of a unix socket, with or without the `unix:` of addresses.
+pub(super) fn socket_path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(|text| {
+        let path = text.as_bytes().strip_prefix(b"unix:");
+        PathBuf::from(path.map_or(&*text, OsStr::from_bytes))
+    })
+}
+
+/// Names of hosts in words; a file may have thousands.
+pub(super) fn some_hosts(hosts: &[String]) -> String {
+    const SHOWN: usize = 8;
+    match hosts.get(..SHOWN) {
+        Some(first) if hosts.len() > SHOWN => {
+            format!("{} and {} more", first.join(", "), hosts.len() - SHOWN)
+        }
+        Some(_) | None => hosts.join(", "),
+    }
+}
+
 /// The failure that shows everything that is wrong.
 pub(super) fn invalid(report: Box<Report>) -> Failure {
     Failure::Config(format!(
@@ -63,10 +87,26 @@ pub(super) fn has_colours(output: &impl IsTerminal) -> bool {
     output.is_terminal() && !unwanted && !dumb
 }
 
-/// Columns of this output.
+/// Columns of this output, for excerpts of a file.
 pub(super) fn width(output: &impl IsTerminal) -> usize {
-    let size = terminal_size::terminal_size().filter(|_| output.is_terminal());
-    size.map_or(WIDTH, |(width, _)| usize::from(width.0))
+    columns(output).unwrap_or(EXCERPT_WIDTH)
+}
+
+/// Columns of this output, for text and tables.
+pub(super) fn page_width(output: &impl IsTerminal) -> usize {
+    columns(output).unwrap_or(PAGE_WIDTH)
+}
+
+/// `COLUMNS` wins over the terminal.
+fn columns(output: &impl IsTerminal) -> Option<usize> {
+    let wanted = std::env::var("COLUMNS").ok();
+    let wanted = wanted
+        .and_then(|columns| columns.parse().ok())
+        .filter(|columns| *columns > 0);
+    wanted.or_else(|| {
+        let size = terminal_size::terminal_size().filter(|_| output.is_terminal());
+        size.map(|(width, _)| usize::from(width.0))
+    })
 }
 
 /// How many errors and warnings there are.

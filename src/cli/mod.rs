@@ -5,12 +5,13 @@ mod check;
 mod demo;
 mod doctor;
 mod file;
+mod log;
 mod run;
 mod schema;
 mod status;
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -125,9 +126,28 @@ const EX_USAGE: u8 = 64;
 const EX_UNAVAILABLE: u8 = 69;
 const EX_CONFIG: u8 = 78;
 
-/// On standard output; nothing can be said when even that is gone.
-fn print_json(value: &serde_json::Value) {
-    let _ = writeln!(std::io::stdout().lock(), "{value:#}");
+/// Prints on standard output. A reader that went away wants no more.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    print(&format!("{value:#}\n"))
+}
+
+fn printed(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Running(format!("standard output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Says it on standard error; nothing can be said when even that is gone.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Parses the command line and performs the command.
@@ -136,10 +156,12 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let code = if error.use_stderr() { EX_USAGE } else { 0 };
-            // Nothing can be said when even the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(code);
+            let printed = printed(error.print());
+            return match (error.use_stderr(), printed) {
+                (true, _) => ExitCode::from(EX_USAGE),
+                (false, Ok(())) => ExitCode::SUCCESS,
+                (false, Err(failure)) => ended_by(&failure),
+            };
         }
     };
     let outcome = match cli.command {
@@ -149,21 +171,23 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::status(&arguments),
         Command::Backend(arguments) => backend::backend(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
-        Command::Doctor(arguments) => Ok(doctor::doctor(&arguments)),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
     };
     match outcome {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
         Ok(Outcome::Host) => ExitCode::from(EX_UNAVAILABLE),
         Ok(Outcome::Config) => ExitCode::from(EX_CONFIG),
-        Err(failure) => {
-            match &failure {
-                // A report speaks for itself.
-                Failure::Config(report) => eprintln!("{report}"),
-                Failure::Running(_) | Failure::Host(_) | Failure::Permission(_) => {
-                    eprintln!("ringway: {failure}");
-                }
-            }
-            failure.exit_code()
+        Err(failure) => ended_by(&failure),
+    }
+}
+
+fn ended_by(failure: &Failure) -> ExitCode {
+    match failure {
+        // A report speaks for itself.
+        Failure::Config(report) => say(report),
+        Failure::Running(_) | Failure::Host(_) | Failure::Permission(_) => {
+            say(&format!("ringway: {failure}"));
         }
     }
+    failure.exit_code()
 }

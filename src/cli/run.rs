@@ -1,14 +1,14 @@
 //! `ringway run`.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::file::{self, FileArguments};
+use super::log;
 use super::{Failure, Outcome};
-use crate::config::{self, Config, Log, LogFormat, LogLevel};
+use crate::config::{self, Config};
 use crate::control::{self, Options};
 use crate::ring::ReceiveTier;
 
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     print_config: bool,
 
     /// Admin socket, instead of the file's `admin.socket`; `off` for none
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = file::socket_path())]
     socket: Option<PathBuf>,
 
     /// How to receive; the best that the kernel has unless given
@@ -80,12 +80,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         loaded.into_result().map_err(file::invalid)?
     };
     if arguments.print_config {
-        let _ = std::io::stdout()
-            .lock()
-            .write_all(config.to_yaml().as_bytes());
+        super::print(&config.to_yaml())?;
         return Ok(Outcome::Success);
     }
-    start_logging(config.log);
+    let _lines = log::start(config.log);
     file::log_warnings(&report);
     let Config {
         global,
@@ -109,29 +107,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     };
     control::run(&global, snapshot, options)?;
     Ok(Outcome::Success)
-}
-
-/// One line per event on standard output; `RINGWAY_LOG` overrides the level (`debug`, `ringway::worker=trace`).
-fn start_logging(log: Log) {
-    let level = match log.level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("RINGWAY_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(false)
-        // A reader of the log that is gone must not end the process.
-        .log_internal_errors(false);
-    match log.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
 }
 
 fn parse_pause(text: &str) -> Result<Duration, String> {

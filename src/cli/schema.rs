@@ -1,7 +1,5 @@
 //! `ringway schema`.
 
-use std::io::Write;
-
 use clap::Args;
 
 use super::{Failure, Outcome};
@@ -23,11 +21,9 @@ pub(super) struct Arguments {
 /// Prints the schema.
 pub(super) fn schema(arguments: &Arguments) -> Result<Outcome, Failure> {
     if arguments.reference {
-        let _ = std::io::stdout()
-            .lock()
-            .write_all(config::reference().as_bytes());
+        super::print(&config::reference())?;
     } else {
-        super::print_json(&config::schema());
+        super::print_json(&config::schema())?;
     }
     Ok(Outcome::Success)
 }

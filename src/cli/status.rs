@@ -1,29 +1,40 @@
 //! `ringway status`.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{
+    Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets,
+};
 use serde_json::Value;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, file};
 use crate::admin::client;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   ringway status
+  ringway status --verbose                       why every backend is as it is
   ringway status --socket lab.sock
   ringway status --json | jq '.pools[].backends[] | select(.takes_sessions | not)'";
 
+/// Below this, a table is left to the terminal to wrap.
+const WIDTH_MIN: usize = 60;
+/// Below this, there is no room for wide gaps and for the sessions ever.
+const WIDTH_FOR_ALL: usize = 80;
+const COLUMNS: [&str; 7] = [
+    "backend", "health", "operator", "weight", "sessions", "total", "failed",
+];
+/// The column of the sessions ever.
+const TOTAL: usize = 5;
 /// Where a running Ringway is talked to.
 const DEFAULT_SOCKET: &str = "/run/ringway/admin.sock";
 
 #[derive(Debug, Args)]
 pub(super) struct SocketArguments {
     /// The running process's `admin.socket`
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true)]
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true, value_parser = file::socket_path())]
     pub(super) socket: PathBuf,
 }
 
@@ -35,42 +46,62 @@ pub(super) struct Arguments {
     /// Print everything as JSON
     #[arg(long)]
     json: bool,
+
+    /// Say of every backend why it is as it is, not only of those that are not simply up and ready
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// How it is shown.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// Since 1970.
+    now: Duration,
+    colours: bool,
+    /// Columns.
+    width: usize,
+    verbose: bool,
 }
 
 /// Asks and shows.
 pub(super) fn status(arguments: &Arguments) -> Result<Outcome, Failure> {
     let status = client::status(&arguments.socket.socket).map_err(Failure::from)?;
     if arguments.json {
-        super::print_json(&status);
+        super::print_json(&status)?;
     } else {
         let out = std::io::stdout();
-        let colours = super::file::has_colours(&out);
-        let width = super::file::width(&out);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let _ = out
-            .lock()
-            .write_all(render(&status, now, colours, width).as_bytes());
+        let look = Look {
+            now: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+            colours: file::has_colours(&out),
+            width: file::page_width(&out),
+            verbose: arguments.verbose,
+        };
+        super::print(&render(&status, look))?;
     }
     Ok(Outcome::Success)
 }
 
-/// For people: the process, its listeners, then each pool as a table.
-fn render(status: &Value, now: Duration, colours: bool, width: usize) -> String {
+/// For people: the process, its listeners, then each pool as a table and what is to be said about its backends.
+fn render(status: &Value, look: Look) -> String {
     let text = |value: &Value| {
         value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned)
     };
-    let mut shown = format!(
-        "ringway {}  pid {}  {} for {}  {} of {} sessions\n",
-        text(&status["version"]),
-        status["pid"],
-        text(&status["phase"]),
-        age(&status["started"], now),
-        status["sessions_active"],
-        status["max_sessions"],
+    let mut shown = paragraph(
+        &format!(
+            "ringway {}  pid {}  {} for {}  {} of {} sessions",
+            text(&status["version"]),
+            status["pid"],
+            text(&status["phase"]),
+            age(&status["started"], look.now),
+            status["sessions_active"],
+            status["max_sessions"],
+        ),
+        "",
+        look,
     );
     for listener in items(&status["listeners"]) {
         let addresses: Vec<String> = items(&listener["addresses"]).map(text).collect();
@@ -82,66 +113,107 @@ fn render(status: &Value, now: Duration, colours: bool, width: usize) -> String 
                 false => text(&share["pool"]),
             })
             .collect();
-        shown.push_str(&format!(
-            "listener {}  {}  to {}\n",
+        let line = format!(
+            "listener {}  {}  to {}",
             text(&listener["name"]),
             some_of(&addresses),
             pools.join(", "),
-        ));
+        );
+        shown.push_str(&paragraph(&line, "", look));
         if let Some(why) = listener["refuses"]["why"].as_str() {
-            let since = age(&listener["refuses"]["since"], now);
-            shown.push_str(&format!("  refuses connects for {since}: {why}\n"));
+            let since = age(&listener["refuses"]["since"], look.now);
+            let line = format!("refuses connects for {since}: {why}");
+            shown.push_str(&paragraph(&line, "  ", look));
         }
     }
     for pool in items(&status["pools"]) {
         let takes = |backend: &&Value| backend["takes_sessions"] == Value::Bool(true);
-        shown.push_str(&format!(
-            "\npool {}  {}, {} of {} backends take new sessions\n",
+        shown.push('\n');
+        let line = format!(
+            "pool {}  {}, {} of {} backends take new sessions",
             text(&pool["name"]),
             text(&pool["balance"]),
             items(&pool["backends"]).filter(takes).count(),
             items(&pool["backends"]).count(),
-        ));
-        for line in table(pool, now, colours, width).lines() {
+        );
+        shown.push_str(&paragraph(&line, "", look));
+        for line in table(pool, look).lines() {
             shown.push_str(line.trim_end());
             shown.push('\n');
+        }
+        for backend in items(&pool["backends"]) {
+            let said = remarks(backend, look);
+            if !said.is_empty() {
+                let line = format!("{}: {}", text(&backend["name"]), said.join("; "));
+                shown.push_str(&paragraph(&line, "  ", look));
+            }
         }
     }
     shown
 }
 
-fn table(pool: &Value, now: Duration, colours: bool, width: usize) -> Table {
+/// A line that goes on below, further in, where it is too long.
+fn paragraph(line: &str, indent: &str, look: Look) -> String {
+    let further = format!("{indent}    ");
+    let options = textwrap::Options::new(look.width)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .initial_indent(indent)
+        .subsequent_indent(&further);
+    textwrap::fill(line, options) + "\n"
+}
+
+fn table(pool: &Value, look: Look) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
+    let width = look.width.max(WIDTH_MIN);
     table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
-    table.set_header([
-        "backend", "health", "operator", "weight", "sessions", "total", "failed", "why",
-    ]);
-    if colours {
+    let is_narrow = look.width < WIDTH_FOR_ALL;
+    let shown = |number: usize| !(is_narrow && number == TOTAL);
+    table.set_header(filtered(COLUMNS.map(Cell::new), shown));
+    if look.colours {
         table.enforce_styling();
     } else {
         table.force_no_tty();
     }
-    for number in [3, 4, 5, 6] {
-        if let Some(column) = table.column_mut(number) {
+    for backend in items(&pool["backends"]) {
+        table.add_row(filtered(row(backend, look), shown));
+    }
+    let gap = if is_narrow { 1 } else { 2 };
+    for (number, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, gap));
+        if number > 0 {
+            // Where it is narrow, only names and addresses are broken.
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+        if number > 2 {
             column.set_cell_alignment(CellAlignment::Right);
         }
-    }
-    for backend in items(&pool["backends"]) {
-        table.add_row(row(backend, now, colours));
     }
     table
 }
 
-fn row(backend: &Value, now: Duration, colours: bool) -> Vec<Cell> {
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (name, address) = (word(&backend["name"]), word(&backend["address"]));
-    let name = match address.is_empty() || address == name {
-        true => name,
-        false => format!("{name} {address}"),
+fn filtered(
+    cells: [Cell; COLUMNS.len()],
+    shown: impl Fn(usize) -> bool,
+) -> impl Iterator<Item = Cell> {
+    let numbered = cells.into_iter().enumerate();
+    numbered.filter_map(move |(number, cell)| shown(number).then_some(cell))
+}
+
+fn row(backend: &Value, look: Look) -> [Cell; COLUMNS.len()] {
+    let name = word(&backend["name"]);
+    let address = [&backend["address"], &backend["host"]]
+        .into_iter()
+        .find_map(Value::as_str);
+    let name = match address {
+        Some(address) if address != name => format!("{name} {address}"),
+        Some(_) | None => name.to_owned(),
     };
-    let paint = |cell: Cell, colour: Color| if colours { cell.fg(colour) } else { cell };
+    let paint = |cell: Cell, colour: Color| match look.colours {
+        true => cell.fg(colour),
+        false => cell,
+    };
     let health = word(&backend["health"]["state"]);
     let colour = if health == "up" {
         Color::Green
@@ -152,27 +224,19 @@ fn row(backend: &Value, now: Duration, colours: bool) -> Vec<Cell> {
     let state = if state == "ready" {
         Cell::new(state)
     } else {
-        let since = age(&backend["state_since"], now);
+        let since = age(&backend["state_since"], look.now);
         let left = match backend["drain_until"].as_u64() {
-            Some(until) => format!(", {} left", span(until.saturating_sub(now.as_secs()))),
+            Some(until) => format!(", {} left", span(until.saturating_sub(look.now.as_secs()))),
             None => String::new(),
         };
         paint(Cell::new(format!("{state} {since}{left}")), Color::Yellow)
     };
-    let said = [&backend["health"]["why"], &backend["why_not"]].map(|why| why.as_str());
-    let why: Vec<String> = said
-        .into_iter()
-        .flatten()
-        .map(str::to_owned)
-        .chain(hindered(&backend["health"]["probes_hindered"], now))
-        .chain(ports_running_out(&backend["source_ports"]))
-        .collect();
     let backup = if backend["backup"] == Value::Bool(true) {
         " (backup)"
     } else {
         ""
     };
-    vec![
+    [
         Cell::new(format!("{name}{backup}")),
         paint(Cell::new(health), colour),
         state,
@@ -180,8 +244,33 @@ fn row(backend: &Value, now: Duration, colours: bool) -> Vec<Cell> {
         Cell::new(&backend["sessions_active"]),
         Cell::new(&backend["sessions_total"]),
         Cell::new(&backend["connect_failures_total"]),
-        Cell::new(why.join("; ")),
     ]
+}
+
+/// What is to be said about a backend: why it is as it is, unless that is simply up and ready.
+fn remarks(backend: &Value, look: Look) -> Vec<String> {
+    let health = &backend["health"];
+    let last_change = items(&health["history"]).last().map(|last| &last["why"]);
+    // Why a backend came up is no news; that others are preferred all the same is.
+    let is_plain = health["state"] == "up" && last_change.is_none_or(|why| *why == health["why"]);
+    let why = health["why"].as_str().filter(|_| look.verbose || !is_plain);
+    // What took it down may be over, and something else keep it there.
+    let wrong = health["last_probe_failed"]
+        .as_str()
+        .filter(|wrong| why.is_none_or(|why| !why.ends_with(wrong)))
+        .map(|wrong| format!("the last probe failed: {wrong}"));
+    let said = [why, backend["why_not"].as_str()];
+    said.into_iter()
+        .flatten()
+        .map(str::to_owned)
+        .chain(wrong)
+        .chain(hindered(&health["probes_hindered"], look.now))
+        .chain(ports_running_out(&backend["source_ports"]))
+        .collect()
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 /// Probes that cannot be made.
@@ -224,5 +313,100 @@ fn span(seconds: u64) -> String {
         120..7_200 => format!("{}m", seconds / 60),
         7_200..172_800 => format!("{}h", seconds / 3_600),
         _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const LONG: &str =
+        "connect: no answer within 1s; the probe connects to 10.0.0.12:5432 from 10.0.0.1 every 2s";
+
+    fn status() -> Value {
+        let backend = |name: &str, address: Option<&str>, health: Value, why_not: Option<&str>| {
+            json!({
+                "name": name, "address": address, "host": format!("{name}.example:5432"),
+                "health": health, "state": "ready", "why_not": why_not, "weight": 100,
+                "sessions_active": 12_345, "sessions_total": 1_234_567, "connect_failures_total": 3,
+            })
+        };
+        let health = |state: &str, why: &str, last: &str| {
+            let history = json!([{"why": last}]);
+            json!({"state": state, "why": why, "history": history})
+        };
+        let mut changed = health(
+            "down",
+            "first probe failed: refused",
+            "first probe failed: refused",
+        );
+        changed["last_probe_failed"] = json!("status 503");
+        json!({
+            "version": "1.0.0", "pid": 4711, "phase": "serving", "started": 0, "sessions_active": 3,
+            "max_sessions": 500_000,
+            "listeners": [{"name": "in", "addresses": ["*:5432"], "pools": [{"pool": "pg", "weight": 1}]}],
+            "pools": [{"name": "pg", "balance": "least_connections", "backends": [
+                backend("plain", Some("10.0.0.11:5432"), health("up", "it connects", "it connects"), None),
+                backend("avoided", Some("10.0.0.13:5432"), health("up", "connects fail", "it connects"), None),
+                backend("weightless", Some("10.0.0.14:5432"), health("up", "ok", "ok"), Some("its weight is 0")),
+                backend("dead", Some("10.0.0.12:5432"), health("down", LONG, LONG), None),
+                backend("changed", Some("10.0.0.15:5432"), changed, None),
+                backend("lost", None, health("down", "no such host", ""), None),
+            ]}],
+        })
+    }
+
+    fn shown(width: usize, verbose: bool) -> String {
+        let now = Duration::from_secs(90);
+        let look = Look {
+            now,
+            colours: false,
+            width,
+            verbose,
+        };
+        render(&status(), look)
+    }
+
+    #[test]
+    fn reasons_stand_below_the_table_and_fit_every_width() {
+        for (width, head) in [
+            (60, "weight sessions failed"),
+            (80, "weight sessions total failed"),
+            (200, "weight sessions total failed"),
+        ] {
+            let text = shown(width, false);
+            for line in text.lines() {
+                assert!(
+                    line.chars().count() <= width,
+                    "more than {width}: {line}\n{text}"
+                );
+            }
+            let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            for part in [
+                format!("dead: {LONG}"),
+                "avoided: connects fail".to_owned(),
+                "changed: first probe failed: refused; the last probe failed: status 503"
+                    .to_owned(),
+                "weightless: its weight is 0".to_owned(),
+                "lost: no such host".to_owned(),
+                "10.0.0.12:5432".to_owned(),
+                "lost.example:5432".to_owned(),
+                format!("backend health operator {head}"),
+            ] {
+                assert!(flat.contains(&part), "{part} is missing:\n{text}");
+            }
+            assert!(
+                !flat.contains("plain:") && !flat.contains("it connects"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn reasons_of_all_are_shown_on_request() {
+        let text = shown(80, true);
+        assert!(text.contains("  plain: it connects\n"), "{text}");
     }
 }

@@ -11,11 +11,13 @@ use crate::flow::Loss;
 use crate::ids::{BackendId, ListenerId};
 use crate::metrics::{Cell, ListenerCells, WorkerCells};
 use crate::session::CloseReason;
+use crate::time::Time;
 
 pub(super) fn as_json(
     snapshot: &Snapshot,
     cells: &[Arc<WorkerCells>],
     datagrams: &Datagrams,
+    now: Time,
 ) -> Value {
     let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
     for (name, value) in cells.iter().flat_map(|cells| cells.named()) {
@@ -44,7 +46,7 @@ pub(super) fn as_json(
         "per_worker".to_owned(),
         cells.iter().map(|cells| per_worker(cells)).collect(),
     );
-    all.insert("backends".to_owned(), backends(snapshot, cells));
+    all.insert("backends".to_owned(), backends(snapshot, cells, now));
     Value::Object(all)
 }
 
@@ -123,7 +125,14 @@ fn per_worker(cells: &WorkerCells) -> Value {
     })
 }
 
-fn backends(snapshot: &Snapshot, cells: &[Arc<WorkerCells>]) -> Value {
+/// How many workers prefer others to a backend.
+pub(super) fn avoiding(cells: &[Arc<WorkerCells>], id: BackendId, now: Time) -> usize {
+    let avoids =
+        |cells: &&Arc<WorkerCells>| Time::from_micros(cells.backend(id).avoided_until.get()) > now;
+    cells.iter().filter(avoids).count()
+}
+
+fn backends(snapshot: &Snapshot, cells: &[Arc<WorkerCells>], now: Time) -> Value {
     let each = snapshot
         .backends
         .iter()
@@ -141,7 +150,7 @@ fn backends(snapshot: &Snapshot, cells: &[Arc<WorkerCells>]) -> Value {
                 "sessions_active": sum(|cells| cells.sessions_active.get()),
                 "sessions_total": sum(|cells| cells.sessions_total.get()),
                 "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
-                "avoided": sum(|cells| cells.avoided.get()),
+                "avoided": avoiding(cells, id, now),
                 "flows_active": sum(|cells| cells.flows_active.get()),
                 "flows_total": sum(|cells| cells.flows_total.get()),
                 "datagrams_sent": sum(|cells| cells.sent.datagrams.get()),

@@ -60,8 +60,8 @@ impl Bound {
         matches!(self.address, ListenAddress::Unix(_))
     }
 
-    /// A unix socket listens at once, so that nobody takes its file for left over; who connects waits. Like a port it is
-    /// for everybody.
+    /// A unix socket listens at once, so that nobody takes its file for left over; who connects waits. Like a port it
+    /// is for everybody.
     fn claim_file(&mut self, backlog: u32) -> io::Result<()> {
         if let ListenAddress::Unix(path) = &self.address {
             self.file = Some(SocketFile::made(path)?);

@@ -17,8 +17,7 @@ mod watch;
 
 use std::collections::VecDeque;
 use std::io;
-use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,8 +33,9 @@ use crate::ids::{BackendId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::ring::{self, ReceiveTier, SetupError};
 use crate::session::CloseReason;
+use crate::sys::clock::Clock;
 use crate::sys::host;
-use crate::time::Seldom;
+use crate::time::{Seldom, Time};
 use crate::worker::{Command, Letterbox, Limits, Mailbox, Parts, Report, Shared, Worker};
 
 use alarms::{Alarm, Alarms};
@@ -55,6 +55,12 @@ const SEND_AGAIN: Duration = Duration::from_millis(10);
 
 /// Between two warnings about the same lack of this host.
 const WARNINGS_EVERY: Duration = Duration::from_secs(60);
+
+/// Fewer sessions than this are worth a warning, unless the file asks for so few.
+const SESSIONS_FEW: u32 = 100;
+
+/// The target of the event that has the counters: it was asked for, whatever the level of the log is.
+pub const COUNTERS: &str = "ringway::counters";
 
 /// Before a listener that could not be opened, or not be shut for the flows that it has, is looked at again.
 const OPEN_AGAIN: Duration = Duration::from_millis(100);
@@ -157,6 +163,12 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapsho
             open_files = files,
             "global.max_sessions is more than RLIMIT_NOFILE allows: raise it (LimitNOFILE= in the unit, ulimit -n)"
         );
+    } else if global.max_sessions.is_none() && possible < SESSIONS_FEW {
+        tracing::warn!(
+            possible,
+            open_files = files,
+            "RLIMIT_NOFILE allows few sessions: raise it (LimitNOFILE= in the unit, ulimit -n)"
+        );
     }
     let (max_flows, possible) = (bounds.max_flows, bounds.possible_flows);
     if max_flows > possible {
@@ -178,7 +190,7 @@ struct Control {
     names: Names,
     watch: Watch,
     alarms: Alarms,
-    started: SystemTime,
+    clock: Clock,
     listeners: Listeners,
     mailboxes: Vec<Mailbox>,
     cells: Vec<Arc<WorkerCells>>,
@@ -246,6 +258,7 @@ impl Control {
         tier: ReceiveTier,
         cpus: &[usize],
     ) -> Result<Control, Error> {
+        let clock = Clock::start();
         let snapshot = Arc::new(snapshot);
         let workers = listeners.workers();
         let letterboxes: Vec<Letterbox> = (0..workers)
@@ -268,6 +281,7 @@ impl Control {
         for (id, letterbox) in (0..).map(WorkerId).zip(letterboxes) {
             let parts = Parts {
                 id,
+                clock,
                 snapshot: Arc::clone(&snapshot),
                 sockets: listeners.of_worker(id),
                 places: listeners.datagrams().places(),
@@ -290,14 +304,13 @@ impl Control {
                 .map_err(|error| Error::Host(format!("a worker's thread: {error}")))?;
             threads.push(thread);
         }
-        let started = SystemTime::now();
         Ok(Control {
-            notes: vec![Notes::new(started); snapshot.backends.len()],
+            notes: vec![Notes::new(clock.system_time(Time::ZERO)); snapshot.backends.len()],
             names: Names::new(&snapshot),
-            watch: Watch::start(&snapshot, bounds.probes)
+            watch: Watch::start(&snapshot, bounds.probes, clock)
                 .map_err(|error| Error::Host(format!("the prober's thread: {error}")))?,
             alarms: Alarms::default(),
-            started,
+            clock,
             snapshot,
             listeners,
             mailboxes,
@@ -417,7 +430,7 @@ impl Control {
     }
 
     fn log_exhausted(&mut self, id: BackendId, source: Option<IpAddr>) {
-        if !self.seldom.exhausted.may(self.watch.now()) {
+        if !self.seldom.exhausted.may(self.clock.now()) {
             return;
         }
         let backend = &self.snapshot.backends[id.index()];
@@ -432,7 +445,7 @@ impl Control {
     }
 
     fn log_absent(&mut self, pool: PoolId, source: IpAddr) {
-        if self.seldom.absent.may(self.watch.now()) {
+        if self.seldom.absent.may(self.clock.now()) {
             let pool = &self.snapshot.pools[pool.index()].name;
             tracing::warn!(
                 %pool, %source,
@@ -443,7 +456,7 @@ impl Control {
     }
 
     fn log_hindered(&mut self, id: BackendId, why: &str) {
-        if self.seldom.hindered.may(self.watch.now()) {
+        if self.seldom.hindered.may(self.clock.now()) {
             let backend = &self.snapshot.backends[id.index()];
             tracing::warn!(
                 pool = %self.snapshot.pools[backend.pool.index()].name, backend = %backend.name, why,
@@ -535,7 +548,7 @@ impl Control {
             let doubted_since = self.watch.health(id).doubted_since();
             let backend = &mut snapshot.backends[id.index()];
             backend.is_up = Some(transition.is_up);
-            backend.doubted_since = doubted_since.map(|since| self.watch.instant(since));
+            backend.doubted_since = doubted_since;
             let pool = &snapshot.pools[backend.pool.index()].name;
             if transition.is_up {
                 tracing::info!(%pool, backend = %backend.name, why = %transition.why, "backend up");
@@ -701,35 +714,15 @@ impl Control {
     }
 
     /// The backends of a host name have an address now, or still none.
-    fn resolved(&mut self, backends: &[BackendId], outcome: Result<BackendAddress, String>) {
+    fn resolved(&mut self, backends: &[BackendId], outcome: Result<SocketAddr, String>) {
         let mut snapshot = Snapshot::clone(&self.snapshot);
         let mut is_new = false;
         for id in backends {
-            if outcome.is_err() {
-                self.watch.is_unresolved(*id);
-            }
-            let backend = &mut snapshot.backends[id.index()];
-            let notes = &mut self.notes[id.index()];
-            match &outcome {
+            match self.usable_address(*id, &outcome) {
                 Ok(address) => {
-                    notes.unresolved = None;
-                    if backend.address.as_ref() != Some(address) {
-                        tracing::info!(backend = %backend.name, ?address, "name resolved");
-                        backend.address = Some(address.clone());
-                        is_new = true;
-                    }
+                    is_new |= self.found(&mut snapshot.backends[id.index()], *id, address)
                 }
-                // An address that is known is kept: a name server that is away takes nobody down.
-                Err(error)
-                    if backend.address.is_none() && notes.unresolved.as_ref() != Some(error) =>
-                {
-                    tracing::warn!(
-                        backend = %backend.name, %error,
-                        "name not resolved: the backend is down until it is"
-                    );
-                    notes.unresolved = Some(error.clone());
-                }
-                Err(_) => {}
+                Err(why) => self.not_found(*id, why),
             }
         }
         if is_new {
@@ -739,6 +732,48 @@ impl Control {
             }
         }
         self.open_or_fail();
+    }
+
+    /// What was found, unless it is one of our own listeners: a name may lead anywhere.
+    fn usable_address(
+        &self,
+        id: BackendId,
+        found: &Result<SocketAddr, String>,
+    ) -> Result<SocketAddr, String> {
+        let address = found.clone()?;
+        let pool = self.snapshot.backends[id.index()].pool;
+        match self.snapshot.circle(pool, address) {
+            Some(listener) => Err(format!(
+                "it is {address}, where listener `{}` of its own pool listens: sessions would go round in circles",
+                listener.name
+            )),
+            None => Ok(address),
+        }
+    }
+
+    /// Whether the address is another than before.
+    fn found(&mut self, backend: &mut Backend, id: BackendId, address: SocketAddr) -> bool {
+        self.notes[id.index()].unresolved = None;
+        let known = backend.address.replace(BackendAddress::Tcp(address));
+        let is_new = backend.address != known;
+        if is_new {
+            tracing::info!(backend = %backend.name, %address, "name resolved");
+        }
+        is_new
+    }
+
+    /// An address that is known is kept: a name server that is away takes nobody down.
+    fn not_found(&mut self, id: BackendId, error: String) {
+        self.watch.is_unresolved(id);
+        let backend = &self.snapshot.backends[id.index()];
+        let unresolved = &mut self.notes[id.index()].unresolved;
+        if backend.address.is_none() && unresolved.as_ref() != Some(&error) {
+            tracing::warn!(
+                backend = %backend.name, %error,
+                "name not resolved: the backend is down until it is"
+            );
+            *unresolved = Some(error);
+        }
     }
 
     fn view(&self) -> View<'_> {
@@ -757,7 +792,7 @@ impl Control {
                 Phase::Closing(_) | Phase::Draining { .. } => "draining",
                 Phase::Killing { .. } | Phase::Over => "ending",
             },
-            started: self.started,
+            clock: self.clock,
             max_sessions: self.max_sessions,
             max_flows: self.max_flows,
             datagrams: self.listeners.datagrams(),
@@ -766,10 +801,14 @@ impl Control {
         }
     }
 
-    /// A reader that is gone must not end the process.
     fn print_counters(&self) {
-        let counters = counters::as_json(&self.snapshot, &self.cells, self.listeners.datagrams());
-        let _ = writeln!(io::stdout().lock(), "counters {counters}");
+        let counters = counters::as_json(
+            &self.snapshot,
+            &self.cells,
+            self.listeners.datagrams(),
+            self.clock.now(),
+        );
+        tracing::info!(target: COUNTERS, "counters {counters}");
     }
 }
 

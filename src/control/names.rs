@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::snapshot::{BackendAddress, Snapshot};
+use super::snapshot::Snapshot;
 use crate::ids::BackendId;
 
 /// Look-ups at a time.
@@ -53,7 +53,7 @@ impl Names {
     }
 
     /// The next outcome, and whose it is. Never, if there are no names. May be dropped and called again at any time.
-    pub(super) async fn resolved(&mut self) -> (Vec<BackendId>, Result<BackendAddress, String>) {
+    pub(super) async fn resolved(&mut self) -> (Vec<BackendId>, Result<SocketAddr, String>) {
         loop {
             for (name, pause, retry) in self.waiting.drain(..) {
                 self.lookups.spawn(look_up(name, pause, retry));
@@ -72,7 +72,7 @@ impl Names {
         name: Name,
         retry: Duration,
         found: io::Result<Vec<SocketAddr>>,
-    ) -> (Vec<BackendId>, Result<BackendAddress, String>) {
+    ) -> (Vec<BackendId>, Result<SocketAddr, String>) {
         let (backends, known) = self
             .backends
             .get_mut(&name)
@@ -97,7 +97,7 @@ impl Names {
         };
         let backends = backends.clone();
         self.waiting.push_back((name, pause, retry));
-        (backends, outcome.map(BackendAddress::Tcp))
+        (backends, outcome)
     }
 }
 

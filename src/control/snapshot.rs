@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::balance::{Algorithm, HashKey, Member, Plan};
 use crate::flow;
@@ -13,6 +13,7 @@ use crate::health::dns::DnsCheck;
 use crate::ids::{BackendId, PoolId};
 use crate::session::Rules;
 use crate::sys::socket::{Bind, Keepalive};
+use crate::time::Time;
 
 /// Everything that workers need to know.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The listener that makes sessions go round in circles if a backend of this pool has this address.
+    #[must_use]
+    pub fn circle(&self, pool: PoolId, address: SocketAddr) -> Option<&Listener> {
+        let leads_back = |listener: &&Listener| listener.pools.iter().any(|(id, _)| *id == pool);
+        let mut leading_back = self.listeners.iter().filter(leads_back);
+        leading_back.find(|listener| listener.is_reached_at(address))
+    }
+
     /// What a pool's pickers are made from, with the weights as they are now.
     #[must_use]
     pub fn plan(&self, algorithm: Algorithm, key: HashKey, backends: &[BackendId]) -> Arc<Plan> {
@@ -61,6 +70,29 @@ pub struct Listener {
     pub max_sessions: Option<u32>,
     /// Connections that the kernel keeps for us until they are accepted.
     pub backlog: u32,
+}
+
+impl Listener {
+    /// Whether connects to an address come in here, as far as the address alone tells: one of this host that is bound
+    /// by a wildcard is known if it is a loopback one.
+    #[must_use]
+    pub fn is_reached_at(&self, address: SocketAddr) -> bool {
+        let ip = address.ip();
+        self.addresses.iter().any(|listens| match listens {
+            ListenAddress::Tcp(Bind::Address(bound), _)
+            | ListenAddress::Udp(Bind::Address(bound), _) => {
+                let is_bound = bound.ip() == ip
+                    || (bound.ip().is_unspecified()
+                        && ip.is_loopback()
+                        && bound.is_ipv4() == ip.is_ipv4());
+                is_bound && bound.port() == address.port()
+            }
+            ListenAddress::Tcp(Bind::Any(port), _) | ListenAddress::Udp(Bind::Any(port), _) => {
+                ip.is_loopback() && *port == address.port()
+            }
+            ListenAddress::Unix(_) => false,
+        })
+    }
 }
 
 /// What a listener speaks.
@@ -196,7 +228,7 @@ pub struct Backend {
     /// What probes say; none while nothing is known, or without probes.
     pub is_up: Option<bool>,
     /// When it goes down: since when it has been failing.
-    pub doubted_since: Option<Instant>,
+    pub doubted_since: Option<Time>,
     /// It has been draining for as long as its pool allows: what is left of its sessions ends.
     pub is_drained: bool,
 }

@@ -16,6 +16,8 @@ use super::usable;
 use super::watch::Watch;
 use crate::ids::{BackendId, ListenerId};
 use crate::metrics::{BackendCells, WorkerCells};
+use crate::sys::clock::Clock;
+use crate::time::Time;
 use crate::worker::Shared;
 
 /// What a status is made from.
@@ -31,7 +33,7 @@ pub(super) struct View<'a> {
     /// By listener.
     pub(super) doors: &'a [Door],
     pub(super) phase: &'static str,
-    pub(super) started: SystemTime,
+    pub(super) clock: Clock,
     pub(super) max_sessions: u32,
     pub(super) max_flows: u32,
     pub(super) datagrams: &'a Datagrams,
@@ -47,7 +49,7 @@ impl View<'_> {
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "phase": self.phase,
-            "started": seconds(self.started),
+            "started": seconds(self.clock.system_time(Time::ZERO)),
             "generation": self.snapshot.generation,
             "workers": self.cells.len(),
             "sessions_active": self.sum(|cells| cells.sessions_active.get()),
@@ -130,8 +132,8 @@ impl View<'_> {
                 .map(|cells| read(cells.backend(id)))
                 .sum::<u64>()
         };
-        let avoided = sum(|cells| cells.avoided.get());
-        let health = self.health(id, avoided > 0);
+        let avoiding = counters::avoiding(self.cells, id, self.clock.now());
+        let health = self.health(id, avoiding > 0);
         json!({
             "pool": &*self.snapshot.pools[backend.pool.index()].name,
             "name": &*backend.name,
@@ -187,7 +189,7 @@ impl View<'_> {
             .map(|change| {
                 json!({
                     "state": state(Some(change.is_up)),
-                    "since": seconds(self.watch.system_time(change.at)),
+                    "since": seconds(self.clock.system_time(change.at)),
                     "why": change.why,
                 })
             })
@@ -204,7 +206,7 @@ impl View<'_> {
             .is_some();
         let hindered = self.watch.health(id).hindered().map(|hindrance| {
             json!({
-                "since": seconds(self.watch.system_time(hindrance.since)),
+                "since": seconds(self.clock.system_time(hindrance.since)),
                 "why": hindrance.why,
             })
         });
@@ -214,6 +216,7 @@ impl View<'_> {
             "state": if is_down { "down" } else { state(backend.is_up.or((!is_probed).then_some(true))) },
             "since": last.map(|last| last["since"].clone()),
             "why": why,
+            "last_probe_failed": self.watch.health(id).wrong().filter(|_| probes_are_due),
             "probed": probes_are_due,
             "probes_hindered": hindered.filter(|_| probes_are_due),
             "history": history,

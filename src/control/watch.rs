@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::snapshot::{self, Backend, BackendAddress, OperatorState, Pool, Protocol, Snapshot};
 use crate::config::pattern;
 use crate::health::prober::{Check, Outcome, Place, Prober, Target, Wrong};
-use crate::health::{Health, Pace, RiseFall, Transition};
+use crate::health::{Health, RiseFall, Transition};
 use crate::ids::BackendId;
+use crate::sys::clock::Clock;
 use crate::time::Time;
 
 /// The first round of probes is waited for at most so long before clients are let in.
@@ -26,20 +27,20 @@ pub(super) struct Watch {
     /// Backends about which clients should not be let in before something is known: neither a name looked up nor a
     /// probe made yet.
     awaited: BTreeSet<BackendId>,
-    begun: Instant,
-    begun_at: SystemTime,
+    clock: Clock,
+    first_round_until: Time,
 }
 
 impl Watch {
-    pub(super) fn start(snapshot: &Snapshot, probes: usize) -> io::Result<Watch> {
+    pub(super) fn start(snapshot: &Snapshot, probes: usize, clock: Clock) -> io::Result<Watch> {
         let (sender, outcomes) = unbounded_channel();
         let mut watch = Watch {
             prober: Prober::start(sender, probes)?,
             outcomes,
             healths: vec![Health::default(); snapshot.backends.len()],
             awaited: BTreeSet::new(),
-            begun: Instant::now(),
-            begun_at: SystemTime::now(),
+            first_round_until: clock.now() + FIRST_ROUND_MOST,
+            clock,
         };
         for (id, backend) in (0..).map(BackendId).zip(&snapshot.backends) {
             let target = target(&snapshot.pools[backend.pool.index()], backend);
@@ -71,11 +72,12 @@ impl Watch {
             self.awaited.remove(&id);
         }
         self.prober.watch(id, target);
+        self.prober.pace(id, self.healths[id.index()].pace());
     }
 
     /// When clients may be let in although not everything is known.
     pub(super) fn first_round_until(&self) -> Instant {
-        self.begun + FIRST_ROUND_MOST
+        self.clock.instant(self.first_round_until)
     }
 
     /// Its name could not be looked up: nobody waits for that.
@@ -85,7 +87,7 @@ impl Watch {
 
     /// Whether every name has been looked up and every probed backend has had its first probe.
     pub(super) fn first_round_is_over(&self) -> bool {
-        self.awaited.is_empty() || self.begun.elapsed() >= FIRST_ROUND_MOST
+        self.awaited.is_empty() || self.clock.now() >= self.first_round_until
     }
 
     /// Counts an outcome; the change of state, if it makes one.
@@ -93,7 +95,7 @@ impl Watch {
         let id = outcome.backend;
         let backend = &snapshot.backends[id.index()];
         let probe = &snapshot.pools[backend.pool.index()].probe;
-        let now = self.now();
+        let now = self.clock.now();
         if backend.state == OperatorState::Maintenance {
             // It was on its way when the operator said so.
             return None;
@@ -130,17 +132,16 @@ impl Watch {
         outcome.result.is_ok() && self.healths[outcome.backend.index()].is_doubted()
     }
 
-    /// A connect of a session failed: a probe is made at once. Once something is known to be wrong probes keep their
-    /// pace, so that a hiccup that many workers notice is not taken for `fall` failures.
-    pub(super) fn hurry(&self, id: BackendId) {
-        if self.healths[id.index()].pace() == Pace::Usual {
+    /// A connect of a session failed.
+    pub(super) fn hurry(&mut self, id: BackendId) {
+        if self.healths[id.index()].hurried() {
             self.prober.now(id);
         }
     }
 
     /// Several connects of sessions failed in a row: a probe is made at once, and decides.
     pub(super) fn doubted(&mut self, snapshot: &Snapshot, id: BackendId) {
-        let now = self.now();
+        let now = self.clock.now();
         let backend = &snapshot.backends[id.index()];
         let is_probed = snapshot.pools[backend.pool.index()].probe.check.is_some();
         if is_probed && self.healths[id.index()].doubted(now) {
@@ -151,20 +152,6 @@ impl Watch {
 
     pub(super) fn health(&self, id: BackendId) -> &Health {
         &self.healths[id.index()]
-    }
-
-    /// A time of a health as others know it.
-    pub(super) fn instant(&self, time: Time) -> Instant {
-        self.begun + (time - Time::ZERO)
-    }
-
-    pub(super) fn system_time(&self, time: Time) -> SystemTime {
-        self.begun_at + (time - Time::ZERO)
-    }
-
-    /// The time of healths.
-    pub(super) fn now(&self) -> Time {
-        Time::ZERO + self.begun.elapsed()
     }
 }
 

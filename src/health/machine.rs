@@ -50,6 +50,10 @@ pub struct Health {
     doubted_since: Option<Time>,
     /// Sessions found it failing: the next failed probe takes it down.
     is_doubted_by_sessions: bool,
+    /// A probe at once has been asked for, and nothing has come of it yet.
+    is_hurried: bool,
+    /// What the last probe found wrong.
+    wrong: Option<String>,
     hindered: Option<Hindrance>,
     history: VecDeque<Transition>,
 }
@@ -87,6 +91,12 @@ impl Health {
         self.history.iter()
     }
 
+    /// What the last probe found wrong, which may be something else than what took it down; none if it succeeded.
+    #[must_use]
+    pub fn wrong(&self) -> Option<&str> {
+        self.wrong.as_deref()
+    }
+
     /// Why probes cannot be made; none while they are.
     #[must_use]
     pub fn hindered(&self) -> Option<&Hindrance> {
@@ -95,6 +105,7 @@ impl Health {
 
     /// A probe could not be made. Nothing else changes: neither the state nor what counts towards another.
     pub fn hindered_by(&mut self, why: &str, now: Time) {
+        self.is_hurried = false;
         let since = self.hindered.as_ref().map_or(now, |first| first.since);
         self.hindered = Some(Hindrance {
             since,
@@ -133,7 +144,11 @@ impl Health {
         now: Time,
     ) -> Option<Transition> {
         self.unhinder();
+        self.is_hurried = false;
         let succeeded = outcome.is_ok();
+        if self.wrong.as_deref() != outcome.err() {
+            self.wrong = outcome.err().map(str::to_owned);
+        }
         if succeeded {
             self.is_doubted_by_sessions = false;
         }
@@ -166,6 +181,14 @@ impl Health {
             };
             self.become_state(succeeded, why, now)
         })
+    }
+
+    /// A connect of a session failed; whether a probe should be made at once. Only one, while nothing else is known to
+    /// be wrong: a hiccup that many workers notice is not `fall` failures.
+    pub fn hurried(&mut self) -> bool {
+        let is_news = self.pace() == Pace::Usual && !self.is_hurried;
+        self.is_hurried |= is_news;
+        is_news
     }
 
     /// Connects of sessions failed; whether that is news, so that a probe should be made at once.
@@ -249,6 +272,32 @@ mod tests {
         ] {
             assert_eq!(states(outcomes), expected, "{outcomes}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_now_is_known_beside_what_took_it_down() {
+        let mut health = Health::default();
+        health.probed(RULE, bad(), at(0));
+        health.probed(RULE, Err("status 503"), at(1));
+        assert_eq!(health.wrong(), Some("status 503"));
+        let last = health.history().last().map(|last| last.why.as_str());
+        assert_eq!(last, Some("first probe failed: refused"));
+        health.probed(RULE, good(), at(2));
+        assert_eq!(health.wrong(), None);
+    }
+
+    #[test]
+    fn only_one_probe_is_hurried_until_something_comes_of_it() {
+        let mut health = Health::default();
+        health.probed(RULE, good(), at(0));
+        assert!(health.hurried());
+        assert!(!health.hurried());
+        health.probed(RULE, good(), at(1));
+        assert!(health.hurried());
+        health.hindered_by("no files", at(2));
+        assert!(health.hurried());
+        health.probed(RULE, bad(), at(3));
+        assert!(!health.hurried(), "the next one is soon");
     }
 
     #[test]

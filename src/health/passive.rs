@@ -44,6 +44,12 @@ impl Passive {
         self.failures == 0
     }
 
+    /// Until when others are to be preferred.
+    #[must_use]
+    pub fn avoided_until(&self) -> Option<Time> {
+        self.avoided_until
+    }
+
     /// Whether others are to be preferred at this time.
     #[must_use]
     pub fn is_avoided(&self, now: Time) -> bool {

@@ -170,8 +170,8 @@ pub struct BackendCells {
     pub sessions_total: Cell,
     /// Attempts to connect that failed.
     pub connect_failures_total: Cell,
-    /// 1 while others are preferred after failed connects.
-    pub avoided: Cell,
+    /// Until when others are preferred after failed connects, in microseconds of the process' clock.
+    pub avoided_until: Cell,
     /// UDP flows that live now.
     pub flows_active: Cell,
     /// UDP flows that were led to it.

@@ -48,6 +48,8 @@ reasons! {
     SessionTimeout => "session_timeout",
     /// The backend went down and `on_down` ends its sessions.
     BackendDown => "backend_down",
+    /// A normal backend came back, and `on_up: close_backup` ends the sessions on backup ones.
+    BackupLeft => "backup_left",
     /// The backend left the configuration.
     BackendRemoved => "backend_removed",
     /// An operator ended it.

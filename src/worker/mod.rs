@@ -24,7 +24,7 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use accept::{Listening, accepts_of};
 pub use mailbox::{Accepted, Command, Mailbox};
@@ -48,6 +48,7 @@ use crate::ids::{BackendId, ListenerId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::ring::{Completion, POLL_READABLE, ReceiveTier, Ring, Setup, SetupError};
 use crate::session::{CloseReason, Event, Links, Rules, Side};
+use crate::sys::clock::Clock;
 use crate::time::Time;
 
 /// Receive buffers of one worker: 8 MiB.
@@ -72,6 +73,8 @@ pub struct Limits {
 pub struct Parts {
     /// Which one it is.
     pub id: WorkerId,
+    /// What time it is.
+    pub clock: Clock,
     /// The configuration.
     pub snapshot: Arc<Snapshot>,
     /// Its listening sockets for connections.
@@ -168,7 +171,7 @@ pub struct Worker {
     inbox: Inbox,
     mailboxes: Vec<Mailbox>,
     reports: Box<dyn Fn(Report)>,
-    started: Instant,
+    clock: Clock,
     now: Time,
     /// Clients have been let in.
     has_opened: bool,
@@ -248,8 +251,8 @@ impl Worker {
             inbox: letterbox.inbox,
             mailboxes,
             reports,
-            started: Instant::now(),
-            now: Time::ZERO,
+            clock: parts.clock,
+            now: parts.clock.now(),
             pipes,
             timers: Timers::default(),
             dirty: Vec::new(),
@@ -277,7 +280,7 @@ impl Worker {
         while !self.is_done() {
             self.count_gauges();
             self.ring.enter(self.patience()).map_err(Failure::Ring)?;
-            self.now = Time::ZERO + self.started.elapsed();
+            self.now = self.clock.now();
             self.begin_turn();
             self.begin_datagrams();
             loop {

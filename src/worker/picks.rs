@@ -103,7 +103,6 @@ impl Picks {
         tried: &Tried,
         arrival: &Arrival,
         shared: &Shared,
-        cells: &WorkerCells,
     ) -> Picked {
         self.take_steps(snapshot, arrival.now);
         let backends = &snapshot.pools[pool.index()].backends;
@@ -126,10 +125,6 @@ impl Picks {
             };
             let id = backends[place];
             if shared.claim(id, snapshot.backends[id.index()].max_sessions) {
-                let avoided = u64::from(self.passive[id.index()].is_avoided(arrival.now));
-                if cells.backend(id).avoided.get() != avoided {
-                    cells.backend(id).avoided.set(avoided);
-                }
                 return Picked::Backend(id);
             }
         }
@@ -151,7 +146,7 @@ impl Picks {
 
     pub(super) fn connected(&mut self, backend: BackendId, cells: &WorkerCells) {
         if self.passive[backend.index()].succeeded() {
-            cells.backend(backend).avoided.set(0);
+            cells.backend(backend).avoided_until.set(0);
         }
     }
 
@@ -179,8 +174,12 @@ impl Picks {
         let rule = &snapshot.pools[snapshot.backends[backend.index()].pool.index()].passive;
         let passive = &mut self.passive[backend.index()];
         let begins = passive.is_clean();
-        if passive.failed(rule, now) {
-            cells.backend(backend).avoided.set(1);
+        let is_news = passive.failed(rule, now);
+        if let Some(until) = passive.avoided_until() {
+            let cell = &cells.backend(backend).avoided_until;
+            cell.set(until.as_micros());
+        }
+        if is_news {
             Failing::Avoided
         } else if begins {
             Failing::Begins
@@ -192,7 +191,7 @@ impl Picks {
     /// Somebody who knows better says how the backend is.
     pub(super) fn forget_failures(&mut self, backend: BackendId, cells: &WorkerCells) {
         self.passive[backend.index()] = Passive::default();
-        cells.backend(backend).avoided.set(0);
+        cells.backend(backend).avoided_until.set(0);
     }
 
     /// It has come back, and gets its full share only after a while.

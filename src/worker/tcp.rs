@@ -604,7 +604,6 @@ impl Worker {
             &slot.tried,
             &arrival,
             &self.shared,
-            &self.cells,
         );
         let backend = match picked {
             Picked::Backend(backend) => backend,

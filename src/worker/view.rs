@@ -7,7 +7,6 @@ use super::{Report, Worker};
 use crate::control::snapshot::{Backend, OnDown, OnUp, OperatorState, Snapshot};
 use crate::ids::BackendId;
 use crate::session::{CloseReason, Event};
-use crate::time::Time;
 
 impl Worker {
     /// Looks at things this way from now on. The old view goes back to control, which frees it.
@@ -56,7 +55,7 @@ impl Worker {
                 Some(CloseReason::DrainTimeout)
             } else {
                 let leaves = news.is_normal_back(&snapshot, id);
-                leaves.then_some(CloseReason::Operator)
+                leaves.then_some(CloseReason::BackupLeft)
             }
         });
     }
@@ -76,7 +75,7 @@ impl Worker {
         let pool = &self.snapshot.pools[backend.pool.index()];
         if news.down.contains(&id) {
             let is_silent = || match backend.doubted_since {
-                Some(since) => heard <= Time::ZERO + since.saturating_duration_since(self.started),
+                Some(since) => heard <= since,
                 None => true,
             };
             let ends = match pool.on_down {
@@ -87,7 +86,7 @@ impl Worker {
             return ends.then_some(Event::Kill(CloseReason::BackendDown));
         }
         let ends = news.is_normal_back(&self.snapshot, id);
-        ends.then_some(Event::Kill(CloseReason::Operator))
+        ends.then_some(Event::Kill(CloseReason::BackupLeft))
     }
 }
 

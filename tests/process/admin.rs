@@ -1,16 +1,22 @@
 //! The admin socket: status, what the operator changes, names of backends, and requests that make no sense.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::harness::backend::Backend;
 use crate::harness::namespace::Namespace;
 use crate::harness::stream;
-use crate::harness::{Launch, Ringway, SOON, assert_ends, eventually, one_pool, skip};
+use crate::harness::{
+    Launch, Ringway, SOON, assert_ends, eventually, free_address, free_port, one_pool, skip,
+};
 
 /// A backend's status.
 #[track_caller]
@@ -314,28 +320,118 @@ fn requests_that_make_no_sense_are_answered_with_what_would() {
 }
 
 #[test]
-fn idle_connections_have_a_bound_and_hold_up_nothing_else() {
+fn connections_that_say_nothing_or_not_all_keep_nobody_out_for_long() {
     let backend = Backend::echo();
     let ringway = Launch::to([backend.address()]).start();
-    let idle: Vec<UnixStream> = (0..64)
-        .map(|_| UnixStream::connect(ringway.admin_socket()).unwrap())
-        .collect();
-    stream::exchange(&mut ringway.connect(), b"hello");
-    let files = std::fs::read_dir(format!("/proc/{}/fd", ringway.pid()))
-        .unwrap()
-        .count();
-    drop(idle);
-    eventually(SOON, "the status is answered again", || {
-        ringway.command(&["status"]).0 == Some(0)
-    });
-    let after = std::fs::read_dir(format!("/proc/{}/fd", ringway.pid()))
-        .unwrap()
-        .count();
-    assert!(
-        files < after + 60,
-        "64 idle connections took {} files",
-        files - after
+    let files = || {
+        let folder = format!("/proc/{}/fd", ringway.pid());
+        std::fs::read_dir(folder).unwrap().count()
+    };
+    let before = files();
+    let name = backend.address();
+    let head = format!(
+        "POST /v1/backends/default/{name} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{{"
     );
+    let idle: Vec<UnixStream> = (0..40)
+        .map(|number| {
+            let mut stream = UnixStream::connect(ringway.admin_socket()).unwrap();
+            if number % 2 == 0 {
+                stream.write_all(head.as_bytes()).unwrap();
+            }
+            stream
+        })
+        .collect();
+    // Some of them hold every place, and no more.
+    eventually(SOON, "they are accepted", || files() >= before + 20);
+    assert!(files() <= before + 36, "{} files", files() - before);
+    stream::exchange(&mut ringway.connect(), b"hello");
+    assert_eq!(ringway.status()["phase"], "serving");
+    for mut stream in idle {
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let mut rest = Vec::new();
+        // What was not read by the other side may end it with a reset.
+        let ended = stream.read_to_end(&mut rest);
+        let is_late = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        assert!(!ended.as_ref().is_err_and(is_late), "it is never ended");
+    }
+}
+
+#[test]
+fn socket_may_be_written_as_an_address() {
+    let backend = Backend::echo();
+    let folder = crate::harness::Folder::new();
+    let path = folder.path().join("admin.sock");
+    let written = format!("unix:{}", path.display());
+    let ringway = Launch::to([backend.address()])
+        .without_own_socket()
+        .arguments(["--socket", &written])
+        .start();
+    assert!(path.exists());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringway"))
+        .args(["status", "--socket", &written])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    ringway.stop();
+}
+
+/// A pipe that is full for good takes lines of the log, and nothing else.
+#[test]
+fn reader_of_the_log_that_stalls_stops_nothing() {
+    let echoing = Backend::echo();
+    let folder = crate::harness::Folder::new();
+    let file = folder.path().join("ringway.yaml");
+    let socket = folder.path().join("admin.sock");
+    let config = format!(
+        "listeners: [{{bind: \"127.0.0.1:0\", pool: p}}]\n\
+         pools: {{p: {{probe: {{interval: 200ms, timeout: 200ms, fall: 1}}, \
+         backends: [{{name: one, address: \"{}\"}}]}}}}\n",
+        echoing.address()
+    );
+    std::fs::write(&file, config).unwrap();
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_ringway"))
+        .args(["run", "-c"])
+        .arg(&file)
+        .arg("--socket")
+        .arg(&socket)
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let status = || {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(["status", "--json", "--socket"])
+            .arg(&socket)
+            .output()
+            .unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default()
+    };
+    let health = |wanted: &str| {
+        let status = status();
+        status["pools"][0]["backends"][0]["health"]["state"] == wanted
+    };
+    eventually(SOON, "the backend is up", || health("up"));
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let takes_more = || {
+        let mut wanted = [PollFd::new(writer.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut wanted, PollTimeout::ZERO).unwrap() > 0
+    };
+    eventually(SOON, "the pipe is full", || {
+        kill(pid, Signal::SIGUSR1).unwrap();
+        !takes_more()
+    });
+    (0..16).for_each(|_| kill(pid, Signal::SIGUSR1).unwrap());
+    assert_eq!(status()["phase"], "serving");
+    drop(echoing);
+    eventually(SOON, "the backend's death is noticed", || health("down"));
+    kill(pid, Signal::SIGTERM).unwrap();
+    let mut exited = None;
+    eventually(SOON, "it ends", || {
+        exited = child.try_wait().unwrap();
+        exited.is_some()
+    });
+    assert_eq!(exited.and_then(|status| status.code()), Some(0));
 }
 
 #[test]
@@ -370,4 +466,46 @@ fn name_is_resolved_and_one_that_is_not_stops_nothing() {
         stream::assert_refused(ringway.address());
         assert_ends(&ringway.finish(), &[]);
     });
+}
+
+/// A name may lead anywhere, to the virtual address of the balancer itself, too.
+#[test]
+fn name_that_leads_back_to_its_own_listener_is_not_used() {
+    let port = free_port();
+    let file = format!(
+        "global: {{workers: 1}}\nlisteners: [{{name: in, bind: \"*:{port}\", pool: p}}]\n\
+         pools: {{p: {{probe: none, backends: [{{name: local, address: \"localhost:{port}\"}}]}}}}\n"
+    );
+    let ringway = Launch::config(file).start();
+    eventually(SOON, "the name is looked up", || {
+        let why = backend(&ringway.status(), "local")["health"]["why"].clone();
+        why.as_str()
+            .is_some_and(|why| why.contains("go round in circles"))
+    });
+    let local = backend(&ringway.status(), "local");
+    assert_eq!(local["health"]["state"], "down");
+    stream::assert_refused((Ipv4Addr::LOCALHOST, port).into());
+    assert_ends(&ringway.finish(), &[]);
+}
+
+#[test]
+fn status_says_that_others_are_preferred_for_as_long_as_they_are() {
+    let (failing, echoing) = (free_address(), Backend::echo());
+    let pool = format!(
+        "probe: none, passive: {{failures: 1, retry_after: 3s}}, \
+         backends: [{{name: failing, address: \"{failing}\"}}, \"{}\"]",
+        echoing.address()
+    );
+    let ringway = Launch::config(one_pool("workers: 1", &pool)).start();
+    let is_avoided = || {
+        let why = backend(&ringway.status(), "failing")["health"]["why"].clone();
+        why.as_str().is_some_and(|why| why.contains("preferred"))
+    };
+    eventually(SOON, "it is avoided", || {
+        stream::exchange(&mut ringway.connect(), b"hello");
+        is_avoided()
+    });
+    // No session comes that would notice.
+    eventually(SOON, "it may be tried again", || !is_avoided());
+    ringway.finish();
 }

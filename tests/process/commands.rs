@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::harness::{Folder, eventually};
+use crate::harness::{Folder, Launch, eventually, refusing_address};
 
 fn ringway(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
@@ -244,7 +244,7 @@ fn check_reads_a_file_of_two_nodes_for_each_of_them() {
     let (_folder, path) = file(&with("{lb1: 2, lb2: 4}"));
     let (said, _, code) = run(&["check", "-c", &path]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("host lb1"), "{said}");
+    assert!(said.contains("hosts lb1, lb2"), "{said}");
     let (said, _, code) = run(&["check", "-c", &path, "--node", "lb3"]);
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("none for `lb3`"), "{said}");
@@ -313,4 +313,184 @@ fn schema_is_one_of_draft_2020_12() {
         "https://json-schema.org/draft/2020-12/schema"
     );
     jsonschema::meta::validate(&schema).expect("a schema by its own rules");
+}
+
+/// All output is refused by a full disk: that is said, and the exit code tells.
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let (_folder, path) = file(GOOD);
+    let full = || {
+        let file = std::fs::OpenOptions::new().write(true).open("/dev/full");
+        file.expect("every Linux has it")
+    };
+    let ringway_there = Launch::to([refusing_address()]).start();
+    let socket = ringway_there.admin_socket().display().to_string();
+    for arguments in [
+        &["schema"][..],
+        &["schema", "--reference"],
+        &["check", "-c", &path],
+        &["check", "-c", &path, "--json"],
+        &["run", "-c", &path, "--print-config"],
+        &["doctor", "-c", &path],
+        &["status", "--socket", &socket],
+        &["status", "--socket", &socket, "--json"],
+        &["--help"],
+    ] {
+        let output = ringway(arguments).stdout(full()).output();
+        let output = output.expect("the binary starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("standard output: No space"), "{said}");
+    }
+    // Where nothing can be said either, the exit code is the same as ever.
+    for (arguments, code) in [
+        (&["check", "-c", "/nowhere.yaml"][..], 78),
+        (&["run", "-c", "/nowhere.yaml"], 78),
+        (&["status", "--socket", "/nowhere.sock"], 69),
+        (&["nonsense"], 64),
+    ] {
+        let status = ringway(arguments)
+            .stdout(Stdio::null())
+            .stderr(full())
+            .status();
+        let status = status.expect("the binary starts");
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn reader_that_goes_away_is_no_failure() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = ringway(&["schema"]).stdout(writer).output();
+    let output = output.expect("the binary starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*said), (Some(0), ""));
+}
+
+/// A log line, and the lines on standard error, of a run with this variable; the file says `warn`.
+#[track_caller]
+fn run_with_log(variable: &str, format: &str) -> (Vec<String>, String) {
+    let (_folder, path) = file(&format!(
+        "log: {{level: warn, format: {format}}}\nlisteners: [{{bind: \"127.0.0.1:0\", pool: p}}]\n\
+         pools: {{p: {{probe: none, backends: [{}]}}}}\n",
+        refusing_address()
+    ));
+    let socket = _folder.path().join("admin.sock").display().to_string();
+    let mut child = ringway(&["run", "-c", &path, "--socket", &socket])
+        .env("RINGWAY_LOG", variable)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let is_serving = || run(&["status", "--socket", &socket]).0.contains("serving");
+    eventually(Duration::from_secs(20), "it serves", is_serving);
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+    kill(pid, Signal::SIGTERM).expect("it runs");
+    let mut error = String::new();
+    let mut stderr = child.stderr.take().expect("a pipe");
+    stderr.read_to_string(&mut error).expect("UTF-8");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    (said.lines().map(str::to_owned).collect(), error)
+}
+
+#[test]
+fn log_variable_that_says_nothing_or_nonsense_leaves_the_level_of_the_file() {
+    for (variable, complaint, ready) in [
+        ("", "", false),
+        (" ", "", false),
+        ("verbose", "RINGWAY_LOG=verbose is not understood", false),
+        ("ringway=loud", "RINGWAY_LOG=ringway=loud", false),
+        ("info", "", true),
+        ("ringway::control=info", "", true),
+        ("off", "", false),
+    ] {
+        let (lines, error) = run_with_log(variable, "text");
+        let has = |text: &str| lines.iter().any(|line| line.contains(text));
+        assert_eq!(has(" ready "), ready, "{variable:?}: {lines:?}");
+        assert!(has(" INFO counters {"), "{variable:?}: {lines:?}");
+        assert_eq!(error.is_empty(), complaint.is_empty(), "{error}");
+        assert!(error.contains(complaint), "{error}");
+        assert!(
+            error.is_empty() || error.contains("debug or trace"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn log_in_json_is_one_object_for_each_line_and_the_counters_are_one() {
+    let (lines, _) = run_with_log("info", "json");
+    let events: Vec<Value> = lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let message = |event: &Value| event["message"].as_str().map(str::to_owned);
+    let mut counters = events
+        .iter()
+        .filter_map(message)
+        .filter_map(|message| Some(message.strip_prefix("counters ")?.to_owned()));
+    let counters: Value = serde_json::from_str(&counters.next().expect("counters")).expect("JSON");
+    assert_eq!(counters["sessions_active"], 0);
+}
+
+#[test]
+fn check_says_what_run_would_say_on_a_host_that_the_file_does_not_know() {
+    let with = |workers: &str| {
+        file(&GOOD.replace("pools", &format!("global: {{workers: {workers}}}\npools")))
+    };
+    let (_folder, path) = with("{lb1: 2, lb2: 4}");
+    let (said, _, code) = run(&["check", "-c", &path]);
+    assert_eq!(code, Some(0), "{said}");
+    for part in [
+        "hosts lb1, lb2:",
+        "none for this host",
+        "--node NAME",
+        "--node lb1",
+    ] {
+        let flat = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains(part), "{part} is missing in {said}");
+    }
+    assert_eq!(said.matches("can be used").count(), 1, "{said}");
+
+    let (said, _, _) = run(&["check", "-c", &path, "--json"]);
+    let answer: Value = serde_json::from_str(&said).expect("one object");
+    assert_eq!(answer["ok"], true);
+    assert_eq!(answer["hosts"][1]["host"], "lb2");
+    assert!(
+        answer["note"]
+            .as_str()
+            .is_some_and(|note| note.contains("--node"))
+    );
+
+    // An error that only one of them has.
+    let (_folder, path) = file(&GOOD.replace("pool: pg}", "pool: {lb1: pg, lb2: pq}}"));
+    let (said, _, code) = run(&["check", "-c", &path, "--json"]);
+    let answer: Value = serde_json::from_str(&said).expect("one object");
+    assert_eq!(
+        (code, &answer["ok"]),
+        (Some(78), &Value::Bool(false)),
+        "{said}"
+    );
+    assert_eq!(answer["errors"], 1, "{said}");
+    assert_eq!(answer["problems"][0]["host"], "lb2", "{said}");
+    assert_eq!(answer["hosts"][0]["ok"], true, "{said}");
+}
+
+#[test]
+fn check_reads_a_file_of_very_many_hosts_for_some_of_them() {
+    let hosts: Vec<String> = (0..2_000).map(|host| format!("lb{host}: 2")).collect();
+    let workers = format!("global: {{workers: {{{}}}}}\npools", hosts.join(", "));
+    let (_folder, path) = file(&GOOD.replace("pools", &workers));
+    let (said, _, code) = run(&["check", "-c", &path]);
+    assert_eq!(code, Some(0), "{said}");
+    let flat = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains("16 of its 2000 hosts"), "{said}");
+    assert!(said.len() < 2_000, "{said}");
+    let (said, _, _) = run(&["check", "-c", &path, "--json"]);
+    let answer: Value = serde_json::from_str(&said).expect("one object");
+    assert_eq!(answer["hosts_known"], 2_000);
+    assert_eq!(answer["hosts"].as_array().map(Vec::len), Some(16));
 }

@@ -168,6 +168,9 @@ fn a_taken_port_is_found_and_its_process_named() {
         assert!(text.contains(&owner), "`{owner}` is not in: {text}");
         assert_eq!(answer.code, Some(69));
     }
+    let said = doctor(&listening(&address.to_string()), &[]).text;
+    assert!(said.contains("ss -ltnp"), "{said}");
+    assert!(!said.contains("kill"), "nobody is to be killed: {said}");
     drop(taken);
     let answer = doctor(&listening(&address.to_string()), &["--json"]);
     let (level, text) = answer.finding("listener");
@@ -302,4 +305,73 @@ fn a_port_without_the_privilege_is_a_failure() {
     assert!(text.contains("CAP_NET_BIND_SERVICE"), "{text}");
     assert_eq!(answer.finding("listener").0, "unknown");
     assert_eq!(answer.code, Some(69));
+}
+
+/// A listening socket that did not ask to share its port with what is left of its connections.
+fn selfish_listener() -> TcpListener {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+        .expect("there are file descriptors");
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).expect("there are ports");
+    socket.listen(8).expect("it is bound");
+    socket.into()
+}
+
+#[test]
+fn a_port_that_only_connections_have_is_told_from_one_that_is_taken() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connection = std::net::TcpStream::connect(elsewhere.local_addr().unwrap()).unwrap();
+    let own_end = connection.local_addr().unwrap();
+    let answer = doctor(&listening(&own_end.to_string()), &["--json"]);
+    let (level, text) = answer.finding("listener");
+    let owner = format!(
+        "a connection of {} (process {})",
+        own_name(),
+        std::process::id()
+    );
+    assert!(level == "fail" && text.contains(&owner), "{text}");
+
+    // Who closes first keeps the port for a while.
+    let listener = selfish_listener();
+    let address = listener.local_addr().unwrap();
+    let client = std::net::TcpStream::connect(address).unwrap();
+    drop(listener.accept().unwrap());
+    drop(client);
+    drop(listener);
+    let is_told = || {
+        let (level, text) =
+            doctor(&listening(&address.to_string()), &["--json"]).finding("listener");
+        level == "fail" && text.contains("connections that have ended")
+    };
+    crate::harness::eventually(crate::harness::SOON, "it is told", is_told);
+}
+
+#[test]
+fn a_file_for_other_hosts_is_answered_with_their_names_and_the_flag() {
+    let config = format!(
+        "global: {{workers: {{lb1: 2, lb2: 4}}}}\n{}",
+        listening("127.0.0.1:0")
+    );
+    let answer = doctor(&config, &["--json"]);
+    let (level, text) = answer.finding("file");
+    assert_eq!(level, "fail", "{text}");
+    assert!(
+        text.contains("it has values for lb1, lb2, and none for"),
+        "{text}"
+    );
+    let mend = answer.findings("file")[0]["mend"].to_string();
+    assert!(
+        mend.contains("--node lb1") && !mend.contains("ringway check"),
+        "{mend}"
+    );
+    let (level, text) = doctor(&config, &["--json", "--node", "lb2"]).finding("file");
+    assert_eq!(level, "ok", "{text}");
+}
+
+#[test]
+fn run_warns_as_well_when_the_limit_of_files_makes_few_sessions() {
+    let launch = Launch::to([refusing_address()]).files_limit(220);
+    let ringway = launch.start();
+    ringway.wait_line("RLIMIT_NOFILE allows few sessions");
+    ringway.stop();
 }

@@ -49,7 +49,8 @@ fn telling_backend(address: &str) -> Backend {
 
 fn launch(tier: Tier, pool: &str) -> Ringway {
     let config = format!(
-        "global: {{workers: 2}}\nlisteners: [{{name: in, bind: \"0.0.0.0:{LISTENER}\", pool: p}}]\npools: {{p: {{{pool}}}}}\n"
+        "global: {{workers: 2}}\nlisteners: [{{name: in, bind: \"0.0.0.0:{LISTENER}\", pool: p}}]\n\
+         pools: {{p: {{{pool}}}}}\n"
     );
     Launch::config(config).tier(tier).start()
 }

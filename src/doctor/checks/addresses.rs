@@ -88,10 +88,22 @@ fn listener(listen: &Listen, found: &Listenable) -> Finding {
     match &found.spot {
         Spot::Free => LISTENER.ok(format!("{at}: free{}", whose(listen, found))),
         Spot::Stale => LISTENER.ok(format!("{at}: left over from before; it is replaced")),
-        Spot::Taken(owners) if !owners.is_empty() && owners.iter().all(is_ours) => LISTENER.ok(
-            format!("{at}: Ringway is running there ({})", named(owners)),
-        ),
+        Spot::Taken(owners) | Spot::Connected(owners)
+            if !owners.is_empty() && owners.iter().all(is_ours) =>
+        {
+            LISTENER.ok(format!(
+                "{at}: Ringway is running there ({})",
+                named(owners)
+            ))
+        }
         Spot::Taken(owners) => taken(&at, place, owners),
+        Spot::Connected(owners) => connected(&at, place, owners),
+        Spot::Ended => LISTENER
+            .fail(format!(
+                "{at}: in use by connections that have ended, for a minute at most (TIME_WAIT)"
+            ))
+            .mend("# wait until none is left")
+            .mend(look(place, "-tan")),
         Spot::Denied => LISTENER.unknown(&format!("{at} needs a privilege, see above")),
         Spot::Absent => {
             let text = format!("{at}: this host does not have the address");
@@ -138,18 +150,33 @@ fn whose(listen: &Listen, found: &Listenable) -> String {
 }
 
 fn taken(at: &str, place: &Place, owners: &[Owner]) -> Finding {
-    let finding = LISTENER.fail(format!("{at}: taken by {}", named(owners)));
-    let look = match (place, place.port()) {
-        (Place::Tcp(_), Some(port)) => format!("ss -tanp 'sport = :{port}'"),
+    LISTENER
+        .fail(format!("{at}: taken by {}", named(owners)))
+        .mend("# see who it is; stop it the way it was started, or choose another address")
+        .mend(look(place, "-ltnp"))
+}
+
+fn connected(at: &str, place: &Place, owners: &[Owner]) -> Finding {
+    LISTENER
+        .fail(format!(
+            "{at}: nobody listens there, but a connection of {} has the port as its own end",
+            named(owners)
+        ))
+        .mend("# see which; end it, or choose another port")
+        .mend(look(place, "-tanp"))
+        .mend("# so that the kernel gives it to no connection (add the ports that are reserved already)")
+        .mend(format!(
+            "sysctl -w net.ipv4.ip_local_reserved_ports={}",
+            place.port().unwrap_or_default()
+        ))
+}
+
+/// The command that shows who is there.
+fn look(place: &Place, tcp_options: &str) -> String {
+    match (place, place.port()) {
+        (Place::Tcp(_), Some(port)) => format!("ss {tcp_options} 'sport = :{port}'"),
         (Place::Tcp(_), None) | (Place::Unix(_), _) => format!("ss -lxp src {}", path(place)),
-    };
-    let finding = finding
-        .mend("# who it is; end it, or choose another address")
-        .mend(look);
-    owners.iter().fold(finding, |finding, owner| match owner {
-        Owner::Process { id, .. } => finding.mend(format!("kill {id}")),
-        Owner::User(_) => finding,
-    })
+    }
 }
 
 fn is_ours(owner: &Owner) -> bool {
@@ -353,8 +380,23 @@ mod tests {
                 Spot::Taken(vec![postgres()]),
                 Level::Fail,
                 "postgres (process 812)",
-                "kill 812",
+                "another address",
             ),
+            (
+                v4(),
+                Spot::Connected(vec![postgres()]),
+                Level::Fail,
+                "a connection of postgres (process 812)",
+                "ss -tanp 'sport = :5432'",
+            ),
+            (
+                v4(),
+                Spot::Connected(vec![process("ringway")]),
+                Level::Ok,
+                "Ringway is running",
+                "",
+            ),
+            (v4(), Spot::Ended, Level::Fail, "have ended", "wait"),
             (
                 v4(),
                 Spot::Taken(vec![postgres()]),
@@ -367,7 +409,7 @@ mod tests {
                 Spot::Taken(vec![user("26")]),
                 Level::Fail,
                 "of user 26",
-                "ss -tanp",
+                "ss -ltnp",
             ),
             (
                 v4(),
@@ -381,7 +423,7 @@ mod tests {
                 Spot::Taken(vec![]),
                 Level::Fail,
                 "does not show",
-                "ss -tanp",
+                "ss -ltnp",
             ),
             (
                 v4(),
@@ -395,7 +437,7 @@ mod tests {
                 Spot::Taken(vec![process("ringway"), postgres()]),
                 Level::Fail,
                 "postgres",
-                "kill",
+                "stop it",
             ),
             (
                 unix(),

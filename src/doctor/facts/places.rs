@@ -34,6 +34,10 @@ pub enum Spot {
     Stale,
     /// Somebody is there. Empty if the host does not show who.
     Taken(Vec<Owner>),
+    /// Nobody listens there, but connections have the port as their own end. Empty if the host does not show whose.
+    Connected(Vec<Owner>),
+    /// The kernel still remembers connections of that port that have ended.
+    Ended,
     /// The port needs a privilege.
     Denied,
     /// No interface has the address.
@@ -106,7 +110,7 @@ fn tcp_spot(files: &Files, bind: Bind) -> Spot {
         return Spot::Free;
     };
     match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => Spot::Taken(owners(files, &tcp_sockets(files, bind))),
+        Some(libc::EADDRINUSE) => tcp_sockets(files, bind).spot(files),
         Some(libc::EADDRNOTAVAIL) => Spot::Absent,
         Some(libc::EACCES | libc::EPERM) => Spot::Denied,
         _ => Spot::Other(error.to_string()),
@@ -146,11 +150,28 @@ fn unix_spot(files: &Files, path: &Path) -> Spot {
 /// A socket of some process: its inode, and the user that made it.
 type SocketOf = (u64, u32);
 
-/// Who has that port: those that listen, or else those that have a connection from it.
-fn tcp_sockets(files: &Files, bind: Bind) -> Vec<SocketOf> {
+/// Sockets that have a port as their own end.
+#[derive(Debug, Default)]
+struct Sockets {
+    listening: Vec<SocketOf>,
+    connected: Vec<SocketOf>,
+    /// Connections that only the kernel still knows.
+    ended: usize,
+}
+
+impl Sockets {
+    fn spot(&self, files: &Files) -> Spot {
+        match (&self.listening[..], &self.connected[..], self.ended) {
+            ([], [], 1..) => Spot::Ended,
+            ([], [_, ..], _) => Spot::Connected(owners(files, &self.connected)),
+            (listening, _, _) => Spot::Taken(owners(files, listening)),
+        }
+    }
+}
+
+fn tcp_sockets(files: &Files, bind: Bind) -> Sockets {
     const LISTEN: &str = "0A";
-    const TIME_WAIT: &str = "06";
-    let (mut listening, mut others) = (Vec::new(), Vec::new());
+    let mut sockets = Sockets::default();
     for table in ["proc/net/tcp", "proc/net/tcp6"] {
         for line in files.text(table).iter().flat_map(|text| text.lines()) {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -162,22 +183,17 @@ fn tcp_sockets(files: &Files, bind: Bind) -> Vec<SocketOf> {
             else {
                 continue;
             };
-            // A connection that only the kernel still knows has no inode.
-            if inode == 0 || !overlaps(bind, local) {
+            if !overlaps(bind, local) {
                 continue;
             }
-            match state {
-                LISTEN => listening.push((inode, user)),
-                TIME_WAIT => {}
-                _ => others.push((inode, user)),
+            match (state, inode) {
+                (LISTEN, _) => sockets.listening.push((inode, user)),
+                (_, 0) => sockets.ended += 1,
+                (_, _) => sockets.connected.push((inode, user)),
             }
         }
     }
-    if listening.is_empty() {
-        others
-    } else {
-        listening
-    }
+    sockets
 }
 
 /// `0100007F:1538`: each 32 bits of the address as a number of this machine, in hexadecimal.
@@ -317,7 +333,10 @@ mod tests {
             + &line(&ip([127, 0, 0, 1]), "0A", 0, 11)
             + &line(&ip([10, 0, 0, 1]), "0A", 26, 12)
             + &line(&ip([10, 0, 0, 1]), "01", 26, 13)
-            + &line(&ip([10, 0, 0, 1]), "05", 27, 0);
+            + &line(&ip([10, 0, 0, 1]), "05", 27, 0)
+            + &line(&ip([10, 0, 0, 2]), "01", 26, 13)
+            + &line(&ip([10, 0, 0, 2]), "06", 0, 0)
+            + &line(&ip([10, 0, 0, 3]), "06", 0, 0);
         fs::create_dir_all(root.join("proc/net")).unwrap();
         fs::write(root.join("proc/net/tcp"), table).unwrap();
         let unix = "Num RefCount Protocol Flags Type St Inode Path\n\
@@ -327,24 +346,22 @@ mod tests {
         fs::write(root.join("proc/812/comm"), "postgres\n").unwrap();
         symlink("socket:[11]", root.join("proc/812/fd/7")).unwrap();
 
-        let found = |bind| owners(&files, &tcp_sockets(&files, bind));
+        let spot = |bind| tcp_sockets(&files, bind).spot(&files);
         let postgres = Owner::Process {
             id: 812,
             name: "postgres".to_owned(),
         };
-        assert_eq!(
-            found(tcp("127.0.0.1:5432")),
-            std::slice::from_ref(&postgres)
-        );
-        assert_eq!(
-            found(tcp("10.0.0.1:5432")),
-            [Owner::User(user_name(26.into()))]
-        );
-        assert_eq!(
-            found(Bind::Any(5432)),
-            [postgres, Owner::User(user_name(26.into()))]
-        );
-        assert_eq!(found(Bind::Any(80)), []);
+        let other = Owner::User(user_name(26.into()));
+        for (bind, expected) in [
+            (tcp("127.0.0.1:5432"), Spot::Taken(vec![postgres.clone()])),
+            (tcp("10.0.0.1:5432"), Spot::Taken(vec![other.clone()])),
+            (tcp("10.0.0.2:5432"), Spot::Connected(vec![other.clone()])),
+            (tcp("10.0.0.3:5432"), Spot::Ended),
+            (Bind::Any(5432), Spot::Taken(vec![postgres, other])),
+            (Bind::Any(80), Spot::Taken(vec![])),
+        ] {
+            assert_eq!(spot(bind), expected, "{bind:?}");
+        }
         assert_eq!(unix_sockets(&files, Path::new("/run/a b"), 7), [(14, 7)]);
         assert_eq!(unix_sockets(&files, Path::new("/run/b"), 7), []);
         fs::remove_dir_all(&root).unwrap();

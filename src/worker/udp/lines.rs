@@ -158,14 +158,9 @@ impl Worker {
             client: Some(address),
             now: self.now,
         };
-        let picked = self.picks.pick(
-            &self.snapshot,
-            pool,
-            tried,
-            &arrival,
-            &self.shared,
-            &self.cells,
-        );
+        let picked = self
+            .picks
+            .pick(&self.snapshot, pool, tried, &arrival, &self.shared);
         let backend = match picked {
             Picked::Backend(backend) => backend,
             Picked::AllFull => return Err(Loss::Limit),
