@@ -195,6 +195,7 @@ fn contenders(row: &Row, peers: &[Peer], quick: bool) -> Vec<Contender> {
     let mut all: Vec<Contender> = peers
         .iter()
         .filter(|peer| !(memory && peer.is_direct()) && (!quick || named(peer)))
+        .filter(|peer| peer.speaks_udp() || !row.is_udp())
         .map(|peer| Contender::new(peer.name, Some(peer.clone())))
         .collect();
     match row.work {
@@ -236,7 +237,7 @@ impl PlaceSource {
         })
     }
 
-    fn next(&mut self) -> Outcome<TurnPlaces> {
+    fn next(&mut self, row: &Row) -> Outcome<TurnPlaces> {
         self.turn += 1;
         let [_, _, high, low] = self.turn.to_be_bytes();
         let addresses = |half: u8| {
@@ -248,11 +249,13 @@ impl PlaceSource {
             small: self.free_port()?,
             upload: self.free_port()?,
             download: self.free_port()?,
+            datagrams: self.free_port()?,
         };
         Ok(TurnPlaces {
             places: Places {
                 ports,
                 backends: addresses(1),
+                udp: row.is_udp(),
             },
             sources: addresses(101),
         })
@@ -299,7 +302,7 @@ impl Turn<'_> {
         };
         let mut outcome = Err("not tried".into());
         for _ in 0..tries {
-            outcome = self.play_once(contender, &places.next()?);
+            outcome = self.play_once(contender, &places.next(self.row)?);
             if outcome.is_ok() {
                 break;
             }
@@ -315,7 +318,11 @@ impl Turn<'_> {
         let mixed = matches!(self.row.work, Work::Mixed { .. });
         let ports = turn.places.ports;
         // Dropped in reverse: the generators first, then the balancer, then the backends.
-        let _small = self.serve(turn, &[(Service::Answer, ports.small)], 0)?;
+        let small = [
+            (Service::Answer, ports.small),
+            (Service::Datagrams, ports.datagrams),
+        ];
+        let _small = self.serve(turn, &small, 0)?;
         let bulk = [
             (Service::Swallow, ports.upload),
             (Service::Pour, ports.download),
@@ -449,6 +456,7 @@ impl Turn<'_> {
         let ports = turn.places.ports;
         let port = match load {
             Load::Requests { .. } | Load::Connects { .. } | Load::Bare { .. } => ports.small,
+            Load::Datagrams { .. } => ports.datagrams,
             Load::Upload { .. } => ports.upload,
             Load::Download { .. } => ports.download,
         };

@@ -50,6 +50,8 @@ enum Kind {
 pub(crate) struct Places {
     pub(crate) ports: Ports,
     pub(crate) backends: Vec<Ipv4Addr>,
+    /// Whether balancers forward UDP, too.
+    pub(crate) udp: bool,
 }
 
 impl Peer {
@@ -105,6 +107,10 @@ impl Peer {
 
     pub(crate) fn is_ours(&self) -> bool {
         matches!(self.kind, Kind::Ringway { .. })
+    }
+
+    pub(crate) fn speaks_udp(&self) -> bool {
+        !matches!(self.kind, Kind::Haproxy { .. })
     }
 
     pub(crate) fn is_direct(&self) -> bool {
@@ -229,6 +235,17 @@ fn ringway(places: &Places) -> String {
             backends.join(", ")
         );
     }
+    if places.udp {
+        let port = places.ports.datagrams;
+        let backends = places.backends.iter();
+        let backends: Vec<String> = backends.map(|ip| format!("\"{ip}:{port}\"")).collect();
+        listeners +=
+            &format!("  - {{name: udp, bind: \"{LISTEN}:{port}\", protocol: udp, pool: udp}}\n");
+        pools += &format!(
+            "  udp: {{backends: [{}], udp: {{idle: 1h}}}}\n",
+            backends.join(", ")
+        );
+    }
     format!(
         "global: {{workers: 1, pin_workers: false, drain_timeout: 1s}}\nlisteners:\n{listeners}pools:\n{pools}"
     )
@@ -275,6 +292,16 @@ fn nginx(places: &Places) -> Outcome<String> {
             "  }}\n  server {{\n    listen {LISTEN}:{port} backlog=4096 so_keepalive=60s:10s:6;\n\
              \x20   proxy_pass {name};\n    proxy_connect_timeout 5s;\n    proxy_timeout 1h;\n\
              \x20   proxy_socket_keepalive on;\n  }}\n"
+        );
+    }
+    if places.udp {
+        let port = places.ports.datagrams;
+        text += "  upstream udp {\n";
+        for backend in &places.backends {
+            text += &format!("    server {backend}:{port};\n");
+        }
+        text += &format!(
+            "  }}\n  server {{\n    listen {LISTEN}:{port} udp;\n    proxy_pass udp;\n    proxy_timeout 1h;\n  }}\n"
         );
     }
     Ok(text + "}\n")

@@ -1,6 +1,6 @@
 //! The workloads, what is counted in each, and the bars that they are held against.
 //!
-//! A workload over UDP or over a veth pair is a new kind of `Work` here, a driver beside `requests` and `bulk`, and a
+//! A workload over a veth pair is a new kind of `Work` here, a driver beside `requests` and `bulk`, and a
 //! case in `director::Turn`; nothing else knows which kinds there are.
 
 use crate::spec::{Load, Sizes};
@@ -13,6 +13,13 @@ pub(crate) struct Row {
     pub(crate) sizes: Sizes,
     pub(crate) unit: Unit,
     pub(crate) bars: &'static [Bar],
+}
+
+impl Row {
+    /// Whether its load is UDP, which not everybody forwards.
+    pub(crate) fn is_udp(&self) -> bool {
+        matches!(self.work, Work::Single(Load::Datagrams { .. }))
+    }
 }
 
 /// What the load of a row is made of.
@@ -200,6 +207,14 @@ pub(crate) const ROWS: &[Row] = &[
         sizes: SMALL,
         unit: Unit::SmallLatency,
         bars: &[haproxy(1.0, 0.5)],
+    },
+    Row {
+        name: "udp-64-100",
+        what: "UDP request/response, 64 B, 100 clients",
+        work: Work::Single(Load::Datagrams { clients: 100 }),
+        sizes: SMALL,
+        unit: Unit::Request,
+        bars: &[nginx(0.70, 0.55)],
     },
     Row {
         name: "memory",
