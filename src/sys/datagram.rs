@@ -23,9 +23,12 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 const MEMINFO_DROPS: usize = 8;
 const MEMINFO_VARS: usize = 9;
 
+/// Payloads up to here fit into one packet on every path there is.
+pub const FITS_EVERYWHERE: u32 = 1_200;
+
 /// A socket that receives its share of the datagrams to an address, together with others that are bound in the same
 /// way. On every address of the host it tells with each datagram where it was sent to. With `freebind` the host need
-/// not have the address.
+/// not have the address. It sends nothing that has to be fragmented until [`allow_fragments`].
 ///
 /// # Errors
 /// As of the system calls: the address is in use, not ours, or not permitted.
@@ -33,7 +36,7 @@ pub fn bind(bind: Bind, freebind: bool) -> io::Result<Socket> {
     let (socket, address) = socket_for(bind)?;
     socket.set_reuse_port(true)?;
     set_freebind(&socket, address, freebind)?;
-    leave_fragments_to_the_kernel(&socket, address.is_ipv6())?;
+    forbid_fragments(&socket, address.is_ipv6())?;
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
@@ -60,14 +63,15 @@ pub fn check_free(bind: Bind, freebind: bool) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-/// A socket that sends to `address` and receives from nowhere else, from `source` or from what the kernel chooses.
+/// A socket that sends to `address` and receives from nowhere else, from `source` or from what the kernel chooses. It
+/// sends nothing that has to be fragmented until [`allow_fragments`].
 ///
 /// # Errors
 /// `EADDRNOTAVAIL` when the host does not have the source, `EAGAIN` when it has no port left there, as of connect(2).
 pub fn connect(address: &SockAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
     let domain = address.domain();
     let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-    leave_fragments_to_the_kernel(&socket, domain == Domain::IPV6)?;
+    forbid_fragments(&socket, domain == Domain::IPV6)?;
     if let Some(source) = source {
         bind_source(socket.as_fd(), source)?;
     }
@@ -126,19 +130,27 @@ fn set_freebind(socket: &Socket, address: SocketAddr, freebind: bool) -> io::Res
     }
 }
 
-/// A datagram that is larger than the path takes leaves in fragments of the size that the path is known to take,
-/// whatever the host's default is (`IP_PMTUDISC_WANT`).
-fn leave_fragments_to_the_kernel(socket: &Socket, is_v6: bool) -> io::Result<()> {
-    if is_v6 {
-        let (level, name) = (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER);
-        set_number(socket, level, name, libc::IPV6_PMTUDISC_WANT)?;
-    }
-    // A dual-stack socket sends IPv4, too; one for IPv6 alone does not mind.
+/// From now on, what is larger than the path takes leaves in fragments of the size that the path is known to take.
+pub fn allow_fragments(socket: BorrowedFd<'_>) {
+    // A socket of IPv4 has no such option; one of IPv6 alone does not mind the other.
+    let (level, name) = (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER);
+    let _ = set_number(socket, level, name, libc::IPV6_PMTUDISC_WANT);
     let (level, name) = (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
-    set_number(socket, level, name, libc::IP_PMTUDISC_WANT)
+    let _ = set_number(socket, level, name, libc::IP_PMTUDISC_WANT);
 }
 
-fn set_number(socket: &Socket, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+/// The default would be to fragment what is too large, for which the kernel numbers every packet: 2 % of what a
+/// datagram costs. What is small enough for every path needs none, and is the same on the wire.
+fn forbid_fragments(socket: &Socket, is_v6: bool) -> io::Result<()> {
+    if is_v6 {
+        let (level, name) = (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER);
+        set_number(socket.as_fd(), level, name, libc::IPV6_PMTUDISC_DO)?;
+    }
+    let (level, name) = (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
+    set_number(socket.as_fd(), level, name, libc::IP_PMTUDISC_DO)
+}
+
+fn set_number(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of_val(&value)).expect("a number");
     let fd = socket.as_raw_fd();
     // SAFETY: `value` has the bytes that `len` says.

@@ -35,5 +35,6 @@ mod start;
 mod stop;
 mod timeouts;
 mod udp;
+mod udp_flood;
 mod urgent;
 mod workers;

@@ -2,7 +2,7 @@
 //! another one when that refuses it or goes down.
 
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use socket2::SockAddr;
 
@@ -30,6 +30,8 @@ pub(super) struct Line {
     is_armed: bool,
     /// A cancel has not completed.
     is_cancelled: bool,
+    /// What is too large for the path leaves in fragments.
+    fragments: bool,
 }
 
 impl Line {
@@ -39,6 +41,11 @@ impl Line {
 
     pub(super) fn backend(&self) -> BackendId {
         self.backend
+    }
+
+    fn allow_fragments(&mut self) {
+        self.fragments = true;
+        datagram::allow_fragments(self.socket.as_fd());
     }
 }
 
@@ -92,6 +99,9 @@ impl Worker {
         let line = self.udp.lines.get(key);
         let line = line.expect("the line of a flow is there as long as the flow");
         self.cells.backend(line.backend).sent.add(payload.len);
+        if payload.len > datagram::FITS_EVERYWHERE && !line.fragments {
+            line.allow_fragments();
+        }
         let token = Token::Datagrams(Datagrams::ToBackend(key)).encode();
         self.ring
             .send_datagram(line.socket.as_raw_fd(), payload, token);
@@ -176,6 +186,7 @@ impl Worker {
                 local: client.local,
                 is_armed: false,
                 is_cancelled: false,
+                fragments: false,
             };
             self.udp.lines.insert(line).ok_or(libc::EMFILE)
         });
@@ -256,8 +267,9 @@ impl Worker {
                 self.cells.datagrams_starved_total.add(1);
                 self.udp.dry_lines.push_back(key);
             }
-            // A router's word about an earlier datagram: the kernel makes smaller fragments from now on.
+            // A router's word about an earlier datagram: the kernel knows the path better from now on.
             libc::EMSGSIZE => {
+                line.allow_fragments();
                 self.lose(key, Loss::TooBig);
                 self.hear_line(key);
             }
@@ -275,7 +287,8 @@ impl Worker {
         let reply = self.udp.table.reply(id, self.now);
         let backend = line.backend;
         self.cells.backend(backend).received.add(payload.len);
-        let place = &self.udp.places[usize::from(line.place)];
+        let place = &mut self.udp.places[usize::from(line.place)];
+        place.fit(payload.len);
         match place.fd() {
             Some(fd) => {
                 self.cells.listener(place.listener).sent.add(payload.len);
@@ -307,7 +320,12 @@ impl Worker {
     pub(super) fn request_failed(&mut self, key: Key, errno: i32) {
         match errno {
             libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => self.lose(key, Loss::Blocked),
-            libc::EMSGSIZE => self.lose(key, Loss::TooBig),
+            libc::EMSGSIZE => {
+                self.lose(key, Loss::TooBig);
+                if let Some(line) = self.udp.lines.get(key) {
+                    line.allow_fragments();
+                }
+            }
             libc::EPERM | libc::EACCES | libc::EINVAL => self.lose(key, Loss::SendFailed),
             // The backend's answer to an earlier datagram, or the lack of a way to it.
             errno => {
@@ -319,6 +337,11 @@ impl Worker {
 
     /// A datagram to a client was not sent.
     pub(super) fn reply_failed(&mut self, key: Key, errno: i32) {
+        if errno == libc::EMSGSIZE
+            && let Some(line) = self.udp.lines.get(key)
+        {
+            self.udp.places[usize::from(line.place)].allow_fragments();
+        }
         self.lose(
             key,
             match errno {

@@ -1,7 +1,7 @@
 //! Where datagrams of clients come in: a socket of this worker's own for each address of a UDP listener. Control opens
 //! and closes them; one that is to be closed is given up here once nothing in the kernel refers to it.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
 use socket2::Socket;
@@ -11,6 +11,7 @@ use super::super::token::{Datagrams, Token};
 use crate::flow::Loss;
 use crate::ids::ListenerId;
 use crate::ring::Completion;
+use crate::sys::datagram;
 
 /// The sockets to receive from, in the order of the places; none = the listener is shut.
 pub type Heard = Box<[Option<Arc<Socket>>]>;
@@ -24,6 +25,8 @@ pub(super) struct Place {
     is_armed: bool,
     /// A cancel has not completed.
     is_cancelled: bool,
+    /// What is too large for the path leaves in fragments.
+    fragments: bool,
 }
 
 impl Place {
@@ -34,6 +37,21 @@ impl Place {
             wanted: None,
             is_armed: false,
             is_cancelled: false,
+            fragments: false,
+        }
+    }
+
+    /// Makes it able to send so much.
+    pub(super) fn fit(&mut self, len: u32) {
+        if len > datagram::FITS_EVERYWHERE && !self.fragments {
+            self.allow_fragments();
+        }
+    }
+
+    pub(super) fn allow_fragments(&mut self) {
+        self.fragments = true;
+        if let Some(socket) = &self.socket {
+            datagram::allow_fragments(socket.as_fd());
         }
     }
 
@@ -92,6 +110,7 @@ impl Worker {
     fn settle_place(&mut self, index: u16) {
         let place = &mut self.udp.places[usize::from(index)];
         let old = std::mem::replace(&mut place.socket, place.wanted.clone());
+        place.fragments = false;
         self.udp.closing.1.extend(old);
         self.listen_at(index);
     }
