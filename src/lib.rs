@@ -34,11 +34,11 @@
 //! # The path of a byte
 //!
 //! 1. `worker::accept` takes a connection from the kernel, on this worker or for a less loaded one.
-//! 2. `worker::tcp` makes a [`session::Session`]; from here on a reset of the client is noticed. Its first step is
-//!    [`session::Step::Connect`]: `worker::picks` asks [`balance`] for a backend. A connect that fails is tried
-//!    elsewhere; no byte of the client has been read yet.
-//! 3. Once connected, a receive is armed on both sides. A completion names a buffer: it is queued in the relay's
-//!    [`session::Chain`].
+//! 2. `worker::tcp` makes a [`session::Session`] and arms a receive for the client, so that a reset is noticed from
+//!    here on. [`session::Step::Connect`]: `worker::picks` asks [`balance`] for a backend. A connect that fails is tried
+//!    elsewhere; what the client says meanwhile is kept, up to the limit of one receive.
+//! 3. Once connected, a receive is armed for the backend, too. A completion names a buffer: it is queued in the
+//!    relay's [`session::Chain`].
 //! 4. At the end of the turn each session that changed is asked for its steps: everything queued leaves in one gathered
 //!    send that never waits. If the target takes no more, the rest moves out of the buffers into memory of the relay's
 //!    own, and a poll tells when to go on.
@@ -53,7 +53,8 @@
 //! - A worker blocks nowhere but in its ring's wait, takes no lock on the byte path, and allocates nothing per read.
 //! - No two workers write to one cache line, except when a session begins or ends ([`worker::Shared`]).
 //! - A relay's bytes are in memory or in a pipe, never both; a pipe that holds bytes never goes back to the pool.
-//! - Every open socket has an operation armed that reports a reset, from accept on.
+//! - Every open socket has an operation armed that reports a reset, from accept on; where none but a watch is left to
+//!   arm, that follows within [`session::WATCH_DELAY`].
 //! - A receive always ends by itself: nothing is pinned across turns by a client that does not read.
 //! - Nothing is closed while something of it is in flight, so no completion is ever for somebody else.
 //! - Only a FIN becomes a FIN.

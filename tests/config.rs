@@ -8,10 +8,14 @@ use std::time::{Duration, Instant};
 
 use ringway::config::{self, Loaded};
 
+#[path = "config/defaults.rs"]
+mod defaults;
 #[path = "config/documents.rs"]
 mod documents;
 #[path = "config/hostile.rs"]
 mod hostile;
+#[path = "config/meaning.rs"]
+mod meaning;
 #[path = "config/round_trip.rs"]
 mod round_trip;
 #[path = "config/schema.rs"]

@@ -12,10 +12,11 @@ use clap::Parser;
 
 use crate::figures::{Contender, Memory, Sample};
 use crate::machine::{proportional_memory, slab};
-use crate::peers::{LISTEN, Peer, Places, raise_descriptors};
+use crate::network::Veth;
+use crate::peers::{Balanced, Peer, Places, raise_descriptors};
 use crate::process::{Balancer, Role};
 use crate::report::Report;
-use crate::rows::{ROWS, Row, WITHOUT_IDLE, Work};
+use crate::rows::{Link, ROWS, Row, WITHOUT_IDLE, Work};
 use crate::spec::{Generate, Load, Measured, Ports, Serve, Service};
 use crate::{Outcome, backend, generator, network};
 
@@ -76,6 +77,9 @@ pub(crate) struct Options {
     /// Write everything that was measured to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw the ratios that bars are about, as SVG
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// The program to measure
     #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_ringway"))]
     binary: PathBuf,
@@ -184,7 +188,7 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
         }
         report.add(row, &contenders);
     }
-    report.finish(options.json.as_deref())
+    report.finish(options.json.as_deref(), options.picture.as_deref())
 }
 
 /// Who takes part in a row. Quick runs leave out whom no bar of the row names.
@@ -208,6 +212,7 @@ fn contenders(row: &Row, peers: &[Peer], quick: bool) -> Vec<Contender> {
             all.push(Contender::new(Memory::DIRECT, Some(Peer::direct())));
             all.push(Contender::new(Memory::BARE, None));
         }
+        Work::Start { .. } => all.retain(|contender| !contender.is_direct()),
         Work::Single(_) | Work::Mixed { .. } => {}
     }
     all
@@ -218,12 +223,66 @@ struct PlaceSource {
     folder: PathBuf,
     turn: u32,
     port: u16,
+    /// Made when a row wants it.
+    veth: Option<Veth>,
 }
 
 /// The sockets of a turn.
 struct TurnPlaces {
-    places: Places,
+    /// What the balancer listens on, but for a start.
+    listen: Ipv4Addr,
+    ports: Ports,
+    backends: Vec<Ipv4Addr>,
     sources: Vec<Ipv4Addr>,
+    network: String,
+}
+
+impl TurnPlaces {
+    fn balanced(&self, row: &Row) -> Places {
+        let Ports {
+            small,
+            upload,
+            download,
+            datagrams,
+        } = self.ports;
+        let services = [("small", small), ("upload", upload), ("download", download)];
+        let service = |(name, port): (&str, u16)| Balanced {
+            name: name.to_owned(),
+            listen: SocketAddrV4::new(self.listen, port),
+            backends: self
+                .backends
+                .iter()
+                .map(|backend| SocketAddrV4::new(*backend, port))
+                .collect(),
+        };
+        Places {
+            datagrams: row.is_udp().then(|| service(("datagrams", datagrams))),
+            services: services.map(service).into(),
+            network: self.network.clone(),
+        }
+    }
+
+    /// Many listeners, each with its share of many backends; nobody is there.
+    fn many(&self, listeners: usize, backends: usize) -> Places {
+        let address = |net: u8, number: usize| {
+            let [high, low] = ((number / 250) as u16).to_be_bytes();
+            let host = Ipv4Addr::new(127, net + high, low, (number % 250) as u8 + 1);
+            SocketAddrV4::new(host, self.ports.small)
+        };
+        let each = backends / listeners;
+        let service = |number: usize| Balanced {
+            name: format!("s{number}"),
+            listen: address(10, number),
+            backends: (number * each..(number + 1) * each)
+                .map(|backend| address(20, backend))
+                .collect(),
+        };
+        Places {
+            datagrams: None,
+            services: (0..listeners).map(service).collect(),
+            network: String::new(),
+        }
+    }
 }
 
 impl PlaceSource {
@@ -234,15 +293,16 @@ impl PlaceSource {
             folder,
             turn: id() % 20_000,
             port: 20_000,
+            veth: None,
         })
     }
 
-    fn next(&mut self, row: &Row) -> Outcome<TurnPlaces> {
+    fn next(&mut self, link: Link) -> Outcome<TurnPlaces> {
         self.turn += 1;
         let [_, _, high, low] = self.turn.to_be_bytes();
-        let addresses = |half: u8| {
+        let addresses = |net: [u8; 3]| {
             (1..=ADDRESSES)
-                .map(|last| Ipv4Addr::new(127, half + high % 100, low, last))
+                .map(|last| Ipv4Addr::new(net[0], net[1], net[2], last))
                 .collect()
         };
         let ports = Ports {
@@ -251,14 +311,30 @@ impl PlaceSource {
             download: self.free_port()?,
             datagrams: self.free_port()?,
         };
-        Ok(TurnPlaces {
-            places: Places {
+        Ok(match link {
+            Link::Loopback => TurnPlaces {
+                listen: Ipv4Addr::LOCALHOST,
                 ports,
-                backends: addresses(1),
-                udp: row.is_udp(),
+                backends: addresses([127, 1 + high % 100, low]),
+                sources: addresses([127, 101 + high % 100, low]),
+                network: String::new(),
             },
-            sources: addresses(101),
+            Link::Veth => TurnPlaces {
+                listen: Veth::LISTEN,
+                ports,
+                backends: addresses([10, 77, 128 + low % 64]),
+                sources: addresses([10, 77, 192 + low % 64]),
+                network: self.veth()?.path(),
+            },
         })
+    }
+
+    fn veth(&mut self) -> Outcome<&Veth> {
+        let veth = match self.veth.take() {
+            Some(veth) => veth,
+            None => Veth::new()?,
+        };
+        Ok(self.veth.insert(veth))
     }
 
     /// Below the range that outgoing connections take their ports from.
@@ -269,7 +345,7 @@ impl PlaceSource {
             } else {
                 20_000
             };
-            if TcpListener::bind((LISTEN, self.port)).is_ok() {
+            if TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
                 return Ok(self.port);
             }
         }
@@ -302,7 +378,7 @@ impl Turn<'_> {
         };
         let mut outcome = Err("not tried".into());
         for _ in 0..tries {
-            outcome = self.play_once(contender, &places.next(self.row)?);
+            outcome = self.play_once(contender, &places.next(self.row.link)?);
             if outcome.is_ok() {
                 break;
             }
@@ -315,8 +391,18 @@ impl Turn<'_> {
             return self.hold(turn, None, Load::Bare { pairs: *sessions }, *sessions);
         }
         let peer = contender.peer.as_ref().ok_or("nobody to measure")?;
+        if let Work::Start {
+            listeners,
+            backends,
+        } = self.row.work
+        {
+            let places = turn.many(listeners, backends);
+            let begun = Instant::now();
+            let _balancer = peer.start(self.folder, &places, self.nice)?;
+            return Ok(Sample::started(begun.elapsed().as_secs_f64()));
+        }
         let mixed = matches!(self.row.work, Work::Mixed { .. });
-        let ports = turn.places.ports;
+        let ports = turn.ports;
         // Dropped in reverse: the generators first, then the balancer, then the backends.
         let small = [
             (Service::Answer, ports.small),
@@ -328,7 +414,7 @@ impl Turn<'_> {
             (Service::Pour, ports.download),
         ];
         let _bulk = self.serve(turn, &bulk, if mixed { BULK_STEPS_BACK } else { 0 })?;
-        let balancer = peer.start(self.folder, &turn.places, self.nice)?;
+        let balancer = peer.start(self.folder, &turn.balanced(self.row), self.nice)?;
         self.load(contender, turn, balancer.as_ref())
     }
 
@@ -338,7 +424,7 @@ impl Turn<'_> {
         services: &[(Service, u16)],
         steps_back: i8,
     ) -> Outcome<Role> {
-        let addresses = turn.places.backends.clone();
+        let addresses = turn.backends.clone();
         let serve = Serve {
             addresses,
             services: services.to_vec(),
@@ -403,6 +489,7 @@ impl Turn<'_> {
                 },
                 *sessions,
             ),
+            Work::Start { .. } => Err("a start has no load".into()),
         }
     }
 
@@ -453,7 +540,7 @@ impl Turn<'_> {
         load: Load,
         steps_back: i8,
     ) -> Outcome<Role> {
-        let ports = turn.places.ports;
+        let ports = turn.ports;
         let port = match load {
             Load::Requests { .. } | Load::Connects { .. } | Load::Bare { .. } => ports.small,
             Load::Datagrams { .. } => ports.datagrams,
@@ -461,8 +548,8 @@ impl Turn<'_> {
             Load::Download { .. } => ports.download,
         };
         let hosts = match (&load, balancer) {
-            (Load::Bare { .. }, _) | (_, Some(_)) => vec![LISTEN],
-            (_, None) => turn.places.backends.clone(),
+            (Load::Bare { .. }, _) | (_, Some(_)) => vec![turn.listen],
+            (_, None) => turn.backends.clone(),
         };
         let generate = Generate {
             load,

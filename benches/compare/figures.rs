@@ -22,6 +22,8 @@ pub(crate) struct Sample {
     /// Bytes per second of bulk beside the small sessions.
     pub(crate) bulk: Option<f64>,
     pub(crate) memory: Option<Memory>,
+    /// How long a start took, in seconds.
+    pub(crate) start: Option<f64>,
 }
 
 /// Bytes of memory.
@@ -61,8 +63,7 @@ impl Sample {
     pub(crate) fn of(measured: Measured) -> Self {
         Self {
             measured,
-            bulk: None,
-            memory: None,
+            ..Self::default()
         }
     }
 
@@ -79,6 +80,13 @@ impl Sample {
         }
     }
 
+    pub(crate) fn started(seconds: f64) -> Self {
+        Self {
+            start: Some(seconds),
+            ..Self::default()
+        }
+    }
+
     fn per_unit(&self, scale: f64) -> f64 {
         self.measured.balancer_cpu_ns as f64 / self.measured.units as f64 * scale
     }
@@ -91,7 +99,10 @@ impl Sample {
         let memory = self
             .memory
             .map(|memory| json!({"process": memory.process, "slab": memory.slab}));
-        json!({"measured": self.measured, "bulk_bytes_per_second": self.bulk, "memory": memory})
+        json!({
+            "measured": self.measured, "bulk_bytes_per_second": self.bulk, "memory": memory,
+            "start_seconds": self.start,
+        })
     }
 
     /// The share of the measured interval in which somebody else had the balancer's core.
@@ -117,6 +128,10 @@ pub(crate) fn figures(unit: Unit, contender: &Contender, all: &[Contender]) -> V
             .map(|sample| sample.measured.p99_us)
             .collect(),
         Unit::SessionMemory => session_memory(contender, all),
+        Unit::Start => {
+            let starts = contender.samples.iter().filter_map(|sample| sample.start);
+            starts.map(|seconds| seconds * 1e3).collect()
+        }
     }
 }
 

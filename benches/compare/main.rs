@@ -21,6 +21,7 @@ mod generator;
 mod machine;
 mod network;
 mod peers;
+mod picture;
 mod process;
 mod report;
 mod requests;

@@ -4,7 +4,7 @@
 //! (nginx can only switch it on towards backends; there the times are those of the network namespace).
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,10 +14,6 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::Outcome;
 use crate::machine::first_line;
 use crate::process::Balancer;
-use crate::spec::Ports;
-
-/// Where balancers listen.
-pub(crate) const LISTEN: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// File descriptors that everybody may have open, if the machine lets us.
 const DESCRIPTORS: u64 = 65_536;
@@ -46,12 +42,20 @@ enum Kind {
     Direct,
 }
 
-/// The sockets of one turn.
+/// What a balancer is to balance.
 pub(crate) struct Places {
-    pub(crate) ports: Ports,
-    pub(crate) backends: Vec<Ipv4Addr>,
-    /// Whether balancers forward UDP, too.
-    pub(crate) udp: bool,
+    pub(crate) services: Vec<Balanced>,
+    /// The same for UDP, where that is measured.
+    pub(crate) datagrams: Option<Balanced>,
+    /// The network namespace that it runs in; empty for everybody's.
+    pub(crate) network: String,
+}
+
+/// One listener and its backends.
+pub(crate) struct Balanced {
+    pub(crate) name: String,
+    pub(crate) listen: SocketAddrV4,
+    pub(crate) backends: Vec<SocketAddrV4>,
 }
 
 impl Peer {
@@ -177,17 +181,15 @@ impl Peer {
             &program,
             &arguments,
             nice,
+            &places.network,
             folder.join(format!("{}.log", self.name)),
         )?;
-        let ports = [
-            places.ports.small,
-            places.ports.upload,
-            places.ports.download,
-        ];
+        // The last one opens last.
+        let mut waiting = places.services.iter().rev().peekable();
         balancer.await_ready(START, || {
-            ports
-                .iter()
-                .all(|port| TcpStream::connect((LISTEN, *port)).is_ok())
+            let accepts = |service: &&Balanced| TcpStream::connect(service.listen).is_ok();
+            while waiting.next_if(accepts).is_some() {}
+            waiting.peek().is_none()
         })?;
         Ok(Some(balancer))
     }
@@ -209,45 +211,40 @@ fn sessions_max() -> Outcome<u64> {
     Ok((getrlimit(Resource::RLIMIT_NOFILE)?.0 / 3).min(10_000))
 }
 
-impl Places {
-    /// Name of the service, its port.
-    fn services(&self) -> [(&'static str, u16); 3] {
-        [
-            ("small", self.ports.small),
-            ("upload", self.ports.upload),
-            ("download", self.ports.download),
-        ]
-    }
-}
-
 fn ringway(places: &Places) -> String {
     let mut listeners = String::new();
     let mut pools = String::new();
-    for (name, port) in places.services() {
-        listeners += &format!("  - {{name: {name}, bind: \"{LISTEN}:{port}\", pool: {name}}}\n");
-        let backends: Vec<String> = places
-            .backends
+    for Balanced {
+        name,
+        listen,
+        backends,
+    } in &places.services
+    {
+        listeners += &format!("  - {{name: {name}, bind: \"{listen}\", pool: {name}}}\n");
+        let backends: Vec<String> = backends
             .iter()
-            .map(|backend| format!("\"{backend}:{port}\""))
+            .map(|backend| format!("\"{backend}\""))
             .collect();
-        pools += &format!(
-            "  {name}: {{backends: [{}], keepalive: {{idle: 60s, interval: 10s, count: 6}}}}\n",
-            backends.join(", ")
-        );
+        pools += &format!("  {name}: {{backends: [{}]}}\n", backends.join(", "));
     }
-    if places.udp {
-        let port = places.ports.datagrams;
-        let backends = places.backends.iter();
-        let backends: Vec<String> = backends.map(|ip| format!("\"{ip}:{port}\"")).collect();
+    if let Some(Balanced {
+        name,
+        listen,
+        backends,
+    }) = &places.datagrams
+    {
+        let backends: Vec<String> = backends.iter().map(|it| format!("\"{it}\"")).collect();
         listeners +=
-            &format!("  - {{name: udp, bind: \"{LISTEN}:{port}\", protocol: udp, pool: udp}}\n");
+            &format!("  - {{name: {name}, bind: \"{listen}\", protocol: udp, pool: {name}}}\n");
         pools += &format!(
-            "  udp: {{backends: [{}], udp: {{idle: 1h}}}}\n",
+            "  {name}: {{backends: [{}], udp: {{idle: 1h}}}}\n",
             backends.join(", ")
         );
     }
     format!(
-        "global: {{workers: 1, pin_workers: false, drain_timeout: 1s}}\nlisteners:\n{listeners}pools:\n{pools}"
+        "global: {{workers: 1, pin_workers: false, drain_timeout: 1s}}\nadmin: {{socket: off}}\n\
+         defaults: {{pool: {{balance: round_robin, probe: none, keepalive: {{idle: 60s, interval: 10s, count: 6}}}}}}\n\
+         listeners:\n{listeners}pools:\n{pools}"
     )
 }
 
@@ -266,10 +263,15 @@ fn haproxy(places: &Places, splice: &[&str]) -> Outcome<String> {
 "
         );
     }
-    for (name, port) in places.services() {
-        text += &format!("listen {name}\n  bind {LISTEN}:{port}\n");
-        for (index, backend) in places.backends.iter().enumerate() {
-            text += &format!("  server b{index} {backend}:{port}\n");
+    for Balanced {
+        name,
+        listen,
+        backends,
+    } in &places.services
+    {
+        text += &format!("listen {name}\n  bind {listen}\n");
+        for (index, backend) in backends.iter().enumerate() {
+            text += &format!("  server b{index} {backend}\n");
         }
     }
     Ok(text)
@@ -283,25 +285,34 @@ fn nginx(places: &Places) -> Outcome<String> {
          worker_processes 1;\nworker_rlimit_nofile {descriptors};\nerror_log stderr crit;\n\
          events {{ use epoll; worker_connections {connections}; }}\nstream {{\n"
     );
-    for (name, port) in places.services() {
+    for Balanced {
+        name,
+        listen,
+        backends,
+    } in &places.services
+    {
         text += &format!("  upstream {name} {{\n");
-        for backend in &places.backends {
-            text += &format!("    server {backend}:{port};\n");
+        for backend in backends {
+            text += &format!("    server {backend};\n");
         }
         text += &format!(
-            "  }}\n  server {{\n    listen {LISTEN}:{port} backlog=4096 so_keepalive=60s:10s:6;\n\
+            "  }}\n  server {{\n    listen {listen} backlog=4096 so_keepalive=60s:10s:6;\n\
              \x20   proxy_pass {name};\n    proxy_connect_timeout 5s;\n    proxy_timeout 1h;\n\
              \x20   proxy_socket_keepalive on;\n  }}\n"
         );
     }
-    if places.udp {
-        let port = places.ports.datagrams;
-        text += "  upstream udp {\n";
-        for backend in &places.backends {
-            text += &format!("    server {backend}:{port};\n");
+    if let Some(Balanced {
+        name,
+        listen,
+        backends,
+    }) = &places.datagrams
+    {
+        text += &format!("  upstream {name} {{\n");
+        for backend in backends {
+            text += &format!("    server {backend};\n");
         }
         text += &format!(
-            "  }}\n  server {{\n    listen {LISTEN}:{port} udp;\n    proxy_pass udp;\n    proxy_timeout 1h;\n  }}\n"
+            "  }}\n  server {{\n    listen {listen} udp;\n    proxy_pass {name};\n    proxy_timeout 1h;\n  }}\n"
         );
     }
     Ok(text + "}\n")

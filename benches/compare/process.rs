@@ -18,7 +18,7 @@ use nix::unistd::{Pid, setsid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Outcome, backend, generator, machine};
+use crate::{Outcome, backend, generator, machine, network};
 
 /// The hidden argument that pins this process and then becomes another program.
 pub(crate) const PINNED: &str = "__pinned";
@@ -32,11 +32,15 @@ const LOAD_CORE: usize = 1;
 /// How long a balancer may take to end by itself.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// `__pinned PARENT NICE PROGRAM ARGUMENTS...`: pins itself, arranges to end with its parent, becomes the program.
+/// `__pinned PARENT NICE NETWORK PROGRAM ARGUMENTS...`: pins itself, enters the network namespace if one is named,
+/// arranges to end with its parent, becomes the program.
 pub(crate) fn run_pinned(arguments: &[String]) -> Outcome<()> {
-    let [parent, nice, program, rest @ ..] = arguments else {
+    let [parent, nice, network, program, rest @ ..] = arguments else {
         return Err("no program given".into());
     };
+    if !network.is_empty() {
+        network::enter(network)?;
+    }
     pin(BALANCER_CORE)?;
     enter_session(nice)?;
     end_with_parent(Signal::SIGTERM, parent)?;
@@ -183,12 +187,13 @@ impl Balancer {
         program: &Path,
         arguments: &[String],
         nice: i8,
+        network: &str,
         log: PathBuf,
     ) -> Outcome<Self> {
         let output = File::create(&log)?;
         let mut command = this_program(nice)?;
         command
-            .args([PINNED, &id().to_string(), &nice.to_string()])
+            .args([PINNED, &id().to_string(), &nice.to_string(), network])
             .arg(program)
             .args(arguments);
         command
@@ -203,7 +208,7 @@ impl Balancer {
     pub(crate) fn await_ready(
         &mut self,
         patience: Duration,
-        ready: impl Fn() -> bool,
+        mut ready: impl FnMut() -> bool,
     ) -> Outcome<()> {
         let deadline = Instant::now() + patience;
         while !ready() {
@@ -213,7 +218,7 @@ impl Balancer {
             if Instant::now() > deadline {
                 return Err(format!("not ready within {patience:?}: {}", self.last_words()).into());
             }
-            sleep(Duration::from_millis(5));
+            sleep(Duration::from_millis(1));
         }
         Ok(())
     }

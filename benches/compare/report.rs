@@ -12,6 +12,7 @@ use crate::Outcome;
 use crate::figures::{Contender, Sample, Spread, figures, median_of};
 use crate::machine;
 use crate::peers::Peer;
+use crate::picture::{self, Stripe};
 use crate::rows::{Bar, Row, Unit};
 use crate::spec::Measured;
 
@@ -34,6 +35,8 @@ pub(crate) struct Report {
     verdicts: BTreeMap<&'static str, Vec<String>>,
     /// Rows in which one of our binaries failed.
     failures: Vec<&'static str>,
+    stripes: Vec<Stripe>,
+    title: String,
 }
 
 impl Report {
@@ -58,6 +61,8 @@ impl Report {
             document,
             verdicts: BTreeMap::new(),
             failures: Vec::new(),
+            stripes: Vec::new(),
+            title: format!("Ringway side by side with HAProxy and nginx, {date}"),
         }
     }
 
@@ -90,8 +95,20 @@ impl Report {
 
     fn keep_verdict(&mut self, row: &Row, line: &Line) {
         let label = line.contender.label;
-        if let (Some(verdict), Some(ratio)) = (line.verdict, line.ratio) {
-            let words = format!("{} {:.2} x {label}", row.name, ratio.median);
+        if let (Some(bar), Some(Spread { median, min, max })) = (line.bar, line.ratio) {
+            self.stripes.push(Stripe {
+                what: row.what.to_owned(),
+                against: label,
+                ratio: [median, min, max],
+                limit: bar.limit,
+            });
+        }
+        let words = match (line.ratio, line.most.and(line.figure)) {
+            (Some(ratio), _) => Some(format!("{} {:.2} x {label}", row.name, ratio.median)),
+            (None, Some(figure)) => Some(format!("{} {:.0}", row.name, figure.median)),
+            (None, None) => None,
+        };
+        if let (Some(verdict), Some(words)) = (line.verdict, words) {
             self.verdicts.entry(verdict).or_default().push(words);
         }
         if line.contender.is_ours() && line.contender.failure.is_some() {
@@ -99,8 +116,8 @@ impl Report {
         }
     }
 
-    /// Prints which bars hold, and writes the file.
-    pub(crate) fn finish(self, file: Option<&Path>) -> Outcome<()> {
+    /// Prints which bars hold, and writes the files.
+    pub(crate) fn finish(self, file: Option<&Path>, drawing: Option<&Path>) -> Outcome<()> {
         println!(
             "\nratio = ringway divided by that line; wait = share of the time in which others had the balancer's core"
         );
@@ -109,6 +126,9 @@ impl Report {
         }
         if let Some(file) = file {
             fs::write(file, serde_json::to_string_pretty(&self.document)?)?;
+        }
+        if let Some(drawing) = drawing {
+            picture::write(drawing, &self.title, &self.stripes)?;
         }
         if !self.failures.is_empty() {
             return Err(format!("ringway failed in {}", self.failures.join(", ")).into());
@@ -127,6 +147,8 @@ struct Line<'a> {
     figure: Option<Spread>,
     ratio: Option<Spread>,
     bar: Option<&'a Bar>,
+    /// A bar for the figure itself.
+    most: Option<f64>,
     verdict: Option<&'static str>,
 }
 
@@ -134,13 +156,27 @@ impl<'a> Line<'a> {
     fn new(row: &'a Row, contender: &'a Contender, ours: &[f64], theirs: &[f64]) -> Self {
         let ratio = Spread::ratio(ours, theirs).filter(|_| contender.label != OURS);
         let bar = row.bars.iter().find(|bar| bar.against == contender.label);
+        let figure = Spread::of(theirs);
         let judged = bar.zip(ratio);
+        let within = row
+            .most
+            .zip(figure.filter(|_| contender.label == OURS))
+            .map(|(most, figure)| {
+                if figure.median <= most {
+                    "HOLDS"
+                } else {
+                    "MISSED"
+                }
+            });
         Self {
             contender,
-            figure: Spread::of(theirs),
+            figure,
             ratio,
             bar,
-            verdict: judged.map(|(bar, ratio)| verdict(bar, ratio.median)),
+            most: row.most.filter(|_| contender.label == OURS),
+            verdict: judged
+                .map(|(bar, ratio)| verdict(bar, ratio.median))
+                .or(within),
         }
     }
 
@@ -191,8 +227,11 @@ impl<'a> Line<'a> {
             self.ratio
                 .map_or(String::new(), |ratio| format!("{:.2}", ratio.median)),
             self.ratio.map_or(String::new(), of_ratio),
-            self.bar
-                .map_or(String::new(), |bar| format!("{:.2}", bar.limit)),
+            match (self.bar, self.most) {
+                (Some(bar), _) => format!("{:.2}", bar.limit),
+                (None, Some(most)) => format!("{most:.0}"),
+                (None, None) => String::new(),
+            },
             self.verdict.unwrap_or(""),
         );
         print_doubts(self.contender);
@@ -207,7 +246,7 @@ impl<'a> Line<'a> {
         } = self.contender;
         json!({
             "peer": label, "figure": self.figure.map(Spread::json), "turns": turns,
-            "ratio": self.ratio.map(Spread::json), "bar": self.bar.map(|bar| bar.limit),
+            "ratio": self.ratio.map(Spread::json), "bar": self.bar.map(|bar| bar.limit), "most": self.most,
             "stretch": self.bar.map(|bar| bar.stretch), "verdict": self.verdict, "failure": failure,
             "samples": samples.iter().map(Sample::json).collect::<Vec<_>>(),
         })
@@ -267,5 +306,6 @@ fn rate(unit: Unit, samples: &[Sample]) -> String {
             });
             format!("pss {process:.0} slab {slab:.0}")
         }
+        Unit::Start => String::new(),
     }
 }

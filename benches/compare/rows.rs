@@ -1,7 +1,7 @@
 //! The workloads, what is counted in each, and the bars that they are held against.
 //!
-//! A workload over a veth pair is a new kind of `Work` here, a driver beside `requests` and `bulk`, and a
-//! case in `director::Turn`; nothing else knows which kinds there are.
+//! What a row's load is made of is a kind of `Work` here, a driver beside `requests` and `bulk`, and a case in
+//! `director::Turn`; nothing else knows which kinds there are.
 
 use crate::spec::{Load, Sizes};
 
@@ -12,7 +12,18 @@ pub(crate) struct Row {
     pub(crate) work: Work,
     pub(crate) sizes: Sizes,
     pub(crate) unit: Unit,
+    pub(crate) link: Link,
     pub(crate) bars: &'static [Bar],
+    /// What our own figure may be at most, whatever the others' are.
+    pub(crate) most: Option<f64>,
+}
+
+/// What is between the balancer and everybody else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    Loopback,
+    /// A pair of interfaces with MTU 1500; the balancer has a network namespace of its own.
+    Veth,
 }
 
 impl Row {
@@ -39,6 +50,11 @@ pub(crate) enum Work {
     Memory {
         sessions: usize,
     },
+    /// A start with a large configuration.
+    Start {
+        listeners: usize,
+        backends: usize,
+    },
 }
 
 /// What the figure of a row is.
@@ -49,6 +65,7 @@ pub(crate) enum Unit {
     Gigabyte,
     SmallLatency,
     SessionMemory,
+    Start,
 }
 
 /// How our figure relates to another one: ours divided by it is at most `limit`, or even `stretch`.
@@ -67,6 +84,7 @@ impl Unit {
             Self::Gigabyte => "ms of balancer CPU per GB",
             Self::SmallLatency => "p99 of the small sessions, us",
             Self::SessionMemory => "bytes per idle session, sockets not counted",
+            Self::Start => "ms from its start until it accepts on every listener",
         }
     }
 }
@@ -107,7 +125,9 @@ pub(crate) const ROWS: &[Row] = &[
         work: requests(100),
         sizes: SMALL,
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.88, 0.78), nginx(0.92, 0.85)],
+        most: None,
     },
     Row {
         name: "rr-64-1000",
@@ -115,7 +135,9 @@ pub(crate) const ROWS: &[Row] = &[
         work: requests(1000),
         sizes: SMALL,
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.72, 0.60)],
+        most: None,
     },
     Row {
         name: "rr-64-6000",
@@ -123,7 +145,9 @@ pub(crate) const ROWS: &[Row] = &[
         work: requests(6000),
         sizes: SMALL,
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.75, 0.60)],
+        most: None,
     },
     Row {
         name: "idle-6000-active-100",
@@ -134,11 +158,13 @@ pub(crate) const ROWS: &[Row] = &[
         },
         sizes: SMALL,
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[Bar {
             against: WITHOUT_IDLE,
             limit: 1.1,
             stretch: 1.05,
         }],
+        most: None,
     },
     Row {
         name: "rr-4k-100",
@@ -149,7 +175,9 @@ pub(crate) const ROWS: &[Row] = &[
             answer: 4096,
         },
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.90, 0.80)],
+        most: None,
     },
     Row {
         name: "rr-16k-100",
@@ -160,7 +188,9 @@ pub(crate) const ROWS: &[Row] = &[
             answer: 16_384,
         },
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.95, 0.85)],
+        most: None,
     },
     Row {
         name: "rr-64-64k-20",
@@ -171,7 +201,9 @@ pub(crate) const ROWS: &[Row] = &[
             answer: 65_536,
         },
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[haproxy(0.90, 0.80)],
+        most: None,
     },
     Row {
         name: "connect",
@@ -179,7 +211,9 @@ pub(crate) const ROWS: &[Row] = &[
         work: Work::Single(Load::Connects { at_once: 32 }),
         sizes: SMALL,
         unit: Unit::Connection,
+        link: Link::Loopback,
         bars: &[haproxy(0.80, 0.70), nginx(0.95, 0.88)],
+        most: None,
     },
     Row {
         name: "bulk-up",
@@ -187,7 +221,9 @@ pub(crate) const ROWS: &[Row] = &[
         work: Work::Single(Load::Upload { streams: 4 }),
         sizes: SMALL,
         unit: Unit::Gigabyte,
+        link: Link::Loopback,
         bars: &[haproxy(0.65, 0.50)],
+        most: None,
     },
     Row {
         name: "bulk-down",
@@ -195,7 +231,19 @@ pub(crate) const ROWS: &[Row] = &[
         work: Work::Single(Load::Download { streams: 4 }),
         sizes: SMALL,
         unit: Unit::Gigabyte,
+        link: Link::Loopback,
         bars: &[haproxy(0.65, 0.50)],
+        most: None,
+    },
+    Row {
+        name: "bulk-veth",
+        what: "bulk, 4 streams, client to backend, over veth with MTU 1500",
+        work: Work::Single(Load::Upload { streams: 4 }),
+        sizes: SMALL,
+        unit: Unit::Gigabyte,
+        link: Link::Veth,
+        bars: &[haproxy(0.90, 0.80)],
+        most: None,
     },
     Row {
         name: "mixed",
@@ -206,7 +254,9 @@ pub(crate) const ROWS: &[Row] = &[
         },
         sizes: SMALL,
         unit: Unit::SmallLatency,
+        link: Link::Loopback,
         bars: &[haproxy(1.0, 0.5)],
+        most: None,
     },
     Row {
         name: "udp-64-100",
@@ -214,7 +264,9 @@ pub(crate) const ROWS: &[Row] = &[
         work: Work::Single(Load::Datagrams { clients: 100 }),
         sizes: SMALL,
         unit: Unit::Request,
+        link: Link::Loopback,
         bars: &[nginx(0.70, 0.55)],
+        most: None,
     },
     Row {
         name: "memory",
@@ -222,6 +274,21 @@ pub(crate) const ROWS: &[Row] = &[
         work: Work::Memory { sessions: 6000 },
         sizes: SMALL,
         unit: Unit::SessionMemory,
+        link: Link::Loopback,
         bars: &[haproxy(0.5, 0.35)],
+        most: None,
+    },
+    Row {
+        name: "start",
+        what: "start with 1,000 listeners and 10,000 backends",
+        work: Work::Start {
+            listeners: 1_000,
+            backends: 10_000,
+        },
+        sizes: SMALL,
+        unit: Unit::Start,
+        link: Link::Loopback,
+        bars: &[],
+        most: Some(1_000.0),
     },
 ];

@@ -49,6 +49,10 @@ impl Ports {
         Ok(ports)
     }
 
+    pub(super) fn count(self) -> usize {
+        usize::from(self.last - self.first) + 1
+    }
+
     fn text(self) -> String {
         if self.first == self.last {
             self.first.to_string()
@@ -80,7 +84,7 @@ impl FromStr for ListenOn {
             return Ok(ListenOn::Any(ports));
         }
         match ip(host) {
-            Some(address) => Ok(ListenOn::Address(address, ports)),
+            Some(address) => not_mapped(address).map(|address| ListenOn::Address(address, ports)),
             None => Err(format!(
                 "`{host}` is no IP address; a listener needs one (names are for backends)"
             )),
@@ -94,7 +98,7 @@ impl Kind for ListenOn {
     }
 
     fn schema() -> Json {
-        json!({"type": "string", "pattern": "^(unix:/.+|.+:[0-9]+(-[0-9]+)?)$"})
+        json!({"type": "string", "pattern": "^(unix:/.*[^/]|.+:[0-9]+(-[0-9]+)?)$"})
     }
 
     fn expected() -> String {
@@ -136,6 +140,7 @@ impl FromStr for BackendAt {
             if address.is_unspecified() {
                 return Err(format!("{host} is no address to connect to"));
             }
+            let address = not_mapped(address)?;
             return Ok(BackendAt::Address(SocketAddr::new(address, port)));
         }
         match unusable_host(host) {
@@ -154,7 +159,7 @@ impl Kind for BackendAt {
     }
 
     fn schema() -> Json {
-        json!({"type": "string", "pattern": "^(unix:/.+|.+:[0-9]+)$"})
+        json!({"type": "string", "pattern": "^(unix:/.*[^/]|.+:[0-9]+)$"})
     }
 
     fn expected() -> String {
@@ -178,7 +183,13 @@ impl Kind for Source {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let text = reader.scalar(node, &Self::expected())?;
         match ip(text) {
-            Some(address) if !address.is_unspecified() => Some(Source(address)),
+            Some(address) if !address.is_unspecified() => match not_mapped(address) {
+                Ok(address) => Some(Source(address)),
+                Err(why) => {
+                    reader.push(Problem::error(node.place, format!("`{text}`: {why}")));
+                    None
+                }
+            },
             Some(_) => {
                 let problem =
                     Problem::error(node.place, format!("`{text}` is no address to come from"));
@@ -202,7 +213,7 @@ impl Kind for Source {
     }
 
     fn schema() -> Json {
-        json!({"type": "string", "pattern": "^[0-9A-Fa-f:.]+$"})
+        json!({"type": "string", "pattern": "^(\\[[0-9A-Fa-f:.]+\\]|[0-9A-Fa-f:.]+)$"})
     }
 
     fn expected() -> String {
@@ -277,6 +288,16 @@ fn ip(text: &str) -> Option<IpAddr> {
     }
 }
 
+/// Sockets tell IPv4 from IPv6: an address has one spelling here.
+fn not_mapped(address: IpAddr) -> Result<IpAddr, String> {
+    match address.to_canonical() {
+        IpAddr::V4(plain) if address.is_ipv6() => Err(format!(
+            "write the IPv4 address that it stands for, {plain}"
+        )),
+        IpAddr::V4(_) | IpAddr::V6(_) => Ok(address),
+    }
+}
+
 fn bracketed(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => address.to_string(),
@@ -348,6 +369,8 @@ mod tests {
             ("unix:run/x.sock", "begins with /"),
             ("tcp://10.0.0.1:5", "leave out"),
             ("*:", "no port"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1"),
+            ("unix:/run/x/", "end with /"),
         ] {
             let message = text.parse::<ListenOn>().unwrap_err();
             assert!(message.contains(part), "{text}: {message}");
@@ -375,6 +398,7 @@ mod tests {
             ("-x:80", "neither"),
             ("*:80", "neither"),
             ("x:y", "no port"),
+            ("[::ffff:1.2.3.4]:80", "1.2.3.4"),
         ] {
             let message = text.parse::<BackendAt>().unwrap_err();
             assert!(message.contains(part), "{text}: {message}");

@@ -37,8 +37,6 @@ pub(super) fn dns(section: &document::DnsProbe) -> DnsCheck {
 /// Looks at what has been resolved with UDP in mind.
 pub(super) struct Datagrams<'a> {
     pub(super) document: &'a Document,
-    /// Where the keys of `defaults` stand.
-    pub(super) inherited: Option<Place>,
     /// Which pools a listener of each protocol leads to.
     pub(super) used: &'a [[bool; 2]],
     pub(super) problems: &'a mut Problems,
@@ -72,11 +70,7 @@ impl Datagrams<'_> {
 
     /// Whether it stands where its listener or pool is written, not in `defaults`.
     fn is_own(&self, place: Option<Place>) -> bool {
-        let inherited = |place: Place| {
-            self.inherited
-                .is_some_and(|all| (all.start..=all.end).contains(&place.start))
-        };
-        place.is_some_and(|place| !inherited(place))
+        place.is_some_and(|place| !self.problems.is_inherited(place))
     }
 
     fn push(&mut self, place: Option<Place>, key: String, message: &str, help: &str) {

@@ -5,7 +5,10 @@ use super::address::{BackendAt, ListenOn, Source};
 use super::kind::{
     Auto, List, Named, NotYet, Nothing, Number, Off, OneOrMore, Optional, Or, Text, section, words,
 };
-use super::units::{Bytes, DnsName, Name, Pattern, Period, Size, SocketPath, Statuses};
+use super::units::{
+    Bytes, DnsName, HttpHost, HttpPath, MILLISECOND, Name, Pattern, Period, SECOND, Size,
+    SocketPath, Statuses, Steps,
+};
 use super::yaml::{Node, Value};
 use crate::balance::{Algorithm, HashKey};
 use crate::control::snapshot::{OnDown, OnUp, OperatorState, Protocol, WhenEmpty};
@@ -22,7 +25,10 @@ section! {
         log: Log = "{}",
         /// How a running process is talked to.
         admin: Admin = "{}",
-        /// Keys that all listeners or all pools inherit.
+        /// Keys that all listeners or all pools inherit. A key of the listener or pool itself wins; maps are merged.
+        /// What fits only another choice than its own is not inherited: a pool with `probe: tcp` takes nothing over
+        /// that is for `http`, one with `probe: none` nothing of a probe, a listener with `split` no `pool`. An
+        /// inherited key that has no effect in one of them is not warned of.
         defaults: Defaults = "{}",
         /// Where clients connect to.
         listeners: List<Listener>,
@@ -37,7 +43,7 @@ section! {
     /// What concerns the whole process.
     pub(super) struct Global {
         /// Data-plane threads; `auto` is as many as CPUs that the process may run on.
-        workers: Or<Auto, Number<1, 1024>> = "auto",
+        workers: Or<Auto, Number<1, 256>> = "auto",
         /// Keep each worker on a CPU of its own.
         pin_workers: bool = "true",
         /// Most sessions of the whole process; `auto` is what RLIMIT_NOFILE allows. At the limit, clients
@@ -101,8 +107,7 @@ section! {
 }
 
 section! {
-    /// Keys that all listeners or all pools inherit. A key of the listener or pool itself wins; maps are
-    /// merged.
+    /// Keys that all listeners or all pools inherit.
     pub(super) struct Defaults {
         /// Any keys of a listener.
         listener: Inherited<Listener> = "{}",
@@ -133,7 +138,8 @@ section! {
         protocol: Protocol = "tcp",
         /// The pool that its sessions go to. Either this or `split`.
         pool: Optional<Text>,
-        /// Several pools with weights, instead of `pool`: `[{pool: blue, weight: 95}, {pool: green, weight: 5}]`.
+        /// Several pools with weights, instead of `pool`: `[{pool: blue, weight: 95}, {pool: green, weight: 5}]`. The
+        /// `keepalive` towards clients is that of the first.
         split: Optional<List<Share>>,
         /// When no backend is usable: `refuse` lets the kernel refuse connects, so that clients with several
         /// addresses move on at once; `reset` accepts and resets, as a unix socket always does. For UDP, `refuse` lets
@@ -251,10 +257,11 @@ section! {
         /// TCP keepalive towards clients and backends: how a peer that vanished is noticed.
         keepalive: Keepalive = "{}",
         /// Addresses of this host that connections to backends come from, without ports, and at least one of each
-        /// family that backends have; the kernel chooses unless given. They take turns; each has all ports of
-        /// `net.ipv4.ip_local_port_range` for each backend address. A session that finds no free port at any backend
-        /// is reset at once (`out_of_resources`). A port whose connection we closed first is free again after a
-        /// minute (TIME_WAIT), with `net.ipv4.tcp_tw_reuse=1` after a second.
+        /// family that backends have; the kernel chooses unless given, and for a host name that resolves to an
+        /// address of another family. They take turns; each has all ports of `net.ipv4.ip_local_port_range` for each
+        /// backend address. A session that finds no free port at any backend is reset at once (`out_of_resources`).
+        /// A port whose connection we closed first is free again after a minute (TIME_WAIT), with
+        /// `net.ipv4.tcp_tw_reuse=1` after a second.
         source: Or<Nothing, OneOrMore<Source>> = "none",
         /// When a UDP flow, which is a client's address bound to a backend, ends.
         udp: Udp = "{}",
@@ -311,8 +318,9 @@ section! {
         source: Or<Nothing, Source> = "none",
         /// From one probe to the next; at least 10ms, as the two that follow.
         interval: Period = "2s",
-        /// The same while the state is changing, and at once after a failed connect.
-        fast_interval: Period = "500ms",
+        /// The same while the state is changing, and at once after a failed connect; `auto` is 500ms, or `interval` if
+        /// that is shorter.
+        fast_interval: Or<Auto, Period> = "auto",
         /// The same while the backend is down.
         down_interval: Period = "2s",
         /// An answer that takes longer is a failure; at most `interval`.
@@ -347,13 +355,13 @@ section! {
     /// What an HTTP probe asks for and accepts.
     pub(super) struct HttpProbe {
         /// Path and query.
-        path: Text = "/",
+        path: HttpPath = "/",
         /// The method.
         method: HttpMethod = "GET",
         /// Statuses that are a success: `200`, `200-399` or `200,204`.
         status: Statuses = "200-399",
         /// The Host header; the backend's address unless given.
-        host: Or<Nothing, Text> = "none",
+        host: Or<Nothing, HttpHost> = "none",
         /// What the body has to contain, a text or `/an expression/`.
         body: Or<Nothing, Pattern> = "none",
     }
@@ -431,29 +439,33 @@ section! {
     }
 }
 
+/// In milliseconds: 24 days; the kernel takes an int.
+const USER_TIMEOUT_MAX: u64 = 24 * 86_400_000;
+
 section! {
     /// TCP keepalive.
     pub(super) struct Keepalive {
-        /// Silence before the first question, 1s to 32767s.
-        idle: Period = "60s",
-        /// From one question to the next, 1s to 32767s.
-        interval: Period = "10s",
+        /// Silence before the first question, 1s to 32767s in whole seconds.
+        idle: Steps<SECOND, 1, 32_767> = "60s",
+        /// From one question to the next, 1s to 32767s in whole seconds.
+        interval: Steps<SECOND, 1, 32_767> = "10s",
         /// Questions without an answer until the peer counts as gone.
         count: Number<1, 127> = "6",
-        /// A peer that acknowledges nothing for so long counts as gone; it overrides `count`.
-        user_timeout: Or<Nothing, Period> = "none",
+        /// A peer that acknowledges nothing for so long counts as gone, 1ms to 24d in whole milliseconds; it overrides
+        /// `count`.
+        user_timeout: Or<Nothing, Steps<MILLISECOND, 1, USER_TIMEOUT_MAX>> = "none",
     }
 }
 
 pub(super) use inherited::Inherited;
 
-/// A part of a section: checked where it is inherited.
+/// A part of a section: what it lacks, those that inherit it have to have.
 mod inherited {
     use std::marker::PhantomData;
 
     use serde_json::{Map, Value as Json, json};
 
-    use super::super::kind::{Kind, Reader};
+    use super::super::kind::{Kind, Reader, nothing_required};
     use super::{Node, Value};
 
     #[derive(Clone, Debug, PartialEq)]
@@ -468,7 +480,11 @@ mod inherited {
 
         fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
             match node.value {
-                Value::Map(_) | Value::Null => Some(Inherited(PhantomData)),
+                Value::Map(_) | Value::Null => {
+                    // What is wrong with it has been reported, and those that inherit it are wrong, too.
+                    let _ = reader.with_parts_missing(true, |reader| T::read(node, reader));
+                    Some(Inherited(PhantomData))
+                }
                 Value::Scalar(_) | Value::List(_) => {
                     reader.expected(node, &Self::expected());
                     None
@@ -482,9 +498,7 @@ mod inherited {
             if let Some(long) = forms.and_then(Vec::pop) {
                 schema = long;
             }
-            if let Some(object) = schema.as_object_mut() {
-                object.remove("required");
-            }
+            parts_missing(&mut schema);
             schema
         }
 
@@ -496,49 +510,21 @@ mod inherited {
             json!(Map::new())
         }
     }
-}
 
-/// Leaves out what the format ignores, and gives every listener and pool what it inherits.
-pub(super) fn prepare(root: &mut Node) {
-    let Value::Map(entries) = &mut root.value else {
-        return;
-    };
-    entries.retain(|(key, _)| !key.name.starts_with("x-"));
-    let inherited = |section: &str| {
-        root.get("defaults")
-            .and_then(|defaults| defaults.get(section))
-            .cloned()
-    };
-    let (listener, pool) = (inherited("listener"), inherited("pool"));
-    let Value::Map(entries) = &mut root.value else {
-        return;
-    };
-    for (key, node) in entries {
-        match (key.name.as_str(), &mut node.value) {
-            ("listeners", Value::List(items)) => items
-                .iter_mut()
-                .for_each(|item| inherit(item, listener.as_ref(), None)),
-            ("listeners", Value::Map(_)) => inherit(node, listener.as_ref(), None),
-            ("pools", Value::Map(pools)) => {
-                pools
-                    .iter_mut()
-                    .for_each(|(_, item)| inherit(item, pool.as_ref(), Some("backends")));
+    /// What stands in a list is complete; all else may lack any key.
+    fn parts_missing(schema: &mut Json) {
+        if schema.get("required").is_some() {
+            nothing_required(schema);
+        }
+        let Some(object) = schema.as_object_mut() else {
+            return;
+        };
+        for (key, part) in object {
+            match (key.as_str(), part) {
+                ("anyOf", Json::Array(forms)) => forms.iter_mut().for_each(parts_missing),
+                ("properties", Json::Object(keys)) => keys.values_mut().for_each(parts_missing),
+                _ => {}
             }
-            _ => {}
         }
     }
-}
-
-fn inherit(item: &mut Node, defaults: Option<&Node>, short: Option<&str>) {
-    let Some(defaults) = defaults else {
-        return;
-    };
-    if let Some(key) = short.filter(|_| item.is_short()) {
-        *item = item.under(key);
-    }
-    // Short forms within are made long, too: what they leave out is inherited.
-    if let Some(probe) = item.get_mut("probe").filter(|probe| probe.is_short()) {
-        *probe = probe.under("type");
-    }
-    item.inherit(defaults);
 }

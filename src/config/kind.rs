@@ -1,7 +1,5 @@
-//! How values are read, described and written: one [`Kind`] for each sort of value, and [`section!`], which
-//! declares a
-//! map of the file once: key, kind, default and meaning. Reading, the JSON Schema, the reference page and
-//! printing all
+//! How values are read, described and written: one [`Kind`] for each sort of value, and [`section!`], which declares a
+//! map of the file once: key, kind, default and meaning. Reading, the JSON Schema, the reference page and printing all
 //! come from that declaration. It knows no key itself.
 
 use std::collections::BTreeSet;
@@ -54,6 +52,8 @@ pub(super) struct Reader<'a> {
     pub(super) host_missing: bool,
     pub(super) problems: &'a mut Problems,
     path: Vec<String>,
+    /// Whether keys that are required may be missing.
+    parts_missing: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -64,6 +64,7 @@ impl<'a> Reader<'a> {
             host_missing: false,
             problems,
             path: Vec::new(),
+            parts_missing: false,
         }
     }
 
@@ -72,6 +73,18 @@ impl<'a> Reader<'a> {
         self.path.push(key.to_owned());
         let result = read(self);
         self.path.pop();
+        result
+    }
+
+    /// Reads something of which parts may be missing, or not.
+    pub(super) fn with_parts_missing<T>(
+        &mut self,
+        may_be: bool,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let before = std::mem::replace(&mut self.parts_missing, may_be);
+        let result = read(self);
+        self.parts_missing = before;
         result
     }
 
@@ -129,6 +142,13 @@ pub(super) struct Field<T> {
     pub(super) place: Option<Place>,
 }
 
+impl<T> Field<T> {
+    fn at(node: &Node, value: T) -> Field<T> {
+        let place = Some(node.place);
+        Field { value, place }
+    }
+}
+
 impl<T> Deref for Field<T> {
     type Target = T;
 
@@ -145,25 +165,21 @@ impl<T: PartialEq> PartialEq for Field<T> {
 
 /// Reads a value, or the one of this host from a map of hosts.
 pub(super) fn read_field<T: Kind>(node: &Node, reader: &mut Reader) -> Option<Field<T>> {
-    let at = |node: &Node, value| Field {
-        value,
-        place: Some(node.place),
-    };
     match &node.value {
-        Value::Map(entries) if !T::MAP || is_by_host::<T>(entries, reader.host) => {
+        Value::Map(entries) if !T::MAP || is_by_host(entries, reader.host, T::knows) => {
             let (node, value) = by_host(node, entries, reader)?;
-            Some(at(node, value))
+            Some(Field::at(node, value))
         }
         Value::Map(_) | Value::Null | Value::Scalar(_) | Value::List(_) => {
-            T::read(node, reader).map(|value| at(node, value))
+            T::read(node, reader).map(|value| Field::at(node, value))
         }
     }
 }
 
 /// Where a map is a form of the value itself, too: a host may be called like a key, or like a pool.
-fn is_by_host<T: Kind>(entries: &[(Key, Node)], host: &str) -> bool {
+pub(super) fn is_by_host(entries: &[(Key, Node)], host: &str, knows: fn(&str) -> bool) -> bool {
     let names = || entries.iter().map(|(key, _)| key.name.as_str());
-    names().any(|name| name == host) && !names().any(T::knows)
+    names().any(|name| name == host) && !names().any(knows)
 }
 
 fn by_host<'n, T: Kind>(
@@ -240,7 +256,7 @@ impl<W: Absence, T: Kind> Kind for Or<W, T> {
         match &node.value {
             Value::Scalar(text) if W::WORDS.contains(&text.as_str()) => Some(Or(None, PhantomData)),
             Value::Scalar(_) | Value::Null | Value::List(_) | Value::Map(_) => {
-                let before = reader.problems.len();
+                let before = reader.problems.kept();
                 let value = T::read(node, reader);
                 if value.is_none() {
                     reader.problems.also_accepted(before, W::WORDS[0]);
@@ -251,17 +267,7 @@ impl<W: Absence, T: Kind> Kind for Or<W, T> {
     }
 
     fn schema() -> Json {
-        let words: Vec<Json> = W::WORDS
-            .iter()
-            .map(|word| {
-                if *word == "false" {
-                    json!(false)
-                } else {
-                    json!(word)
-                }
-            })
-            .collect();
-        json!({"anyOf": [{"enum": words}, T::schema()]})
+        json!({"anyOf": [words_schema(W::WORDS), T::schema()]})
     }
 
     fn expected() -> String {
@@ -320,7 +326,7 @@ impl<T: Kind> Kind for OneOrMore<T> {
 
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let Value::List(items) = &node.value else {
-            return read_field(node, reader).map(|item| OneOrMore(vec![item]));
+            return T::read(node, reader).map(|item| OneOrMore(vec![Field::at(node, item)]));
         };
         if items.is_empty() {
             reader.expected(node, &Self::expected());
@@ -369,7 +375,7 @@ impl<T: Kind> Kind for List<T> {
                 None
             }
             Value::Scalar(_) | Value::Map(_) => {
-                read_field(node, reader).map(|item| List(vec![item]))
+                T::read(node, reader).map(|item| List(vec![Field::at(node, item)]))
             }
             Value::List(_) | Value::Null => {
                 reader.expected(node, &Self::expected());
@@ -397,7 +403,9 @@ fn read_items<T: Kind>(items: &[Node], reader: &mut Reader) -> Vec<Field<T>> {
     (0..)
         .zip(items)
         .filter_map(|(number, item): (usize, &Node)| {
-            reader.within(&format!("[{number}]"), |reader| read_field(item, reader))
+            reader.within(&format!("[{number}]"), |reader| {
+                reader.with_parts_missing(false, |reader| read_field(item, reader))
+            })
         })
         .collect()
 }
@@ -436,7 +444,7 @@ impl<T: Kind> Kind for Named<T> {
     }
 
     fn schema() -> Json {
-        json!({"type": "object", "additionalProperties": T::schema()})
+        json!({"type": "object", "additionalProperties": T::schema(), "minProperties": 1})
     }
 
     fn expected() -> String {
@@ -471,7 +479,8 @@ impl<const LEAST: u64, const MOST: u64> Kind for Number<LEAST, MOST> {
     }
 
     fn schema() -> Json {
-        json!({"type": "integer", "minimum": LEAST, "maximum": MOST})
+        // A number in quotes is one, too.
+        json!({"type": ["integer", "string"], "minimum": LEAST, "maximum": MOST, "pattern": "^\\+?[0-9]+$"})
     }
 
     fn expected() -> String {
@@ -509,7 +518,7 @@ impl Kind for bool {
     }
 
     fn schema() -> Json {
-        json!({"enum": [true, false, "on", "off"]})
+        words_schema(&["true", "false", "on", "off"])
     }
 
     fn expected() -> String {
@@ -536,7 +545,7 @@ impl Kind for Text {
     }
 
     fn schema() -> Json {
-        json!({"type": ["string", "number", "boolean"]})
+        json!({"type": ["string", "number", "boolean"], "minLength": 1})
     }
 
     fn expected() -> String {
@@ -686,7 +695,7 @@ pub(super) fn entries<'n>(
 ) -> Option<Entries<'n>> {
     let written: &[(Key, Node)] = match &node.value {
         Value::Map(entries) => entries,
-        Value::Null if keys.iter().all(|key| !key.required) => &[],
+        Value::Null if reader.parts_missing || keys.iter().all(|key| !key.required) => &[],
         Value::Null | Value::List(_) => {
             reader.expected(node, &expected());
             return None;
@@ -787,7 +796,7 @@ pub(super) fn field<T: Kind + 'static>(
         .map(|(_, value)| value.place)
         .or(misspelt.map(|(_, place)| *place));
     let value = default();
-    if value.is_none() && place.is_none() {
+    if value.is_none() && place.is_none() && !reader.parts_missing {
         let problem = Problem::error(
             entries.section.place,
             format!("the key `{name}` is missing"),
@@ -826,18 +835,28 @@ pub(super) fn object_schema(docs: &[&str], keys: &[KeyOf], short: Option<&'stati
         .filter(|key| key.required)
         .map(|key| key.name)
         .collect();
+    let needs_none = required.is_empty();
     let mut object = json!({
         "type": "object",
         "description": sentence(docs),
         "properties": properties,
         "additionalProperties": false,
+        "required": required,
     });
-    if !required.is_empty() {
-        object["required"] = json!(required);
+    if needs_none {
+        nothing_required(&mut object);
     }
     match short {
         Some(short) => json!({"anyOf": [short, object]}),
         None => object,
+    }
+}
+
+/// Lets any key of a map be missing, and so all of them.
+pub(super) fn nothing_required(object: &mut Json) {
+    object["type"] = json!(["object", "null"]);
+    if let Json::Object(object) = object {
+        object.shift_remove("required");
     }
 }
 
@@ -861,10 +880,11 @@ fn default_json(text: &str) -> Json {
 
 /// The schema of a word of a fixed set.
 pub(super) fn words_schema(words: &[&str]) -> Json {
-    let each = words.iter().map(|word| match *word {
-        "true" => json!(true),
-        "false" => json!(false),
-        word => json!(word),
+    // In quotes they are the same.
+    let each = words.iter().flat_map(|word| match *word {
+        "true" => vec![json!(true), json!("true")],
+        "false" => vec![json!(false), json!("false")],
+        word => vec![json!(word)],
     });
     json!({"enum": each.collect::<Vec<Json>>()})
 }

@@ -1,17 +1,17 @@
-//! The configuration: the YAML file as a tree ([`yaml`]), every key with its kind and default ([`document`],
-//! declared by
-//! [`kind`]), what the values mean together ([`resolve`]), and what is wrong, with its place ([`report`]).
+//! The configuration: the YAML file as a tree ([`yaml`]), what listeners and pools take over from `defaults`
+//! ([`inherit`]), every key with its kind and default ([`document`], declared by [`kind`]), what the values mean
+//! together ([`resolve`]), and what is wrong, with its place ([`report`]).
 //!
 //! All problems are collected before anything is said. Nothing here opens a socket or starts anything.
 
 mod address;
 mod datagrams;
 mod document;
+mod inherit;
 mod kind;
 mod report;
 mod resolve;
 mod schema;
-mod taken;
 mod units;
 mod vocabulary;
 mod yaml;
@@ -150,12 +150,15 @@ pub fn parse(text: &str, name: &str, host: &str) -> Loaded {
         problems.push(Problem::error(root.place, message).help(SMALLEST));
         return failed(Report::new(name, text, problems));
     }
-    document::prepare(&mut root);
-    let inherited = root.get("defaults").map(yaml::Node::extent);
+    problems.inherited = inherit::place(&root);
+    if let Err(problem) = inherit::prepare(&mut root, host) {
+        problems.push(*problem);
+        return failed(Report::new(name, text, problems));
+    }
     let mut reader = Reader::new(host, &mut problems);
     let document = Document::read(&root, &mut reader);
     let (hosts, host_missing) = (std::mem::take(&mut reader.hosts), reader.host_missing);
-    let config = document.and_then(|document| resolve::resolve(document, inherited, &mut problems));
+    let config = document.and_then(|document| resolve::resolve(document, &mut problems));
     let config = config.filter(|_| !problems.has_errors());
     Loaded {
         config,

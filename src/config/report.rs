@@ -1,5 +1,4 @@
-//! What is wrong with a configuration: errors and warnings with their place, and how they are shown to a
-//! person or a
+//! What is wrong with a configuration: errors and warnings with their place, and how they are shown to a person or a
 //! program. It finds nothing itself.
 
 use std::collections::HashSet;
@@ -14,6 +13,8 @@ use super::yaml::Place;
 const SHOWN_MAX: usize = 100;
 /// The same for programs.
 const TOLD_MAX: usize = 1_000;
+/// So many errors are kept, and so many warnings; the rest is counted, and nobody misses it.
+const KEPT_MAX: usize = 10_000;
 /// Longest line of a file that is shown.
 const LINE_MAX: usize = 4096;
 
@@ -102,14 +103,19 @@ impl Problem {
     }
 }
 
-/// The known name that was most likely meant.
+/// The known name that was most likely meant. A long one is meant as it is.
 #[must_use]
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    const LONG: usize = 64;
+    if name.len() > LONG {
+        return None;
+    }
     let plain = |text: &str| text.to_lowercase().replace(['-', ' ', '_'], "");
     let wanted = plain(name);
     let allowed = (wanted.chars().count() / 3).max(1);
     known
         .into_iter()
+        .filter(|known| known.len() <= LONG)
         .map(|known| {
             let other = plain(known);
             // One that begins like it is nearer than any that is spelt like it.
@@ -131,6 +137,16 @@ pub(super) struct Problems {
     all: Vec<Problem>,
     seen: HashSet<(Option<Place>, String)>,
     wrong: HashSet<Place>,
+    counts: Counts,
+    /// Where the values stand that several listeners and pools have.
+    pub(super) inherited: Option<Place>,
+}
+
+/// Errors and warnings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    errors: usize,
+    warnings: usize,
 }
 
 impl Problems {
@@ -142,13 +158,39 @@ impl Problems {
             Severity::Warning if self.at(problem.place) => return,
             Severity::Warning => {}
         }
-        if self.seen.insert((problem.place, problem.message.clone())) {
+        let count = match problem.severity {
+            Severity::Error => &mut self.counts.errors,
+            Severity::Warning => &mut self.counts.warnings,
+        };
+        if *count >= KEPT_MAX {
+            *count += 1;
+        } else if self.seen.insert((problem.place, problem.message.clone())) {
+            *count += 1;
             self.all.push(problem);
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// Whether it stands in `defaults`, so that it may be meant for others.
+    pub(super) fn is_inherited(&self, place: Place) -> bool {
+        let holds = |all: Place| (all.start..all.end).contains(&place.start);
+        self.inherited.is_some_and(holds)
+    }
+
+    /// Warns of something that has no effect where it is. What is inherited may have one elsewhere.
+    pub(super) fn push_idle(&mut self, problem: Problem) {
+        let is_inherited = problem.place.is_some_and(|place| self.is_inherited(place));
+        if !is_inherited {
+            self.push(problem.warning());
+        }
+    }
+
+    pub(super) fn kept(&self) -> usize {
         self.all.len()
+    }
+
+    /// How many there were.
+    pub(super) fn len(&self) -> usize {
+        self.counts.errors + self.counts.warnings
     }
 
     /// Whether an error has been reported at this very place.
@@ -156,9 +198,9 @@ impl Problems {
         place.is_some_and(|place| self.wrong.contains(&place))
     }
 
-    /// What was reported since would have been right with this word, too.
+    /// What was reported since so many were kept would have been right with this word, too.
     pub(super) fn also_accepted(&mut self, since: usize, word: &str) {
-        for problem in &mut self.all[since..] {
+        for problem in self.all.iter_mut().skip(since) {
             problem.help.push(format!("`{word}` is accepted, too"));
         }
     }
@@ -172,9 +214,7 @@ impl Problems {
     }
 
     pub(super) fn has_errors(&self) -> bool {
-        self.all
-            .iter()
-            .any(|problem| problem.severity == Severity::Error)
+        self.counts.errors > 0
     }
 }
 
@@ -186,8 +226,9 @@ pub struct Report {
     text: String,
     /// Where each line begins.
     lines: Vec<usize>,
-    /// In the order of the file; those without a place first.
+    /// In the order of the file; those without a place first. Of very many only some.
     pub problems: Vec<Problem>,
+    counts: Counts,
 }
 
 impl Report {
@@ -200,18 +241,14 @@ impl Report {
                 .chain(text.match_indices('\n').map(|(at, _)| at + 1))
                 .collect(),
             problems: problems.all,
+            counts: problems.counts,
         }
     }
 
     /// Errors and warnings.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        let errors = self
-            .problems
-            .iter()
-            .filter(|problem| problem.severity == Severity::Error);
-        let errors = errors.count();
-        (errors, self.problems.len() - errors)
+        (self.counts.errors, self.counts.warnings)
     }
 
     /// Line and column of a place, both from 1; columns count characters.
@@ -238,11 +275,10 @@ impl Report {
             text.push_str(&self.render_one(&renderer, problem, width));
             text.push_str("\n\n");
         }
-        if self.problems.len() > SHOWN_MAX {
-            text.push_str(&format!(
-                "... and {} more\n\n",
-                self.problems.len() - SHOWN_MAX
-            ));
+        let (errors, warnings) = self.counts();
+        if errors + warnings > SHOWN_MAX {
+            let more = errors + warnings - SHOWN_MAX;
+            text.push_str(&format!("... and {more} more\n\n"));
         }
         text
     }
@@ -315,8 +351,7 @@ impl Report {
         renderer.render(&[group]).to_string()
     }
 
-    /// The lines to show: that of the place, up to another place that is near. With the number of the first
-    /// line and
+    /// The lines to show: that of the place, up to another place that is near. With the number of the first line and
     /// its offset in the text.
     fn window(&self, place: Place) -> (String, usize, usize) {
         const NEAR: usize = 400;

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::document::Document;
-use super::kind::Kind;
+use super::kind::{Kind, nothing_required};
+use super::units::name_schema;
 
 /// The JSON Schema (draft 2020-12) of the configuration file, with descriptions and defaults.
 #[must_use]
@@ -27,67 +28,72 @@ pub fn schema() -> Value {
         "/properties/listeners/anyOf/1/items",
         "/properties/pools/additionalProperties/anyOf/1",
     ] {
-        let object = schema.pointer_mut(inherits).and_then(Value::as_object_mut);
-        object
-            .expect("listeners are a map or a list of maps, pools have a short and a long form")
-            .shift_remove("required")
-            .expect("both need something");
+        nothing_required(
+            schema.pointer_mut(inherits).expect(
+                "listeners are a map or a list of maps, pools have a short and a long form",
+            ),
+        );
     }
-    by_host(&mut schema);
+    // Which are in no list, though, are something.
+    schema["properties"]["listeners"]["anyOf"][0]["type"] = json!("object");
+    // `ringway backend POOL/NAME` divides the two there.
+    schema["properties"]["pools"]["propertyNames"] = name_schema("/");
+    by_host(&mut schema, "#");
     schema
 }
 
-/// A scalar may be a map that gives a value for each host.
-fn by_host(schema: &mut Value) {
-    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else {
-        for part in children(schema) {
-            by_host(part);
-        }
-        return;
-    };
-    for property in properties.values_mut() {
-        if takes_map(property) {
-            by_host(property);
-        } else {
-            let described = property.as_object_mut().expect("a schema is an object");
-            let annotations: Vec<(String, Value)> = ["description", "default"]
-                .iter()
-                .filter_map(|key| {
-                    described
-                        .shift_remove(*key)
-                        .map(|value| ((*key).to_owned(), value))
-                })
-                .collect();
-            let plain = property.clone();
-            let each = json!({"type": "object", "minProperties": 1, "additionalProperties": plain});
-            *property = json!({"anyOf": [plain, each]});
-            for (key, value) in annotations {
-                property[key] = value;
+/// What a map gives for each host may be anywhere but at names that the user chooses. `at` is where the schema stands.
+fn by_host(schema: &mut Value, at: &str) {
+    for (key, part) in schema.as_object_mut().into_iter().flatten() {
+        let at = format!("{at}/{key}");
+        match (key.as_str(), part) {
+            ("properties", Value::Object(properties)) => {
+                for (name, property) in properties {
+                    or_for_each_host(property, &format!("{at}/{name}"));
+                }
             }
-        }
-    }
-}
-
-fn children(schema: &mut Value) -> Vec<&mut Value> {
-    let Some(object) = schema.as_object_mut() else {
-        return Vec::new();
-    };
-    let mut parts = Vec::new();
-    for (key, value) in object {
-        match (key.as_str(), value) {
-            ("anyOf", Value::Array(forms)) => parts.extend(forms),
-            ("items" | "additionalProperties", part @ Value::Object(_)) => parts.push(part),
+            ("items", items) => or_for_each_host(items, &at),
+            ("additionalProperties", named) => by_host(named, &at),
+            ("anyOf", Value::Array(forms)) => {
+                for (number, form) in forms.iter_mut().enumerate() {
+                    by_host(form, &format!("{at}/{number}"));
+                }
+            }
             _ => {}
         }
     }
-    parts
 }
 
-fn takes_map(schema: &Value) -> bool {
-    let forms = schema.get("anyOf").and_then(Value::as_array);
-    schema.get("type") == Some(&json!("object"))
-        || schema.get("items").is_some_and(takes_map)
-        || forms.is_some_and(|forms| forms.iter().any(takes_map))
+fn or_for_each_host(schema: &mut Value, at: &str) {
+    if named(schema).is_some() {
+        return by_host(schema, at);
+    }
+    let mut plain = schema.take();
+    let annotations = ["description", "default"].map(|key| {
+        let plain = plain.as_object_mut().expect("a schema is an object");
+        (key, plain.shift_remove(key))
+    });
+    let mut hosts = json!({
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {"$ref": format!("{at}/anyOf/0")},
+    });
+    // A map with keys of its own is none of hosts.
+    if let Some(own) = long_form(&plain) {
+        let own: Vec<&String> = own["properties"]
+            .as_object()
+            .into_iter()
+            .flat_map(Map::keys)
+            .collect();
+        hosts["propertyNames"] = json!({"not": {"enum": own}});
+    }
+    by_host(&mut plain, &format!("{at}/anyOf/0"));
+    *schema = json!({"anyOf": [plain, hosts]});
+    for (key, value) in annotations {
+        if let Some(value) = value {
+            schema[key] = value;
+        }
+    }
 }
 
 /// One key of the file.
@@ -190,7 +196,7 @@ fn takes(schema: &Value) -> String {
             if switch {
                 **word != json!("on") && **word != json!("off")
             } else {
-                !word.is_boolean()
+                !word.is_boolean() && **word != json!("false")
             }
         };
         for word in words.iter().filter(told) {
@@ -212,10 +218,15 @@ fn takes(schema: &Value) -> String {
     }
     let statuses = forms.iter().any(|form| form == "statuses");
     forms.retain(|form| !statuses || form != "100 to 599");
-    match schema.get("type") {
-        Some(Value::String(kind)) => add(
+    // What comes with another type is the first.
+    let kind = match schema.get("type") {
+        Some(Value::Array(kinds)) => kinds.first(),
+        kind => kind,
+    };
+    if let Some(kind) = kind.and_then(Value::as_str) {
+        add(
             &mut forms,
-            match (kind.as_str(), schema.get("pattern").and_then(Value::as_str)) {
+            match (kind, schema.get("pattern").and_then(Value::as_str)) {
                 ("integer", _) if schema["minimum"] == schema["maximum"] => {
                     format!("`{}`", schema["minimum"])
                 }
@@ -224,15 +235,14 @@ fn takes(schema: &Value) -> String {
                 ("string", Some(pattern)) if pattern.contains("KiB") => "size".to_owned(),
                 ("string", Some(pattern)) if pattern.contains("[1-5]") => "statuses".to_owned(),
                 ("string", Some(pattern)) if pattern.contains("A-Fa-f") => "IP address".to_owned(),
-                ("string", Some(pattern)) if pattern.starts_with("^(unix:)?") => "path".to_owned(),
-                ("string", Some(_)) => "address".to_owned(),
+                ("string", Some(pattern)) if pattern.starts_with("^(unix:)?/") => "path".to_owned(),
+                ("string", Some(pattern)) if pattern.starts_with("^/") => "path".to_owned(),
+                ("string", Some(pattern)) if pattern.contains(":[0-9]+") => "address".to_owned(),
                 ("array", _) => "list".to_owned(),
                 ("object", _) => "map".to_owned(),
                 _ => "text".to_owned(),
             },
-        ),
-        Some(Value::Array(_)) => add(&mut forms, "text".to_owned()),
-        _ => {}
+        );
     }
     forms.join(", ")
 }
@@ -262,7 +272,8 @@ pub fn reference() -> String {
          Durations carry a unit (`us`, `ms`, `s`, `m`, `h`, `d`: `250ms`, `5s`, `1h`), sizes too (`B`, `KiB`, `MiB`, \
          `GiB`). \"No limit\" is `none`. `off` may be \
          written `false`. A list of one may be written without the list. Where the table does not say `map`, a map \
-         gives a value for each host: `source: {lb1: 10.0.0.5, lb2: 10.0.0.6}`. Top-level keys that begin with `x-` \
+         gives a value for each host: `source: {lb1: 10.0.0.5, lb2: 10.0.0.6}`; where it does, a map whose keys are \
+         hosts, this one among them, does the same. Top-level keys that begin with `x-` \
          are ignored, a place for YAML anchors. `NAME` stands for a name that you choose, without \
          white space. A key that the tables do not have is refused.\n",
     );

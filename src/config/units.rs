@@ -19,7 +19,7 @@ const NAME_MAX: usize = 128;
 /// Longest text to send or to expect.
 const TEXT_MAX: usize = 4096;
 
-/// A length of time above zero.
+/// A length of time above zero, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Period(pub(super) Duration);
 
@@ -38,20 +38,20 @@ impl Kind for Period {
         let (number, unit) = split(text);
         let micros = UNITS.iter().find(|(name, _)| *name == unit);
         let found = node.found();
-        let problem = match (number.parse::<f64>(), micros) {
-            (Ok(0.0), _) => {
+        let problem = match (decimal(number), micros) {
+            (Some(0.0), _) => {
                 Problem::error(node.place, format!("{found}: a duration is above zero"))
             }
-            (Ok(number), Some((_, micros))) => match duration(number, *micros) {
+            (Some(number), Some((_, micros))) => match duration(number, *micros) {
                 Some(duration) => return Some(Period(duration)),
                 None => Problem::error(node.place, format!("{found} is not between 1us and 3650d")),
             },
-            (Ok(_), None) if unit.is_empty() => {
+            (Some(_), None) if unit.is_empty() => {
                 Problem::error(node.place, format!("{found} is a duration without a unit")).help(
                     format!("write {text}s for seconds, {text}ms for milliseconds"),
                 )
             }
-            (Ok(_), None) | (Err(_), _) => Problem::error(
+            (Some(_), None) | (None, _) => Problem::error(
                 node.place,
                 format!("expected {}, found {found}", Self::expected()),
             )
@@ -65,7 +65,7 @@ impl Kind for Period {
     }
 
     fn schema() -> Json {
-        json!({"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)? ?(us|ms|s|m|h|d)$"})
+        json!({"type": "string", "pattern": "^(?=.*[1-9])[0-9]+(\\.[0-9]+)? ?(us|ms|s|m|h|d)$"})
     }
 
     fn expected() -> String {
@@ -73,10 +73,17 @@ impl Kind for Period {
     }
 
     fn write(&self) -> Json {
+        json!(self.text())
+    }
+}
+
+impl Period {
+    /// As it is written, in the largest unit that fits.
+    pub(super) fn text(self) -> String {
         let micros = u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX);
         let exact = UNITS.iter().find(|(_, unit)| micros.is_multiple_of(*unit));
         let (unit, each) = exact.expect("microseconds divide everything");
-        json!(format!("{}{unit}", micros / each))
+        format!("{}{unit}", micros / each)
     }
 }
 
@@ -92,10 +99,19 @@ fn spelt_out(text: &str) -> Option<String> {
         "day" => "d",
         _ => return None,
     };
-    number
-        .parse::<f64>()
-        .is_ok()
-        .then(|| format!("{number}{unit}"))
+    decimal(number).map(|_| format!("{number}{unit}"))
+}
+
+/// A number as in `5` and `1.5`.
+fn decimal(text: &str) -> Option<f64> {
+    let plain = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = plain.split_once('.').unwrap_or((plain, "0"));
+    let is_decimal = is_digits(whole) && is_digits(fraction);
+    text.parse().ok().filter(|_| is_decimal)
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn duration(number: f64, micros: u64) -> Option<Duration> {
@@ -106,6 +122,49 @@ fn duration(number: f64, micros: u64) -> Option<Duration> {
         u64::try_from((duration + Duration::from_nanos(500)).as_micros()).ok()?,
     );
     (!duration.is_zero() && duration <= LONGEST).then_some(duration)
+}
+
+/// What the kernel counts in, in microseconds.
+pub(super) const MILLISECOND: u64 = 1_000;
+pub(super) const SECOND: u64 = 1_000_000;
+
+/// A length of time in whole steps, from so many of them to so many.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Steps<const STEP: u64, const LEAST: u64, const MOST: u64>(pub(super) Duration);
+
+impl<const STEP: u64, const LEAST: u64, const MOST: u64> Kind for Steps<STEP, LEAST, MOST> {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let Period(duration) = Period::read(node, reader)?;
+        let step = Duration::from_micros(STEP).as_nanos();
+        let steps = duration.as_nanos() / step;
+        if duration.as_nanos().is_multiple_of(step)
+            && (u128::from(LEAST)..=u128::from(MOST)).contains(&steps)
+        {
+            return Some(Steps(duration));
+        }
+        let shown = |steps| Period(Duration::from_micros(STEP * steps)).text();
+        let message = format!(
+            "{} is not between {} and {} in steps of {}, as the kernel counts",
+            node.found(),
+            shown(LEAST),
+            shown(MOST),
+            shown(1)
+        );
+        reader.push(Problem::error(node.place, message));
+        None
+    }
+
+    fn schema() -> Json {
+        Period::schema()
+    }
+
+    fn expected() -> String {
+        Period::expected()
+    }
+
+    fn write(&self) -> Json {
+        Period(self.0).write()
+    }
 }
 
 /// A number of bytes above zero.
@@ -120,16 +179,19 @@ impl Kind for Size {
         let (number, unit) = split(text);
         let shift = SIZES.iter().find(|(name, _)| *name == unit);
         let found = node.found();
-        let problem = match (number.parse::<u64>(), shift) {
-            (Ok(number), Some((_, shift))) => match number.checked_mul(1 << shift) {
+        let problem = match (
+            number.parse::<u64>().ok().filter(|_| is_digits(number)),
+            shift,
+        ) {
+            (Some(number), Some((_, shift))) => match number.checked_mul(1 << shift) {
                 Some(bytes) if bytes > 0 => return Some(Size(bytes)),
                 _ => Problem::error(node.place, format!("{found} is out of range")),
             },
-            (Ok(_), None) if unit.is_empty() => {
+            (Some(_), None) if unit.is_empty() => {
                 Problem::error(node.place, format!("{found} is a size without a unit"))
                     .help(format!("write {text}MiB, {text}KiB or {text}B"))
             }
-            (Ok(number), None) => {
+            (Some(number), None) => {
                 let problem = Problem::error(node.place, format!("`{unit}` is no unit of a size"));
                 match unit.to_lowercase().chars().next() {
                     Some(first @ ('k' | 'm' | 'g')) => problem.help(format!(
@@ -139,7 +201,7 @@ impl Kind for Size {
                     _ => problem.help("units: B, KiB, MiB, GiB"),
                 }
             }
-            (Err(_), _) => Problem::error(
+            (None, _) => Problem::error(
                 node.place,
                 format!("expected {}, found {found}", Self::expected()),
             )
@@ -150,7 +212,7 @@ impl Kind for Size {
     }
 
     fn schema() -> Json {
-        json!({"type": "string", "pattern": "^[0-9]+ ?(B|KiB|MiB|GiB)$"})
+        json!({"type": "string", "pattern": "^(?=.*[1-9])[0-9]+ ?(B|KiB|MiB|GiB)$"})
     }
 
     fn expected() -> String {
@@ -166,12 +228,13 @@ impl Kind for Size {
     }
 }
 
+/// A number and its unit, with a space between them or not.
 fn split(text: &str) -> (&str, &str) {
-    let text = text.trim();
     let end = text
         .find(|letter: char| letter.is_ascii_alphabetic())
         .unwrap_or(text.len());
-    (text[..end].trim(), &text[end..])
+    let (number, unit) = text.split_at(end);
+    (number.strip_suffix(' ').unwrap_or(number), unit)
 }
 
 /// What a listener or a backend is called: shown everywhere, typed on command lines.
@@ -195,7 +258,9 @@ impl Kind for Name {
     }
 
     fn schema() -> Json {
-        json!({"type": ["string", "integer"], "maxLength": NAME_MAX})
+        let mut schema = name_schema("");
+        schema["type"] = json!(["string", "number", "boolean"]);
+        schema
     }
 
     fn expected() -> String {
@@ -205,6 +270,12 @@ impl Kind for Name {
     fn write(&self) -> Json {
         json!(self.0)
     }
+}
+
+/// The schema of a name that has none of these letters either.
+pub(super) fn name_schema(without: &str) -> Json {
+    let pattern = format!("^[^\\s\\u0000-\\u001f\\u007f-\\u009f{without}]+$");
+    json!({"type": "string", "pattern": pattern, "maxLength": NAME_MAX})
 }
 
 /// Why something cannot be a name.
@@ -241,7 +312,7 @@ impl Kind for SocketPath {
     }
 
     fn schema() -> Json {
-        json!({"type": "string", "pattern": "^(unix:)?/.+$"})
+        json!({"type": "string", "pattern": "^(unix:)?/(.*[^/])$"})
     }
 
     fn expected() -> String {
@@ -262,6 +333,8 @@ pub(super) fn unusable_path(path: &str) -> Result<PathBuf, String> {
             "the path of a unix socket has at most {UNIX_PATH_MAX} bytes, this one has {}",
             path.len()
         ))
+    } else if path.ends_with('/') {
+        Err("the path of a unix socket does not end with /".to_owned())
     } else if path.contains('\0') {
         Err("the path of a unix socket has no zero byte in it".to_owned())
     } else {
@@ -295,7 +368,7 @@ impl Kind for Bytes {
     }
 
     fn schema() -> Json {
-        json!({"type": ["string", "number", "boolean"], "maxLength": TEXT_MAX})
+        json!({"type": ["string", "number", "boolean"], "minLength": 1, "maxLength": TEXT_MAX})
     }
 
     fn expected() -> String {
@@ -395,7 +468,7 @@ impl Kind for Pattern {
     }
 
     fn schema() -> Json {
-        json!({"type": ["string", "number", "boolean"], "maxLength": TEXT_MAX})
+        json!({"type": ["string", "number", "boolean"], "minLength": 1, "maxLength": TEXT_MAX})
     }
 
     fn expected() -> String {
@@ -434,6 +507,76 @@ impl Kind for DnsName {
     }
 }
 
+/// Path and query of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct HttpPath(pub(super) String);
+
+impl HttpPath {
+    fn unusable(path: &str) -> Option<&'static str> {
+        if !path.starts_with('/') {
+            Some("the path begins with /")
+        } else if path.contains('#') {
+            Some("what follows # is never sent")
+        } else if path.parse::<hyper::Uri>().is_err() {
+            Some("the path has a letter that does not belong there; write %20 for a space")
+        } else {
+            None
+        }
+    }
+}
+
+impl Kind for HttpPath {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        match HttpPath::unusable(text) {
+            None => Some(HttpPath(text.to_owned())),
+            Some(why) => {
+                reader.push(Problem::error(node.place, why));
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({"type": "string", "pattern": "^/[^\\s#]*$"})
+    }
+
+    fn expected() -> String {
+        "a path such as /health".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        json!(self.0)
+    }
+}
+
+/// What a Host header says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct HttpHost(pub(super) String);
+
+impl Kind for HttpHost {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            reader.expected(node, &Self::expected());
+            return None;
+        }
+        Some(HttpHost(text.to_owned()))
+    }
+
+    fn schema() -> Json {
+        json!({"type": ["string", "number", "boolean"], "pattern": "^[!-~]+$"})
+    }
+
+    fn expected() -> String {
+        "a host such as db.example.net, in ASCII and without white space".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        json!(self.0)
+    }
+}
+
 /// HTTP statuses: `200`, `200-399`, several with commas between.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Statuses(pub(super) Vec<(u16, u16)>);
@@ -442,12 +585,14 @@ impl Kind for Statuses {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let text = reader.scalar(node, &Self::expected())?;
         let one = |part: &str| {
+            let part = part.trim_matches(' ');
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let status = |text: &str| {
-                text.trim()
+                let status = text
                     .parse()
                     .ok()
-                    .filter(|status| (100..=599).contains(status))
+                    .filter(|_| is_digits(text) && text.len() == 3);
+                status.filter(|status| (100..=599).contains(status))
             };
             let (first, last) = (status(first)?, status(last)?);
             (first <= last).then_some((first, last))
@@ -462,7 +607,7 @@ impl Kind for Statuses {
     fn schema() -> Json {
         json!({"anyOf": [
             {"type": "integer", "minimum": 100, "maximum": 599},
-            {"type": "string", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?( ?, ?[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$"},
+            {"type": "string", "pattern": "^ *[1-5][0-9]{2}(-[1-5][0-9]{2})? *(, *[1-5][0-9]{2}(-[1-5][0-9]{2})? *)*$"},
         ]})
     }
 

@@ -1,5 +1,4 @@
-//! YAML as a tree that knows where each of its parts stands. The only module that knows the YAML library; it
-//! does not
+//! YAML as a tree that knows where each of its parts stands. The only module that knows the YAML library; it does not
 //! know a single key.
 
 use std::fmt;
@@ -15,6 +14,8 @@ use super::report::{Problem, Problems, printable};
 const EVENTS_MAX: usize = 2_000_000;
 /// Nesting, at most. The format itself needs six levels.
 const DEPTH_MAX: usize = 32;
+/// Longest name of a key in bytes: what YAML allows without a question mark before it.
+const KEY_MAX: usize = 1024;
 /// Aliases, and what they may repeat in all.
 const ALIASES_MAX: usize = 10_000;
 const REPLAYED_MAX: usize = 200_000;
@@ -196,6 +197,11 @@ fn map(
             continue;
         };
         let place = key.place;
+        if name.len() > KEY_MAX {
+            let message = format!("the name of a key has at most {KEY_MAX} bytes");
+            problems.push(Problem::error(place, message));
+            continue;
+        }
         if let Some(first) = seen.get(&name) {
             let first: &Place = first;
             problems.push(
@@ -358,32 +364,23 @@ impl Node {
 
     /// The long form of a short one: a map with this as its only key.
     pub(super) fn under(&self, key: &str) -> Node {
+        Node {
+            place: self.place,
+            value: Value::Map(vec![self.entry(key)]),
+        }
+    }
+
+    /// The entry of a long form that the short one stands for.
+    pub(super) fn entry(&self, key: &str) -> (Key, Node) {
         let place = self.place;
         let key = Key {
             place,
             name: key.to_owned(),
         };
-        Node {
-            place,
-            value: Value::Map(vec![(key, self.clone())]),
-        }
+        (key, self.clone())
     }
 
     /// The value of a key of a map.
-    /// From its first byte to the last one of all that is in it.
-    pub(super) fn extent(&self) -> Place {
-        let parts: Vec<&Node> = match &self.value {
-            Value::Null | Value::Scalar(_) => Vec::new(),
-            Value::List(items) => items.iter().collect(),
-            Value::Map(entries) => entries.iter().map(|(_, node)| node).collect(),
-        };
-        let ends = parts.iter().map(|part| part.extent().end);
-        Place {
-            start: self.place.start,
-            end: ends.fold(self.place.end, usize::max),
-        }
-    }
-
     pub(super) fn get(&self, name: &str) -> Option<&Node> {
         match &self.value {
             Value::Map(entries) => entries
@@ -401,19 +398,6 @@ impl Node {
                 .find(|(key, _)| key.name == name)
                 .map(|(_, node)| node),
             Value::Null | Value::Scalar(_) | Value::List(_) => None,
-        }
-    }
-
-    /// Takes over the keys that it does not have itself, in maps within maps too.
-    pub(super) fn inherit(&mut self, defaults: &Node) {
-        let (Value::Map(own), Value::Map(inherited)) = (&mut self.value, &defaults.value) else {
-            return;
-        };
-        for (key, value) in inherited {
-            match own.iter_mut().find(|(own, _)| own.name == key.name) {
-                Some((_, own)) => own.inherit(value),
-                None => own.push((key.clone(), value.clone())),
-            }
         }
     }
 }

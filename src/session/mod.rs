@@ -12,7 +12,7 @@
 //!
 //! **Invariants**, asserted by the simulation after every event: at most one receive and one send or pump per relay;
 //! a relay's bytes are in memory or in its pipe, never both; every open socket has an operation armed that reports a
-//! reset; closed exactly once, with nothing in flight; every session ends.
+//! reset, or gets one within [`WATCH_DELAY`]; closed exactly once, with nothing in flight; every session ends.
 
 mod chain;
 mod event;
@@ -43,6 +43,10 @@ use relay::Wish;
 
 /// After a reset on one side, so long may the delivery of what it had sent take.
 pub const DELIVERY_LIMIT: Duration = Duration::from_secs(1);
+
+/// A socket that nothing reports a reset of is watched from then on if that lasts so long: most are read again or closed
+/// sooner. A reset that comes meanwhile is not lost, the watch tells of it.
+pub const WATCH_DELAY: Duration = Duration::from_millis(20);
 
 /// The first pause between two looks at what a socket has not delivered yet; it doubles from look to look.
 const DELIVERY_CHECK: Duration = Duration::from_millis(1);
@@ -115,6 +119,8 @@ struct Socket {
     cancelling: Operations,
     write_shut: bool,
     failed: bool,
+    /// Since when nothing is armed that would tell of a reset.
+    blind_since: Option<Time>,
 }
 
 impl Socket {
@@ -125,6 +131,7 @@ impl Socket {
             cancelling: Operations::NONE,
             write_shut: false,
             failed: false,
+            blind_since: None,
         }
     }
 
@@ -133,6 +140,13 @@ impl Socket {
         self.armed
             .without(self.cancelling)
             .intersects(Operations::REPORTING)
+    }
+
+    /// When a watch is to be armed, if nothing else is before.
+    fn watch_at(&self) -> Option<Time> {
+        self.blind_since
+            .filter(|_| self.is_idle(Operation::Watch))
+            .map(|since| since + WATCH_DELAY)
     }
 
     /// Whether nothing of it is in the kernel.
@@ -239,7 +253,7 @@ impl Session {
         }
         match self.phase {
             Phase::Connecting(attempt) => self.connecting_steps(attempt, now, out),
-            Phase::Open => self.open_steps(out),
+            Phase::Open => self.open_steps(now, out),
             Phase::Resetting {
                 failed, check_at, ..
             } => self.resetting_steps(failed, check_at, now, out),
@@ -255,19 +269,18 @@ impl Session {
         if self.frost != Frost::None {
             return None;
         }
-        let session = self
-            .rules
-            .session_timeout
-            .map(|timeout| self.started + timeout);
+        let [client, backend] = &self.sockets;
+        let watch = earliest(client.watch_at(), backend.watch_at());
+        let life = earliest(watch, self.session_deadline());
         match self.phase {
             Phase::Connecting(Attempt::Pending { since }) => {
-                earliest(session, Some(since + self.rules.connect_timeout))
+                earliest(life, Some(since + self.rules.connect_timeout))
             }
-            Phase::Connecting(_) => session,
-            Phase::Open => {
-                let idle = self.rules.idle_timeout.map(|timeout| self.moved + timeout);
-                earliest(session, earliest(idle, self.half_close_deadline()))
-            }
+            Phase::Connecting(_) => life,
+            Phase::Open => earliest(
+                life,
+                earliest(self.idle_deadline(), self.half_close_deadline()),
+            ),
             Phase::Resetting {
                 failed,
                 since,
@@ -278,7 +291,7 @@ impl Session {
                     .relay_of(failed.outgoing())
                     .drained()
                     .then_some(check_at);
-                earliest(Some(since + DELIVERY_LIMIT), check)
+                earliest(watch, earliest(Some(since + DELIVERY_LIMIT), check))
             }
             Phase::Terminating(_) | Phase::Closed => None,
         }
@@ -367,6 +380,9 @@ impl Session {
         if matches!(self.phase, Phase::Connecting(_)) {
             self.phase = Phase::Open;
             self.moved = now;
+            if self.relay_of(Direction::ToBackend).source_ended() {
+                self.reason = Some(CloseReason::ClientClosed);
+            }
         }
     }
 
@@ -531,22 +547,21 @@ impl Session {
             }
             return;
         }
-        if self
-            .rules
-            .session_timeout
-            .is_some_and(|timeout| now >= self.started + timeout)
-        {
+        let has_come = |deadline: Option<Time>| deadline.is_some_and(|deadline| now >= deadline);
+        if has_come(self.session_deadline()) {
             self.abort(CloseReason::SessionTimeout);
-        } else if let Phase::Connecting(_) = self.phase {
-            self.give_up_connect(CloseReason::ConnectTimeout);
-        } else if self
-            .half_close_deadline()
-            .is_some_and(|deadline| now >= deadline)
-        {
+        } else if let Phase::Connecting(attempt) = self.phase {
+            if let Attempt::Pending { since } = attempt
+                && now >= since + self.rules.connect_timeout
+            {
+                self.give_up_connect(CloseReason::ConnectTimeout);
+            }
+        } else if has_come(self.half_close_deadline()) {
             self.abort(CloseReason::HalfCloseTimeout);
-        } else {
+        } else if has_come(self.idle_deadline()) {
             self.abort(CloseReason::IdleTimeout);
         }
+        // Else a watch is due; the next steps arm it.
     }
 
     /// The connect in flight is taken back and counts as failed; another backend is tried if the rules allow it.
@@ -589,7 +604,11 @@ impl Session {
     // --- steps ---
 
     fn connecting_steps(&mut self, attempt: Attempt, now: Time, out: &mut Steps) {
-        self.arm(Side::Client, out);
+        self.arm(Side::Client, now, out);
+        if self.relay_of(Direction::ToBackend).queued() > 0 {
+            // The ring's buffers are for those that go on.
+            out.push(Step::Spill(Direction::ToBackend));
+        }
         match attempt {
             Attempt::Wanted if self.sockets[Side::Backend.index()].is_joined() => {
                 self.phase = Phase::Connecting(Attempt::Pending { since: now });
@@ -603,7 +622,7 @@ impl Session {
         }
     }
 
-    fn open_steps(&mut self, out: &mut Steps) {
+    fn open_steps(&mut self, now: Time, out: &mut Steps) {
         for direction in Direction::BOTH {
             self.relay_steps(direction, out);
         }
@@ -613,7 +632,7 @@ impl Session {
             return;
         }
         for side in Side::BOTH {
-            self.arm(side, out);
+            self.arm(side, now, out);
         }
     }
 
@@ -664,7 +683,7 @@ impl Session {
             out.push(Step::CheckDelivered(failed.peer()));
         }
         for side in Side::BOTH {
-            self.arm(side, out);
+            self.arm(side, now, out);
         }
     }
 
@@ -697,13 +716,15 @@ impl Session {
     }
 
     /// Arms on a socket what its relays want, and takes back what they no longer want.
-    fn arm(&mut self, side: Side, out: &mut Steps) {
+    fn arm(&mut self, side: Side, now: Time, out: &mut Steps) {
         let relaying = self.is_connected();
+        // What a client says before it has a backend is kept for that: up to the limit of one receive.
+        let early = side == Side::Client && matches!(self.phase, Phase::Connecting(_));
         let (source, sink) = (
             &self.relays[side.outgoing().index()],
             &self.relays[side.incoming().index()],
         );
-        let receive = relaying && source.wants_receive();
+        let receive = (relaying || early) && source.wants_receive();
         let readable = relaying && source.wants_readable();
         let writable = relaying && sink.wants_writable();
         let refuse_receive = source.refuses_receive();
@@ -729,8 +750,10 @@ impl Session {
         if writable {
             self.poll(side, Operation::Writable, out);
         }
-        let socket = &self.sockets[side.index()];
-        if socket.open && !socket.failed && !socket.is_watched() {
+        let socket = self.socket(side);
+        let is_blind = socket.open && !socket.failed && !socket.is_watched();
+        socket.blind_since = is_blind.then(|| socket.blind_since.unwrap_or(now));
+        if socket.watch_at().is_some_and(|at| now >= at) {
             self.poll(side, Operation::Watch, out);
         }
     }
@@ -748,6 +771,15 @@ impl Session {
             socket.cancelling.insert(operation);
             out.push(Step::Cancel { side, operation });
         }
+    }
+
+    fn session_deadline(&self) -> Option<Time> {
+        let timeout = self.rules.session_timeout?;
+        Some(self.started + timeout)
+    }
+
+    fn idle_deadline(&self) -> Option<Time> {
+        self.rules.idle_timeout.map(|timeout| self.moved + timeout)
     }
 
     fn half_close_deadline(&self) -> Option<Time> {

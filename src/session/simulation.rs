@@ -51,6 +51,10 @@ pub struct Outcome {
     pub thawed: bool,
     /// A connect found no port at its source and began anew.
     pub exhausted: bool,
+    /// The backend accepted after the client had said something.
+    pub early: bool,
+    /// A socket was watched because nothing else was armed on it.
+    pub watched: bool,
     /// Bytes that went through.
     pub bytes: u64,
 }
@@ -145,6 +149,8 @@ struct Seen {
     spilled: bool,
     thawed: bool,
     exhausted: bool,
+    early: bool,
+    watched: bool,
     delivery_timed_out: bool,
     connected: bool,
 }
@@ -425,6 +431,7 @@ impl<'c, C: Choices> World<'c, C> {
                 return;
             }
             _ => {
+                self.seen.early |= self.session.relay_of(Direction::ToBackend).taken() > 0;
                 self.event(Event::Connected);
                 return;
             }
@@ -643,7 +650,8 @@ impl<'c, C: Choices> World<'c, C> {
                 (held.spill, held.pipe) = ((0, 0), (0, 0));
             }
             Step::Poll { side, operation } => {
-                self.wires[side.index()].edges[operation as usize] = true
+                self.seen.watched |= operation == Operation::Watch;
+                self.wires[side.index()].edges[operation as usize] = true;
             }
             Step::Cancel { side, operation } => {
                 assert!(
@@ -902,7 +910,12 @@ impl<'c, C: Choices> World<'c, C> {
         );
         for side in Side::BOTH {
             let socket = &self.session.sockets[side.index()];
-            let watched = socket.is_watched() || socket.failed || !socket.open;
+            let soon = socket.watch_at().is_some_and(|at| {
+                let deadline = self.session.deadline();
+                at <= socket.blind_since.expect("it is blind") + WATCH_DELAY
+                    && deadline.is_some_and(|deadline| deadline <= at)
+            });
+            let watched = socket.is_watched() || soon || socket.failed || !socket.open;
             // A connect or a watch that is being taken back completes at once, and brings the session here again.
             let watched = watched
                 || [Operation::Watch, Operation::Connect]
@@ -970,6 +983,8 @@ impl<'c, C: Choices> World<'c, C> {
             spilled: self.seen.spilled,
             thawed: self.seen.thawed,
             exhausted: self.seen.exhausted,
+            early: self.seen.early,
+            watched: self.seen.watched,
             bytes: self.wires.iter().map(|wire| wire.written).sum(),
         }
     }

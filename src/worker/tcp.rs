@@ -491,7 +491,8 @@ impl Worker {
                     key,
                 }
                 .encode();
-                if under_pressure && slot.session.relay_of(side.outgoing()).is_slow() {
+                let lags = slot.session.relay_of(side.outgoing()).is_slow();
+                if under_pressure && (lags || !slot.session.is_connected()) {
                     self.ring
                         .receive_once(slot.fd(side), RECEIVE_UNDER_PRESSURE, token);
                 } else {

@@ -155,7 +155,7 @@ fn probe() -> BoxedStrategy<Value> {
                 or("none", one_of(&["10.0.0.5", "192.0.2.1"]).boxed()),
             ),
             ("interval", seconds(2, 100)),
-            ("fast_interval", seconds(1, 2)),
+            ("fast_interval", or("auto", seconds(1, 2))),
             ("down_interval", seconds(1, 100)),
             ("timeout", one_of(&["1s", "100ms", "2s"]).boxed()),
             ("rise", number(1..=1_000)),
@@ -163,7 +163,7 @@ fn probe() -> BoxedStrategy<Value> {
         ])
     };
     let http = section(vec![
-        ("path", one_of(&["/", "/a?b=c", "/ü", "/ #"]).boxed()),
+        ("path", one_of(&["/", "/a?b=c", "/a%20b", "//"]).boxed()),
         ("method", one_of(&["GET", "HEAD", "OPTIONS"]).boxed()),
         (
             "status",
@@ -246,7 +246,10 @@ fn pool_keys() -> Vec<(&'static str, BoxedStrategy<Value>)> {
         ("idle", seconds(1, 32_767)),
         ("interval", seconds(1, 32_767)),
         ("count", number(1..=127)),
-        ("user_timeout", or("none", duration())),
+        (
+            "user_timeout",
+            or("none", one_of(&["1ms", "1500ms", "30s", "24d"]).boxed()),
+        ),
     ]);
     let passive = section(vec![
         ("failures", or("none", number(1..=1_000_000))),
@@ -359,7 +362,7 @@ fn listener(index: usize, pools: usize) -> BoxedStrategy<Value> {
 
 fn top() -> BoxedStrategy<Map<String, Value>> {
     let global = section(vec![
-        ("workers", or("auto", number(1..=1_024))),
+        ("workers", or("auto", number(1..=256))),
         ("pin_workers", switch()),
         ("max_sessions", or("auto", number(1..=16_777_216))),
         ("max_flows", or("auto", number(1..=16_777_216))),

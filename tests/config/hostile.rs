@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo};
@@ -14,8 +14,8 @@ const RINGWAY: &str = env!("CARGO_BIN_EXE_ringway");
 
 /// Address space that the program gets.
 const MEMORY: &str = "--as=1073741824";
-/// An unoptimised program on a busy machine is slower than anybody's patience.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Seconds of a CPU that it gets, which a busy machine makes no shorter; unoptimised, it takes three at most.
+const PATIENCE: &str = "--cpu=10";
 /// More than anybody reads.
 const OUTPUT_MAX: usize = 256 * 1024;
 
@@ -44,10 +44,17 @@ impl Drop for Folder {
     }
 }
 
-/// Checks a file with the real program, with little memory and an end.
+/// Checks a file with the real program, with little memory and little time.
 fn check(path: &Path, arguments: &[&str]) -> Output {
     Command::new("timeout")
-        .args(["--kill-after=1", "30", "prlimit", MEMORY, RINGWAY])
+        .args([
+            "--kill-after=1",
+            "120",
+            "prlimit",
+            MEMORY,
+            PATIENCE,
+            RINGWAY,
+        ])
         .args(["check", "--node", "lb1", "-c"])
         .arg(path)
         .args(arguments)
@@ -69,7 +76,6 @@ fn refused(path: &Path, words: &str) {
     assert_eq!(output.status.code(), Some(78), "{name}: {shown}{err}");
     assert!(out.contains(words), "{name}: no `{words}` in: {shown}");
     assert!(!err.contains("panicked"), "{name}: {err}");
-    assert!(took < PATIENCE, "{name} took {took:?}");
     assert!(out.len() < OUTPUT_MAX, "{name}: {} bytes", out.len());
     let raw = |letter: char| letter.is_control() && letter != '\n';
     assert!(!out.contains(raw), "{name}: control characters: {shown:?}");
@@ -176,6 +182,141 @@ fn what_grows_is_bounded() {
     }
 }
 
+/// A list in one line.
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+/// So many lines.
+fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
+    (0..count).map(|number| line(number) + "\n").collect()
+}
+
+#[test]
+fn what_is_inherited_is_bounded() {
+    let folder = Folder::new("inherited");
+    let file = |defaults: &str, pool: &str| {
+        let pools = lines(30_000, |number| format!("  p{number}: {pool}"));
+        format!(
+            "defaults: {{pool: {{{defaults}}}}}\nlisteners: {{bind: \"*:1\", pool: p0}}\npools:\n{pools}"
+        )
+    };
+    let backends = list((1..2_000).map(|port| format!("\"10.0.0.1:{port}\"")));
+    let unknown = list((0..100_000).map(|number| format!("k{number}: 1"))).replace(['[', ']'], "");
+    let long = "x".repeat(8 << 20);
+    for (name, defaults, pool) in [
+        ("list", format!("backends: {backends}"), ""),
+        ("unknown", unknown.clone(), "[\"10.0.0.1:1\"]"),
+        (
+            "unknown-below",
+            format!("timeouts: {{{unknown}}}"),
+            "{timeouts: }",
+        ),
+        (
+            "unknown-for-hosts",
+            format!("timeouts: {{lb1: {{{unknown}}}}}"),
+            "{timeouts: }",
+        ),
+        (
+            "hosts",
+            format!("timeouts: {{lb1: , {unknown}}}"),
+            "{timeouts: {lb2: , lb1: }}",
+        ),
+        (
+            "text",
+            format!("probe: {{type: send_expect, send: {long}}}"),
+            "[\"10.0.0.1:1\"]",
+        ),
+    ] {
+        refused(
+            &folder.file(name, file(&defaults, pool)),
+            "would inherit more than",
+        );
+    }
+}
+
+#[test]
+fn what_is_compared_is_bounded() {
+    let folder = Folder::new("compared");
+    let name = |start: &str, number: usize| format!("{start}{number:0>50}");
+    let pools = |count: usize| {
+        lines(count, |number| {
+            format!("  {}: [127.1.1.1:1]", name("p", number))
+        })
+    };
+    let misspelt = |listeners: usize, count: usize| {
+        let each = |number| format!("- {{bind: \"*:{number}\", pool: {}}}", name("q", number));
+        format!(
+            "listeners:\n{}pools:\n{}",
+            lines(listeners, each),
+            pools(count)
+        )
+    };
+    let split = list((0..30_000).map(|number| format!("{{pool: {}}}", name("p", number))));
+    let address = |number: usize| format!("10.1.{}.{}", number / 250, number % 250);
+    let same_port = format!(
+        "wrong: 1\nlisteners:\n{}pools:\n  p:\n{}",
+        lines(16_000, |number| format!(
+            "- {{bind: {}:1, pool: p}}",
+            address(number)
+        )),
+        lines(200_000, |number| format!(
+            "  - {{name: b{number}, address: 10.2.1.1:1}}"
+        )),
+    );
+    let binds = list((0..16_000).map(|number| format!("{}:1", address(number))));
+    for (name, content, words) in [
+        ("names", misspelt(16_000, 30_000), "there is no pool"),
+        ("few-names", misspelt(16_000, 1_000), "did you mean"),
+        (
+            "split",
+            format!(
+                "wrong: 1\nlisteners: {{bind: \"*:1\", split: {split}}}\npools:\n{}",
+                pools(30_000)
+            ),
+            "there is no key",
+        ),
+        ("same-port", same_port, "there is no key"),
+        (
+            "binds",
+            format!(
+                "listeners:\n- {{bind: {binds}, pool: p}}\n- {{bind: {binds}, pool: p}}\npools: {{p: [\"b:1\"]}}\n"
+            ),
+            "has this address already",
+        ),
+        (
+            "long-word",
+            format!("pools: {{p: {{balance: {}}}}}\n", "x".repeat(8 << 20)),
+            "is no balancing algorithm",
+        ),
+        (
+            "long-name",
+            format!(
+                "pools:\n  ? {}\n  : [{}]\n",
+                "x".repeat(4 << 20),
+                "1, ".repeat(500_000)
+            ),
+            "at most 1024 bytes",
+        ),
+        (
+            "wrong-items",
+            format!("pools: {{{}: [{}]}}\n", name("p", 1), "1, ".repeat(400_000)),
+            "is no address",
+        ),
+        (
+            "long-alias",
+            format!(
+                "x-a: &a {}\npools:\n{}",
+                "x".repeat(4 << 20),
+                lines(5_000, |number| format!("  p{number}: *a"))
+            ),
+            "error",
+        ),
+    ] {
+        refused(&folder.file(name, content), words);
+    }
+}
+
 #[test]
 fn a_program_is_told_of_many_problems_soon() {
     let folder = Folder::new("many");
@@ -188,9 +329,7 @@ fn a_program_is_told_of_many_problems_soon() {
         ),
     ] {
         let path = folder.file(name, content);
-        let begun = Instant::now();
         let output = check(&path, &["--format", "json"]);
-        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
         assert_eq!(output.status.code(), Some(78));
         let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(told["problems"].as_array().unwrap().len(), problems);

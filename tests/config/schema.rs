@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::LazyLock;
 
 use jsonschema::Validator;
+use proptest::prelude::*;
+use proptest::sample::{self, Index};
 use ringway::config::{self, KeyDoc};
 use serde_json::{Value, json};
 
-use super::{HOST, files, load, said, tree};
+use super::{HOST, documents, files, load, said, tree};
 
 /// Where the key's parent leads in a document that can be used, `NAME` being `a`.
 fn with(document: &Value, path: &str, value: Value) -> Value {
@@ -269,6 +272,77 @@ fn what_can_be_used_is_valid_for_an_editor() {
     }
 }
 
+/// All values in a document, maps and lists themselves included.
+fn values(value: &mut Value) -> usize {
+    1 + match value {
+        Value::Object(entries) => entries.values_mut().map(values).sum(),
+        Value::Array(items) => items.iter_mut().map(values).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// Changes one of them, counted as they are written.
+fn change(value: &mut Value, at: &mut usize, to: &impl Fn(Value) -> Value) {
+    if *at == 0 {
+        *value = to(value.take());
+    }
+    *at = at.wrapping_sub(1);
+    match value {
+        Value::Object(entries) => entries.values_mut().for_each(|value| change(value, at, to)),
+        Value::Array(items) => items.iter_mut().for_each(|item| change(item, at, to)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// In quotes.
+fn quoted(value: Value) -> Value {
+    if value.is_number() || value.is_boolean() {
+        json!(value.to_string())
+    } else {
+        value
+    }
+}
+
+/// Without its first key, or behind a space.
+fn damaged(mut value: Value) -> Value {
+    if let Some(entries) = value.as_object_mut() {
+        let first = entries.keys().next().cloned().unwrap_or_default();
+        entries.shift_remove(&first);
+        return value;
+    }
+    json!(format!(" {}", value.as_str().unwrap_or_default()))
+}
+
+/// Ways to write something else, or the same in another way.
+const CHANGES: [fn(Value) -> Value; 6] = [
+    |value| value,
+    |_| Value::Null,
+    |value| json!({"lb1": value, "lb2": value}),
+    |value| json!([value]),
+    quoted,
+    damaged,
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+    #[test]
+    fn whatever_the_program_takes_is_valid_for_an_editor(
+        text in documents::usable(),
+        at in any::<Index>(),
+        to in sample::select(&CHANGES[..]),
+    ) {
+        static VALIDATOR: LazyLock<Validator> = LazyLock::new(validator);
+        let mut document = yaml(&text);
+        let mut at = at.index(values(&mut document));
+        change(&mut document, &mut at, &to);
+        let loaded = config::parse(&document.to_string(), "file.json", HOST);
+        if loaded.config.is_some() && let Err(error) = VALIDATOR.validate(&document) {
+            panic!("{document}: {} {error}", error.instance_path());
+        }
+    }
+}
+
 /// Beginnings of the names of bad files whose mistake an editor can see.
 const VISIBLE: &[&str] = &[
     "backend_without",
@@ -303,10 +377,21 @@ const VISIBLE: &[&str] = &[
     "version_of",
     "weight_above",
     "words_of",
+    "pool_name",
+    "pools_empty",
+    "name_",
+    "probe_http_path",
+    "probe_http_host",
+    "address_unix_folder",
+    "text_as_list",
 ];
 
-/// Those among them that only the program can see.
-const NOT_VISIBLE: &[&str] = &["defaults_probe_short_and_long", "duration_zero"];
+/// Those among them that only the program can see: what it takes for a host, it knows which one it is.
+const NOT_VISIBLE: &[&str] = &[
+    "defaults_for_other_hosts_only",
+    "defaults_probe_short_and_long",
+    "listeners_as_named_map",
+];
 
 #[test]
 fn an_editor_sees_the_mistakes_that_a_schema_can_tell() {

@@ -70,6 +70,8 @@ fn play_all(tier: Tier) {
     assert!(share(|outcome| outcome.spilled) > 1_000, "spilling");
     assert!(share(|outcome| outcome.thawed) > 1_000, "thawing");
     assert!(share(|outcome| outcome.exhausted) > 1_000, "no port");
+    assert!(share(|outcome| outcome.early) > 1_000, "early bytes");
+    assert!(share(|outcome| outcome.watched) > 1_000, "watching");
     assert!(
         outcomes.iter().map(|outcome| outcome.bytes).sum::<u64>() > 1_000_000_000,
         "bytes"
