@@ -109,6 +109,54 @@ fn datagrams_of_every_size_pass_whole() {
 }
 
 #[test]
+fn large_datagrams_pass_whole_over_a_link_that_takes_less() {
+    let (Some(host), Some(outside)) = (Namespace::new("host"), Namespace::new("outside")) else {
+        return;
+    };
+    // With an MTU of 1,500, as it is for veth.
+    host.link("10.78.0.1/24", &outside, "10.78.0.2/24");
+    let backend = outside.run(|| {
+        let socket = UdpSocket::bind("10.78.0.2:0").unwrap();
+        Responder::on(socket, |datagram, _| vec![datagram.to_vec()])
+    });
+    let text = config("workers: 1", "", &backends([&backend]));
+    let text = text.replace("127.0.0.1:0", "10.78.0.1:5354");
+    let ringway = host.run(|| Launch::config(text).start());
+    outside.run(|| {
+        let client = client("10.78.0.1:5354".parse().unwrap());
+        for len in [100, 1_200, 1_201, 1_472, 1_473, 9_000, 65_507, 100] {
+            let sent: Vec<u8> = (0..len).map(|at| u8::try_from(at % 251).unwrap()).collect();
+            assert!(ask(&client, &sent) == sent, "{len} bytes");
+        }
+    });
+    finish(ringway);
+}
+
+#[test]
+fn probes_by_datagram_tell_who_answers() {
+    let good = Responder::answering(any_port(), |_, _| vec![b"+alive".to_vec()]);
+    let bad = Responder::answering(any_port(), |datagram, _| match datagram {
+        b"how?" => vec![b"-ill".to_vec()],
+        _ => vec![b"wrong one".to_vec()],
+    });
+    let pool = format!(
+        "backends: [{{name: bad, address: \"{}\"}}, {{name: good, address: \"{}\"}}, \
+         {{name: gone, address: \"{}\"}}], balance: first, \
+         probe: {{type: send_expect, send: how?, expect: '/^\\+/', interval: 100ms, timeout: 100ms}}",
+        bad.address(),
+        good.address(),
+        refusing()
+    );
+    let ringway = launch(&pool);
+    assert_eq!(ask(&client(ringway.address()), b"q"), b"+alive");
+    let status = ringway.status();
+    let why = |place: usize| status["pools"][0]["backends"][place]["health"]["why"].clone();
+    assert_eq!(why(0), "first probe failed: unexpected answer \"-ill\"");
+    assert_eq!(why(2), "first probe failed: receive: connection refused");
+    finish(ringway);
+}
+
+#[test]
 fn answers_come_from_the_address_that_was_asked_on_a_host_with_several() {
     let Some(host) = Namespace::new("many") else {
         return;
