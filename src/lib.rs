@@ -15,6 +15,7 @@
 //! | module | kind | what it is for |
 //! |---|---|---|
 //! | [`session`] | pure | one TCP session: events in, steps out; both endings; its simulation |
+//! | [`flow`] | pure | UDP: which client is bound to what, and for how long |
 //! | [`balance`] | pure | who gets the next connection, one file per algorithm |
 //! | [`health`] | pure | what traffic says about a backend |
 //! | [`vrrp`] | pure | who holds a virtual address: advertisements on the wire, the machine of one virtual router |
@@ -69,6 +70,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod doctor;
+pub mod flow;
 pub mod health;
 pub mod ids;
 pub mod metrics;

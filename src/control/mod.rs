@@ -4,6 +4,7 @@
 mod alarms;
 pub mod bounds;
 mod counters;
+mod datagrams;
 mod listeners;
 mod names;
 mod operator;
@@ -61,8 +62,8 @@ const SESSIONS_FEW: u32 = 100;
 /// The target of the event that has the counters: it was asked for, whatever the level of the log is.
 pub const COUNTERS: &str = "ringway::counters";
 
-/// Before a listener that could not be opened is tried again.
-const OPEN_AGAIN: Duration = Duration::from_secs(1);
+/// Before a listener that could not be opened, or not be shut for the flows that it has, is looked at again.
+const OPEN_AGAIN: Duration = Duration::from_millis(100);
 
 /// What only the command line can say.
 #[derive(Debug, Default)]
@@ -132,7 +133,7 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
             .unwrap_or(u16::try_from(cpus.len()).unwrap_or(u16::MAX)),
     );
     let listeners = Listeners::bind(&snapshot, workers)?;
-    let bounds = bounds(global, files, &listeners, snapshot.backends.len());
+    let bounds = bounds(global, files, &listeners, &snapshot);
     let tier = options.tier.unwrap_or(findings.tier);
     let control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
     let result = runtime.block_on(control.serve(options, signals));
@@ -142,13 +143,16 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
 }
 
 /// What the process may use, and a word in the log when the file asks for more.
-fn bounds(global: &Global, files: u64, listeners: &Listeners, backends: usize) -> Bounds {
+fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapshot) -> Bounds {
     let demand = Demand {
         workers: listeners.workers(),
         addresses: listeners.count(),
-        backends,
+        datagram_addresses: listeners.datagrams().count(),
+        backends: snapshot.backends.len(),
         pipe_memory: global.pipe_memory,
         max_sessions: global.max_sessions,
+        max_flows: global.max_flows,
+        flow_ports: ports::of_flows(snapshot),
     };
     let bounds = demand.bounds(files);
     let (max_sessions, possible) = (bounds.max_sessions, bounds.possible_sessions);
@@ -164,6 +168,16 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, backends: usize) -
             possible,
             open_files = files,
             "RLIMIT_NOFILE allows few sessions: raise it (LimitNOFILE= in the unit, ulimit -n)"
+        );
+    }
+    let (max_flows, possible) = (bounds.max_flows, bounds.possible_flows);
+    if max_flows > possible {
+        tracing::warn!(
+            max_flows,
+            possible,
+            open_files = files,
+            "global.max_flows is more than RLIMIT_NOFILE (LimitNOFILE= in the unit, ulimit -n) and \
+             net.ipv4.ip_local_port_range allow: raise what is missing, or give the pools `source` addresses"
         );
     }
     bounds
@@ -186,6 +200,7 @@ struct Control {
     reports: UnboundedReceiver<Report>,
     drain_timeout: Option<Duration>,
     max_sessions: u32,
+    max_flows: u32,
     tier: ReceiveTier,
     phase: Phase,
     /// Which workers have not stopped.
@@ -270,14 +285,19 @@ impl Control {
                 clock,
                 snapshot: Arc::clone(&snapshot),
                 sockets: listeners.of_worker(id),
+                places: listeners.datagrams().places(),
                 tier,
                 limits: Limits {
                     max_sessions: bounds.max_sessions,
+                    max_flows: bounds.max_flows_each(workers),
                     pipes: bounds.pipes,
                     spill_memory: bounds.spill_memory,
                 },
                 shared: Arc::clone(&shared),
-                cells: Arc::new(WorkerCells::new(snapshot.backends.len())),
+                cells: Arc::new(WorkerCells::new(
+                    snapshot.backends.len(),
+                    snapshot.listeners.len(),
+                )),
             };
             cells.push(Arc::clone(&parts.cells));
             let cpu = global.pin_workers.then(|| cpus[id.index() % cpus.len()]);
@@ -302,6 +322,7 @@ impl Control {
             reports,
             drain_timeout: global.drain_timeout,
             max_sessions: bounds.max_sessions,
+            max_flows: bounds.max_flows,
             tier,
             phase: Phase::Starting(workers),
             live: vec![true; workers],
@@ -505,7 +526,7 @@ impl Control {
 
     /// A listener is open if and only if one of its backends is usable.
     fn settle_listeners(&mut self) {
-        if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot) {
+        if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot, &self.shared) {
             self.tell_accepting();
         }
     }
@@ -513,6 +534,15 @@ impl Control {
     fn tell_accepting(&mut self) {
         let accepting = self.listeners.accepting();
         self.tell_all(|| Command::Accept(Arc::clone(&accepting)));
+        if self.listeners.datagrams().count() == 0 {
+            return;
+        }
+        for worker in (0..self.mailboxes.len()).filter(|worker| self.live[*worker]) {
+            let id = WorkerId(u16::try_from(worker).expect("workers are numbered so"));
+            let heard = self.listeners.datagrams().of_worker(id);
+            self.unsent.push_back((worker, Command::Hear(heard)));
+        }
+        self.send_again();
     }
 
     /// Probes have outcomes. All of them make one new snapshot: the work of making one grows with the backends.
@@ -790,13 +820,20 @@ impl Control {
                 | Phase::Over => None,
             },
             max_sessions: self.max_sessions,
+            max_flows: self.max_flows,
+            datagrams: self.listeners.datagrams(),
             ports: ports::of_backends(&self.snapshot, |id| self.shared.active(id)),
             ports_each: crate::sys::ports::outgoing(),
         }
     }
 
     fn print_counters(&self) {
-        let counters = counters::as_json(&self.snapshot, &self.cells, self.clock.now());
+        let counters = counters::as_json(
+            &self.snapshot,
+            &self.cells,
+            self.listeners.datagrams(),
+            self.clock.now(),
+        );
         tracing::info!(target: COUNTERS, "counters {counters}");
     }
 }

@@ -2,6 +2,7 @@
 //! values out.
 
 pub mod clock;
+pub mod datagram;
 pub mod host;
 pub mod pipe;
 pub mod ports;

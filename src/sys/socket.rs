@@ -37,6 +37,20 @@ pub enum Bind {
     Any(u16),
 }
 
+impl Bind {
+    /// The same with this port.
+    #[must_use]
+    pub fn with_port(self, port: u16) -> Bind {
+        match self {
+            Bind::Address(mut address) => {
+                address.set_port(port);
+                Bind::Address(address)
+            }
+            Bind::Any(_) => Bind::Any(port),
+        }
+    }
+}
+
 /// A TCP socket for a listener, bound but not listening: nobody can connect yet. What is set here, accepted sockets
 /// inherit. With `freebind` the host need not have the address (`IP_FREEBIND`, which needs no privilege).
 ///

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::udp::Heard;
 use crate::control::snapshot::Snapshot;
 use crate::ids::{BackendId, ListenerId};
 use crate::session::CloseReason;
@@ -33,6 +34,8 @@ pub enum Command {
     Adopt(Accepted),
     /// Accept from these of the listening sockets, in their order, and from no others.
     Accept(Arc<[bool]>),
+    /// Take datagrams of clients from these sockets, one for each place, and from no others.
+    Hear(Heard),
     /// Take what waits in the listeners' queues, then report `AcceptsDrained` and accept no more.
     StopAccepting,
     /// See things this way from now on.

@@ -345,7 +345,7 @@ impl Worker {
         }
     }
 
-    fn note_connect_failure(&mut self, backend: BackendId, errno: i32) {
+    pub(super) fn note_connect_failure(&mut self, backend: BackendId, errno: i32) {
         self.cells.connect_failures_total.add(1);
         self.cells.backend(backend).connect_failures_total.add(1);
         let is_known = self.snapshot.backends[backend.index()].is_up == Some(false);

@@ -32,13 +32,14 @@ fn with(document: &Value, path: &str, value: Value) -> Value {
 
 /// A document in which a key may stand.
 fn around(path: &str) -> Value {
-    let http = path.contains("probe.http").then(|| json!({"type": "http"}));
+    let mut types = ["http", "dns"].into_iter();
+    let of_type = types.find(|kind| path.contains(&format!("probe.{kind}")));
     let mut document = json!({
         "listeners": [{"bind": {"address": "10.0.0.1:80"}, "pool": "a"}],
         "pools": {"a": {"backends": [{"address": "10.0.0.2:80"}]}},
     });
-    if let Some(probe) = http {
-        document["pools"]["a"]["probe"] = probe;
+    if let Some(kind) = of_type {
+        document["pools"]["a"]["probe"] = json!({"type": kind});
     }
     if path.starts_with("listeners.split") {
         document["listeners"][0] = json!({"bind": "10.0.0.1:80", "split": [{"pool": "a"}]});

@@ -34,5 +34,7 @@ mod servers;
 mod start;
 mod stop;
 mod timeouts;
+mod udp;
+mod udp_flood;
 mod urgent;
 mod workers;

@@ -123,6 +123,7 @@ impl Resolver<'_> {
         let kind = *probe.r#type;
         for (name, place, of) in [
             ("http", probe.http.place, ProbeType::Http),
+            ("dns", probe.dns.place, ProbeType::Dns),
             ("send", given(&probe.send), ProbeType::SendExpect),
             ("expect", given(&probe.expect), ProbeType::SendExpect),
         ] {

@@ -40,9 +40,12 @@ fn demand(facts: &Facts, wanted: &Wanted) -> Demand {
     Demand {
         workers: workers(facts, wanted),
         addresses: wanted.listens.len(),
+        datagram_addresses: wanted.datagram_addresses,
         backends: wanted.backends_in_all,
         pipe_memory: wanted.pipe_memory,
         max_sessions: wanted.max_sessions,
+        max_flows: wanted.max_flows,
+        flow_ports: None,
     }
 }
 
