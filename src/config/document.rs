@@ -2,10 +2,12 @@
 //! [`super::resolve`]'s business.
 
 use super::address::{BackendAt, ListenOn, Source};
+use super::items::Items;
 use super::kind::{
     Auto, List, Named, NotYet, Nothing, Number, Off, OneOrMore, Optional, Or, Text, section, words,
 };
 use super::units::{Bytes, Name, Pattern, Period, Size, SocketPath, Statuses};
+use super::virtual_router::VirtualRouter;
 use super::yaml::{Node, Value};
 use crate::balance::{Algorithm, HashKey};
 use crate::control::snapshot::{OnDown, OnUp, OperatorState, WhenEmpty};
@@ -27,8 +29,8 @@ section! {
         listeners: List<Listener>,
         /// Groups of backends, by name.
         pools: Named<Pool>,
-        /// Virtual routers.
-        vrrp: NotYet,
+        /// Virtual routers: addresses that move between nodes.
+        vrrp: Items<VirtualRouter> = "[]",
     }
 }
 

@@ -6,11 +6,13 @@
 
 mod address;
 mod document;
+mod items;
 mod kind;
 mod report;
 mod resolve;
 mod schema;
 mod units;
+mod virtual_router;
 mod vocabulary;
 mod yaml;
 

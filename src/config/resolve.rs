@@ -2,6 +2,8 @@
 //! together is
 //! found. Every problem is collected.
 
+mod vrrp;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -55,6 +57,7 @@ pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Con
     }
     resolver.listeners(&document.listeners, &document.pools.0);
     resolver.own_listeners(&document.pools.0);
+    resolver.vrrp(&document.vrrp, &document.pools.0);
     // What is wrong elsewhere might be a pool's name.
     if !resolver.problems.has_errors() {
         resolver.unused(&document.pools.0);

@@ -11,6 +11,7 @@ use crate::health::PassiveRule;
 use crate::ids::{BackendId, PoolId};
 use crate::session::Rules;
 use crate::sys::socket::{Bind, Keepalive};
+use crate::vrrp::settings::Settings;
 
 /// Everything that workers need to know.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Snapshot {
     pub pools: Vec<Pool>,
     /// By [`BackendId`].
     pub backends: Vec<Backend>,
+    /// In the order of the file.
+    pub virtual_routers: Vec<Arc<Settings>>,
 }
 
 impl Snapshot {
