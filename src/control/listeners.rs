@@ -101,7 +101,8 @@ impl Listeners {
         for (listener, id) in snapshot.listeners.iter().zip((0..).map(ListenerId)) {
             let keepalive = snapshot.pools[listener.pools[0].0.index()].keepalive;
             for address in &listener.addresses {
-                let sockets = bind(&listener.name, address, &keepalive, workers)
+                let moves = is_virtual(snapshot, address);
+                let sockets = bind(&listener.name, address, moves, &keepalive, workers)
                     .map_err(|error| bind_error(&listener.name, address, &error))?;
                 let mut one = Bound {
                     listener: id,
@@ -258,9 +259,20 @@ impl Listeners {
     }
 }
 
+/// Whether it is a virtual address of ours, which this host has only while it is Active.
+fn is_virtual(snapshot: &Snapshot, address: &ListenAddress) -> bool {
+    match address {
+        ListenAddress::Tcp(Bind::Address(address), _) => {
+            super::vrrp::is_virtual(snapshot, address.ip())
+        }
+        ListenAddress::Tcp(Bind::Any(_), _) | ListenAddress::Unix(_) => false,
+    }
+}
+
 fn bind(
     listener: &str,
     address: &ListenAddress,
+    moves: bool,
     keepalive: &Keepalive,
     workers: usize,
 ) -> io::Result<Vec<Arc<Socket>>> {
@@ -275,6 +287,7 @@ fn bind(
             if is_missing {
                 match freebind {
                     Freebind::On => {}
+                    Freebind::Auto if moves => {}
                     Freebind::Off => return Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)),
                     Freebind::Auto => tracing::warn!(
                         listener,

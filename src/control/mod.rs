@@ -12,6 +12,7 @@ mod signals;
 pub mod snapshot;
 mod status;
 mod usable;
+mod vrrp;
 mod watch;
 
 use std::collections::VecDeque;
@@ -44,6 +45,7 @@ use operator::Notes;
 use signals::{Sign, Signals};
 use snapshot::{Backend, BackendAddress, Global, OperatorState, Snapshot};
 use status::View;
+use vrrp::Vrrp;
 use watch::Watch;
 
 /// After a failure, so long may the other workers take to reset their sessions.
@@ -130,10 +132,16 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
             .workers
             .unwrap_or(u16::try_from(cpus.len()).unwrap_or(u16::MAX)),
     );
+    let prepared = vrrp::prepare(&snapshot)?;
     let listeners = Listeners::bind(&snapshot, workers)?;
     let bounds = bounds(global, files, &listeners, snapshot.backends.len());
     let tier = options.tier.unwrap_or(findings.tier);
-    let control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
+    let mut control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
+    if let Some(prepared) = prepared {
+        let started = runtime.block_on(async { Vrrp::start(prepared, &control.snapshot, workers) });
+        let started = started.map_err(|error| Error::Host(format!("virtual routers: {error}")))?;
+        control.vrrp = Some(started);
+    }
     let result = runtime.block_on(control.serve(options, signals));
     // A look-up that hangs is not waited for.
     runtime.shutdown_background();
@@ -174,6 +182,8 @@ struct Control {
     notes: Vec<Notes>,
     names: Names,
     watch: Watch,
+    /// None if the file has no virtual router.
+    vrrp: Option<Vrrp>,
     alarms: Alarms,
     started: SystemTime,
     listeners: Listeners,
@@ -287,6 +297,7 @@ impl Control {
             names: Names::new(&snapshot),
             watch: Watch::start(&snapshot, bounds.probes)
                 .map_err(|error| Error::Host(format!("the prober's thread: {error}")))?,
+            vrrp: None,
             alarms: Alarms::default(),
             started,
             snapshot,
@@ -337,10 +348,12 @@ impl Control {
                 () = pause(self.listeners.is_behind(), OPEN_AGAIN) => self.settle_listeners(),
                 () = alarm(self.alarms.next()) => self.alarmed(),
                 () = reached(self.phase) => self.deadline_reached(),
+                happening = vrrp::next(self.vrrp.as_mut()) => self.vrrp_happened(happening),
                 outcomes = self.watch.outcomes() => self.probed(&outcomes),
                 () = first_round(self.phase, first_round_until) => self.open_or_fail(),
             }
         }
+        self.let_go_of_addresses().await;
         self.listeners.clean_up();
         if let Some(file) = admin_file {
             file.remove();
@@ -378,6 +391,7 @@ impl Control {
             }
             Report::SourceExhausted { backend, source } => self.log_exhausted(backend, source),
             Report::SourceAbsent { pool, source } => self.log_absent(pool, source),
+            Report::AddressesCleared(ticket) => self.addresses_cleared(ticket),
             Report::Stopped(worker) => self.live[worker.index()] = false,
             Report::Failed(worker, failure) => {
                 self.live[worker.index()] = false;
@@ -394,6 +408,7 @@ impl Control {
         self.phase = Phase::Killing {
             until: Some(Instant::now() + FAILURE_PATIENCE),
         };
+        self.judge_readiness();
     }
 
     fn log_avoided(&self, backend: BackendId, errno: i32) {
@@ -471,6 +486,7 @@ impl Control {
         self.listeners.listen(&self.snapshot)?;
         self.tell_accepting();
         self.phase = Phase::Serving;
+        self.probes_ended();
         if let Some(ready) = self.ready.take() {
             let addresses = self.listeners.addresses(self.snapshot.listeners.len());
             // Whoever contains us may have changed its mind.
@@ -490,6 +506,7 @@ impl Control {
         if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot) {
             self.tell_accepting();
         }
+        self.judge_readiness();
     }
 
     fn tell_accepting(&mut self) {
@@ -531,6 +548,9 @@ impl Control {
     }
 
     fn told_to_stop(&mut self) {
+        if self.hands_over_first() {
+            return;
+        }
         match self.phase {
             Phase::Starting(_) | Phase::Serving => {
                 tracing::info!(
@@ -597,7 +617,12 @@ impl Control {
     /// Whoever asked may be gone by now.
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Status(reply) => drop(reply.send(self.view().status())),
+            Request::Status(reply) => self.status_later(reply),
+            Request::Move {
+                name,
+                wanted,
+                reply,
+            } => self.move_addresses(name.as_deref(), wanted, reply),
             Request::Operate {
                 pool,
                 backend,
@@ -729,6 +754,7 @@ impl Control {
             shared: &self.shared,
             notes: &self.notes,
             watch: &self.watch,
+            vrrp: self.vrrp.as_ref(),
             alarms: &self.alarms,
             doors: self.listeners.doors(),
             addresses: self.listeners.addresses(self.snapshot.listeners.len()),

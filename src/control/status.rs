@@ -12,6 +12,7 @@ use super::operator::Notes;
 use super::ports::Ports;
 use super::snapshot::{Backend, BackendAddress, Listener, OperatorState, Snapshot};
 use super::usable;
+use super::vrrp::Vrrp;
 use super::watch::Watch;
 use crate::ids::{BackendId, ListenerId};
 use crate::metrics::{BackendCells, WorkerCells};
@@ -24,6 +25,7 @@ pub(super) struct View<'a> {
     pub(super) shared: &'a Shared,
     pub(super) notes: &'a [Notes],
     pub(super) watch: &'a Watch,
+    pub(super) vrrp: Option<&'a Vrrp>,
     /// As the listeners are bound: with the ports that the kernel chose.
     pub(super) addresses: Vec<Vec<String>>,
     pub(super) alarms: &'a Alarms,
@@ -56,6 +58,7 @@ impl View<'_> {
             "accepts_parked": self.sum(|cells| cells.accepts_parked.get()),
             "listeners": self.listeners(),
             "pools": self.pools(),
+            "virtual_routers": self.vrrp.map_or_else(|| json!([]), Vrrp::status),
             "ends": counters::ends(self.cells),
         })
     }

@@ -76,6 +76,8 @@ pub enum Command {
     Describe,
     /// Give everything up in order. [`Report::Stopped`] follows.
     Stop,
+    /// Give everything up at once. [`Report::Stopped`] follows.
+    StopNow,
 }
 
 /// One time that sessions are to be ended.

@@ -478,12 +478,18 @@ impl Loop {
                     let described = Report::Described(self.describe());
                     self.outbox.push_back(described);
                 }
-                Command::Stop => {
-                    self.is_stopping = true;
-                    (0..self.runners.len()).for_each(|one| self.tell(id(one), Event::Stop));
+                Command::Stop => self.stop(),
+                Command::StopNow => {
+                    self.stop();
+                    (0..self.runners.len()).for_each(|one| self.tell(id(one), Event::LinkDown));
                 }
             }
         }
+    }
+
+    fn stop(&mut self) {
+        self.is_stopping = true;
+        (0..self.runners.len()).for_each(|one| self.tell(id(one), Event::Stop));
     }
 
     fn describe(&self) -> Vec<Description> {

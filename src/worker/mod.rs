@@ -5,6 +5,7 @@
 //! and opens no listener (control does).
 
 mod accept;
+mod clearing;
 mod held;
 mod mailbox;
 mod picks;
@@ -46,6 +47,7 @@ use crate::metrics::WorkerCells;
 use crate::ring::{Completion, POLL_READABLE, ReceiveTier, Ring, Setup, SetupError};
 use crate::session::{CloseReason, Event, Links, Rules, Side};
 use crate::time::Time;
+use crate::vrrp::Ticket;
 
 /// Receive buffers of one worker: 8 MiB.
 const BUFFERS: u16 = 512;
@@ -114,6 +116,8 @@ pub enum Report {
     },
     /// It sees a newer snapshot; this is the one before.
     Replaced(Arc<Snapshot>),
+    /// No session of it is on the addresses of this ticket any more.
+    AddressesCleared(Ticket),
     /// It has no session left and has stopped.
     Stopped(WorkerId),
     /// It cannot go on.
@@ -184,6 +188,8 @@ pub struct Worker {
     /// Sessions that hold still; thawed when all do.
     frozen: Vec<Key>,
     freezing: bool,
+    /// Sessions that end because their address goes, by ticket.
+    clearing: Vec<(Ticket, Vec<Key>)>,
     due: Vec<u32>,
     stopping: bool,
     /// Every session is to end for this reason, those that are still to come included.
@@ -244,6 +250,7 @@ impl Worker {
             endings: VecDeque::new(),
             frozen: Vec::new(),
             freezing: false,
+            clearing: Vec::new(),
             due: Vec::new(),
             stopping: false,
             killing: None,
@@ -290,6 +297,7 @@ impl Worker {
             self.accept_more();
             self.run_dirty();
             self.run_endings();
+            self.report_cleared();
         }
         (self.reports)(Report::Stopped(self.id));
         Ok(())
@@ -353,6 +361,10 @@ impl Worker {
                         .for_each(|key| self.tell(key, Event::Kill(reason)));
                     self.refuse_parked();
                 }
+                Command::ClearAddresses(addresses, ticket) => {
+                    self.clear_addresses(&addresses, ticket);
+                }
+                Command::Beat(progress) => progress.beat(1 + self.id.index()),
                 Command::FreezeAndThaw => self.freeze_all(),
             }
         }
