@@ -174,8 +174,8 @@ section! {
         /// `10.0.0.1:6000-6009` for a range of ports, or `unix:/run/x.sock`.
         address: ListenOn,
         /// What happens when this host does not have the address (yet): `auto` and `true` bind it all the same, so
-        /// that clients are served as soon as the host has it, `auto` with a warning in the log; `false` does not
-        /// start.
+        /// that clients are served as soon as the host has it, `auto` with a warning in the log unless the address
+        /// is a virtual one of this file; `false` does not start.
         freebind: Freebind = "auto",
     }
 }

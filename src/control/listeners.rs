@@ -101,8 +101,7 @@ impl Listeners {
         for (listener, id) in snapshot.listeners.iter().zip((0..).map(ListenerId)) {
             let keepalive = snapshot.pools[listener.pools[0].0.index()].keepalive;
             for address in &listener.addresses {
-                let moves = is_virtual(snapshot, address);
-                let sockets = bind(&listener.name, address, moves, &keepalive, workers)
+                let sockets = bind(&listener.name, address, &keepalive, workers)
                     .map_err(|error| bind_error(&listener.name, address, &error))?;
                 let mut one = Bound {
                     listener: id,
@@ -259,20 +258,9 @@ impl Listeners {
     }
 }
 
-/// Whether it is a virtual address of ours, which this host has only while it is Active.
-fn is_virtual(snapshot: &Snapshot, address: &ListenAddress) -> bool {
-    match address {
-        ListenAddress::Tcp(Bind::Address(address), _) => {
-            super::vrrp::is_virtual(snapshot, address.ip())
-        }
-        ListenAddress::Tcp(Bind::Any(_), _) | ListenAddress::Unix(_) => false,
-    }
-}
-
 fn bind(
     listener: &str,
     address: &ListenAddress,
-    moves: bool,
     keepalive: &Keepalive,
     workers: usize,
 ) -> io::Result<Vec<Arc<Socket>>> {
@@ -287,7 +275,6 @@ fn bind(
             if is_missing {
                 match freebind {
                     Freebind::On => {}
-                    Freebind::Auto if moves => {}
                     Freebind::Off => return Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)),
                     Freebind::Auto => tracing::warn!(
                         listener,

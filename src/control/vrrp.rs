@@ -21,6 +21,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::snapshot::Snapshot;
 use super::{Control, Error, Phase};
 use crate::admin::{Move, Refusal};
+use crate::session::CloseReason;
 use crate::vrrp::machine::{HandOver, Readiness};
 use crate::vrrp::packet::Password;
 use crate::vrrp::progress::{CONTROL, Progress};
@@ -78,12 +79,6 @@ fn read_password(path: &Path) -> Result<Password, Error> {
             "the password file {name} does not hold a password of one to eight bytes"
         ))
     })
-}
-
-/// Whether an address moves between nodes, so that this host need not have it now.
-pub(super) fn is_virtual(snapshot: &Snapshot, address: IpAddr) -> bool {
-    let mut routers = snapshot.virtual_routers.iter();
-    routers.any(|router| router.addresses().any(|own| own == address))
 }
 
 /// See the module's text.
@@ -298,20 +293,18 @@ impl Control {
 
     /// Whether virtual addresses are to be handed over before anything else is stopped; if so, that begins.
     pub(super) fn hands_over_first(&mut self) -> bool {
-        let is_serving = self.phase == Phase::Serving;
-        let Some(vrrp) = &mut self.vrrp else {
+        let Some(vrrp) = self.vrrp.as_mut().filter(|vrrp| !vrrp.has_stopped) else {
             return false;
         };
-        if vrrp.has_stopped {
+        if self.phase != Phase::Serving {
+            vrrp.handle.send(Command::StopNow);
             return false;
         }
-        if vrrp.is_stopping || !is_serving {
+        if vrrp.is_stopping {
+            // Asked a second time: nobody is waited for.
             vrrp.handle.send(Command::StopNow);
-            return vrrp.is_stopping && is_serving && {
-                // Asked a second time: what is left is ended, too.
-                self.kill_all(crate::session::CloseReason::Shutdown);
-                true
-            };
+            self.kill_all(CloseReason::Shutdown);
+            return true;
         }
         tracing::info!("stopping: handing the virtual addresses over");
         vrrp.is_stopping = true;

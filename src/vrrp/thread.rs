@@ -438,7 +438,11 @@ impl Loop {
         runner.wishes.done();
         match (wish, result) {
             (Wish::Hold { term }, Ok(())) => self.tell(router, Event::AddressesHeld { term }),
-            (Wish::Remove, Ok(())) => {}
+            (Wish::Remove, Ok(())) => {
+                if std::mem::take(&mut runner.sweeps) {
+                    self.end_sessions(router);
+                }
+            }
             (Wish::Hold { .. }, Err(error)) => {
                 if runner.failed(now) {
                     let text = format!("the addresses cannot be set: {error}; trying on");
@@ -609,11 +613,10 @@ impl Loop {
                 self.remove_if_due(router);
             }
             Action::EndSessions => {
-                self.tickets += 1;
-                let ticket = Ticket(self.tickets);
-                runner.ending = Some((ticket, now + runner::SESSIONS_END_MAX));
-                self.outbox
-                    .push_back(Report::EndSessions { router, ticket });
+                runner.sweeps = true;
+                let ticket = self.end_sessions(router);
+                let until = now + runner::SESSIONS_END_MAX;
+                self.runners[router.index()].ending = Some((ticket, until));
             }
             Action::Announce => {
                 let addresses: Vec<IpAddr> = runner.settings.addresses().collect();
@@ -643,6 +646,14 @@ impl Loop {
             }
             Action::Stopped => runner.is_stopped = true,
         }
+    }
+
+    fn end_sessions(&mut self, router: RouterId) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.outbox
+            .push_back(Report::EndSessions { router, ticket });
+        ticket
     }
 
     fn sessions_ended(&mut self, ticket: Ticket) {

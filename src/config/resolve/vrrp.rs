@@ -16,7 +16,9 @@ use super::super::virtual_router::{Auth, Checksum, TrackedScript, VirtualRouter}
 use super::super::vocabulary::meant;
 use super::super::yaml::{Key, Place};
 use super::{Resolver, document, error, show_period, small, with};
+use crate::control::snapshot::{Freebind, ListenAddress};
 use crate::ids::PoolId;
+use crate::sys::socket::Bind;
 use crate::vrrp::packet::{ADDRESSES_MAX, Centiseconds, ChecksumForm, Version, Vrid};
 use crate::vrrp::settings::{Interval, Script, Settings, Track};
 
@@ -85,6 +87,7 @@ impl Resolver<'_> {
             }
         }
         self.groups(routers);
+        self.bind_freely(&addresses);
         for (key, section) in pools {
             if let Some(section) = section {
                 self.virtual_sources(key, section, &addresses);
@@ -334,6 +337,18 @@ impl Resolver<'_> {
                 let message = format!("nothing else is in the group `{own}`");
                 self.problems
                     .push(error(router.group.place, &key, message).warning());
+            }
+        }
+    }
+
+    /// Listeners on virtual addresses are bound on every node, whoever has the addresses.
+    fn bind_freely(&mut self, virtual_addresses: &First<IpAddr>) {
+        let listeners = self.snapshot.listeners.iter_mut();
+        for address in listeners.flat_map(|listener| &mut listener.addresses) {
+            if let ListenAddress::Tcp(Bind::Address(bind), freebind @ Freebind::Auto) = address
+                && virtual_addresses.0.contains_key(&bind.ip())
+            {
+                *freebind = Freebind::On;
             }
         }
     }

@@ -13,13 +13,11 @@ pub(super) fn role(role: Role) -> &'static str {
 pub(super) fn log_transition(name: &str, transition: &Transition, priority: u8) {
     let (from, to) = (role(transition.from), role(transition.to));
     let why = cause(&transition.cause);
-    match transition.to {
-        Role::Initialize => {
-            tracing::warn!(virtual_router = name, from, to, priority, %why, "virtual router changed");
-        }
-        Role::Backup | Role::Active => {
-            tracing::info!(virtual_router = name, from, to, priority, %why, "virtual router changed");
-        }
+    let is_fault = transition.to == Role::Initialize && transition.cause != Cause::Stopped;
+    if is_fault {
+        tracing::warn!(virtual_router = name, from, to, priority, %why, "virtual router changed");
+    } else {
+        tracing::info!(virtual_router = name, from, to, priority, %why, "virtual router changed");
     }
 }
 

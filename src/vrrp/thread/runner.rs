@@ -32,6 +32,8 @@ pub(super) struct Runner {
     pub(super) is_removing: bool,
     /// Sessions are being ended, but not for longer than this.
     pub(super) ending: Option<(Ticket, Time)>,
+    /// Once the addresses are gone, sessions that came in the meantime are ended, too.
+    pub(super) sweeps: bool,
     pub(super) is_stopped: bool,
     pub(super) send_failures: u64,
     retry_at: Option<Time>,
@@ -56,6 +58,7 @@ impl Runner {
             wishes: Wishes::default(),
             is_removing: false,
             ending: None,
+            sweeps: false,
             is_stopped: false,
             send_failures: 0,
             retry_at: None,
