@@ -13,7 +13,7 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, recvmsg, sendmsg,
     setsockopt, sockopt,
 };
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 /// The lowest precedence of network control, as RFC 791 has it: routing protocols are sent with it.
 const NETWORK_CONTROL: u32 = 0xc0;
@@ -217,22 +217,13 @@ impl AsFd for FrameSocket {
 }
 
 fn packet_address(index: u32, ether_type: u16) -> SockAddr {
-    // SAFETY: what is written is a sockaddr_ll, and as long as is said; the storage is larger and zeroed.
-    let made = unsafe {
-        SockAddr::try_init(|storage, len| {
-            let address = libc::sockaddr_ll {
-                sll_family: u16::try_from(libc::AF_PACKET).expect("a small number"),
-                sll_protocol: ether_type.to_be(),
-                sll_ifindex: i32::try_from(index).unwrap_or(0),
-                sll_hatype: 0,
-                sll_pkttype: 0,
-                sll_halen: 0,
-                sll_addr: [0; 8],
-            };
-            storage.cast::<libc::sockaddr_ll>().write(address);
-            *len = u32::try_from(size_of::<libc::sockaddr_ll>()).expect("20 bytes");
-            Ok(())
-        })
-    };
-    made.expect("it cannot fail").1
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: a sockaddr_ll is smaller than the storage, and valid whatever its bytes are.
+    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
+    address.sll_protocol = ether_type.to_be();
+    address.sll_ifindex = i32::try_from(index).unwrap_or(0);
+    let len = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).expect("20 bytes");
+    // SAFETY: the storage holds an address of its family and of this length.
+    unsafe { SockAddr::new(storage, len) }
 }

@@ -63,10 +63,12 @@ impl Interfaces {
     }
 
     /// Where the advertisements of a virtual router come from, if its interface can be used: the address that the file
-    /// has, or the first one that is not virtual. To a group of IPv6 that is a link-local one.
+    /// has, or the first one that is not virtual. To a group of IPv6 that is a link-local one. The present one stays
+    /// for as long as it can.
     pub(super) fn source(
         &self,
         settings: &Settings,
+        present: Option<IpAddr>,
         is_virtual: &HashSet<IpAddr>,
     ) -> Option<IpAddr> {
         let link = self.named(&settings.interface).filter(|link| link.is_up)?;
@@ -85,7 +87,93 @@ impl Interfaces {
                 && is_local(&address.address) == wants_local
                 && !is_virtual.contains(&address.address)
         };
-        let found = self.addresses.iter().find(fits)?;
-        Some(found.address)
+        let fitting = self.addresses.iter().filter(fits);
+        let mut fitting = fitting.map(|found| found.address);
+        let is_present = |address: &IpAddr| Some(*address) == present;
+        fitting.clone().find(is_present).or_else(|| fitting.next())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU8;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::packet::{ChecksumForm, Version, Vrid};
+    use super::super::settings::{Interval, Track};
+    use super::*;
+
+    fn settings(vip: &str, peers: &[&str]) -> Settings {
+        Settings {
+            name: Arc::from("vip"),
+            interface: Arc::from("eth0"),
+            vrid: Vrid::new(51).unwrap(),
+            version: Version::V3,
+            priority: 254,
+            addresses: vec![vip.parse().unwrap()],
+            interval: Interval::Seconds(NonZeroU8::MIN),
+            source: None,
+            preempt: false,
+            preempt_delay: Duration::ZERO,
+            peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
+            checksum: ChecksumForm::PseudoHeader,
+            password_file: None,
+            lease: None,
+            progress_timeout: Duration::from_secs(2),
+            track: Track::default(),
+            group: None,
+            notify: None,
+        }
+    }
+
+    fn interfaces(is_up: bool, addresses: &[&str]) -> Interfaces {
+        let link = Change::Link(Link {
+            index: 7,
+            name: "eth0".to_owned(),
+            is_up,
+            mac: None,
+        });
+        let address = |text: &&str| {
+            Change::Address(Address {
+                index: 7,
+                address: text.parse().unwrap(),
+                is_usable: true,
+            })
+        };
+        let addresses: Vec<Change> = addresses.iter().map(address).collect();
+        Interfaces::new(&[vec![link], addresses].concat())
+    }
+
+    #[test]
+    fn advertisements_come_from_the_first_address_that_is_not_virtual_and_stay_there() {
+        let all = [
+            "10.0.0.100",
+            "10.0.0.1",
+            "10.0.0.2",
+            "2001:db8::1",
+            "fe80::1",
+        ];
+        let (v4, v6) = (("10.0.0.100/32", &[][..]), ("2001:db8::100/128", &[][..]));
+        let far = ("2001:db8::100/128", &["2001:db8::2"][..]);
+        for ((vip, peers), present, expected) in [
+            (v4, None, Some("10.0.0.1")),
+            (v4, Some("10.0.0.2"), Some("10.0.0.2")),
+            (v4, Some("10.0.0.9"), Some("10.0.0.1")),
+            (v6, None, Some("fe80::1")),
+            (far, None, Some("2001:db8::1")),
+        ] {
+            let settings = settings(vip, peers);
+            let is_virtual = settings.addresses().collect();
+            let address = |text: Option<&str>| text.map(|text| text.parse::<IpAddr>().unwrap());
+            let source =
+                |is_up| interfaces(is_up, &all).source(&settings, address(present), &is_virtual);
+            assert_eq!(
+                source(true),
+                address(expected),
+                "{vip} {peers:?} {present:?}"
+            );
+            assert_eq!(source(false), None);
+        }
     }
 }

@@ -214,7 +214,9 @@ impl Kernel {
         for number in 0..self.parts.settings.len() {
             let settings = &self.parts.settings[number];
             let is_wired = self.wired[settings_segment(&self.parts.segments, settings)].is_some();
-            let source = self.interfaces.source(settings, &self.is_virtual);
+            let source = self
+                .interfaces
+                .source(settings, self.links[number], &self.is_virtual);
             let source = source.filter(|_| is_wired);
             if self.links[number] != source {
                 self.links[number] = source;

@@ -277,7 +277,8 @@ impl Loop {
     fn next(&self) -> Option<Time> {
         let again = (!self.outbox.is_empty()).then(|| self.now() + SEND_AGAIN);
         let runners = self.runners.iter().filter_map(Runner::due);
-        let paced = self.segments.iter().filter_map(|one| one.paced.due());
+        let wired = self.segments.iter().filter(|one| one.wires.is_some());
+        let paced = wired.filter_map(|one| one.paced.due());
         runners
             .chain(paced)
             .chain(again)

@@ -135,7 +135,7 @@ impl Lan {
         loop {
             assert!(Instant::now() < end, "the address is not put back");
             let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
-            poll(&mut fds, PollTimeout::try_from(100_u16).unwrap()).unwrap();
+            poll(&mut fds, PollTimeout::from(100_u16)).unwrap();
             let now = Instant::now();
             for change in watch.changes().unwrap() {
                 match (change, gone) {

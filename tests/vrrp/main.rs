@@ -21,6 +21,7 @@ mod node;
 mod onlooker;
 
 mod vrrp_bad_input;
+mod vrrp_databases;
 mod vrrp_figures;
 mod vrrp_moves;
 mod vrrp_pair;

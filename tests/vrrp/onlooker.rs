@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringway::sys::netlink::{Change, Netlink};
-use ringway::sys::raw::{Device, RawSocket};
-use ringway::vrrp::packet::{Advertisement, Datagram, Ends, GROUP_V4, GROUP_V6, PROTOCOL};
+use ringway::sys::raw::{Device, FrameSocket, RawSocket};
+use ringway::vrrp::packet::{Advertisement, Datagram, Ends, GROUP_V4, PROTOCOL};
 
 use crate::harness::join;
 use crate::lan::Lan;
@@ -28,31 +28,38 @@ pub struct Onlooker {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A node's `eth0`, for sockets of its namespace.
+fn device() -> Device {
+    let all = Netlink::open().unwrap().everything().unwrap();
+    let index = all.iter().find_map(|one| match one {
+        Change::Link(link) if link.name == "eth0" => Some(link.index),
+        Change::Link(_) | Change::LinkGone(_) | Change::Address(_) | Change::AddressGone(_) => None,
+    });
+    Device {
+        name: "eth0".to_owned(),
+        index: index.unwrap(),
+    }
+}
+
 /// A raw socket on a node's `eth0`.
 pub fn socket(lan: &Lan, number: usize, group: IpAddr) -> RawSocket {
+    lan.node(number)
+        .run(|| RawSocket::open(&device(), PROTOCOL, group).unwrap())
+}
+
+/// Sends a frame from a node.
+pub fn send_frame(lan: &Lan, number: usize, frame: &[u8]) {
     lan.node(number).run(|| {
-        let all = Netlink::open().unwrap().everything().unwrap();
-        let index = all.iter().find_map(|one| match one {
-            Change::Link(link) if link.name == "eth0" => Some(link.index),
-            Change::Link(_) | Change::LinkGone(_) | Change::Address(_) | Change::AddressGone(_) => {
-                None
-            }
-        });
-        let device = Device {
-            name: "eth0".to_owned(),
-            index: index.unwrap(),
-        };
-        RawSocket::open(&device, PROTOCOL, group).unwrap()
-    })
+        FrameSocket::open(&device(), 0)
+            .unwrap()
+            .send(frame)
+            .unwrap()
+    });
 }
 
 impl Onlooker {
     pub fn on(lan: &Lan, number: usize) -> Onlooker {
         Self::of(socket(lan, number, GROUP_V4.into()))
-    }
-
-    pub fn on_v6(lan: &Lan, number: usize) -> Onlooker {
-        Self::of(socket(lan, number, GROUP_V6.into()))
     }
 
     fn of(socket: RawSocket) -> Onlooker {
@@ -63,7 +70,7 @@ impl Onlooker {
             let mut buffer = vec![0; 8192];
             while !end.load(Ordering::Relaxed) {
                 let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-                poll(&mut fds, PollTimeout::try_from(50_u16).unwrap()).unwrap();
+                poll(&mut fds, PollTimeout::from(50_u16)).unwrap();
                 let at = Instant::now();
                 while let Some(arrival) = socket.receive(&mut buffer) {
                     let bytes = &buffer[..arrival.len];

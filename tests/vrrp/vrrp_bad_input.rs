@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use ringway::vrrp::frames;
 use ringway::vrrp::packet::GROUP_V4;
 
 use crate::harness::{SOON, eventually};
 use crate::lan::{Lan, VIP};
 use crate::node::{becomes, config, router, start, states};
-use crate::onlooker::{Onlooker, socket};
+use crate::onlooker::{Onlooker, send_frame, socket};
 
 #[test]
 fn a_flood_of_nonsense_moves_nothing_and_delays_nothing() {
@@ -29,7 +30,7 @@ fn a_flood_of_nonsense_moves_nothing_and_delays_nothing() {
         let mut bytes: Vec<u8> = (0..len).map(|_| random().to_le_bytes()[0]).collect();
         // Close to a real one: version 3, our number, a priority that would win.
         for (at, byte) in [0x31, 51, 255, 1].into_iter().enumerate().take(len) {
-            if random() % 4 > 0 {
+            if !random().is_multiple_of(4) {
                 bytes[at] = byte;
             }
         }
@@ -79,11 +80,8 @@ fn somebody_else_with_our_address_is_an_alarm() {
     let first = start(&lan, 1, &config("priority: 254"));
     becomes(&first, "active");
     lan.moves_to(1, VIP);
-    lan.node(2).set("ipv4/conf/eth0/arp_notify", "1");
-    lan.node(2).ip(&["link", "set", "eth0", "down"]);
-    lan.node(2)
-        .ip(&["address", "add", "10.77.0.100/32", "dev", "eth0"]);
-    lan.node(2).ip(&["link", "set", "eth0", "up"]);
+    let frame = frames::gratuitous_arp([2, 0, 0, 0, 0, 99], VIP.parse().unwrap());
+    send_frame(&lan, 2, &frame);
     eventually(SOON, "it says so", || {
         let alarms = router(&first, "vip")["alarms"].to_string();
         alarms.contains("somebody else answers for 10.77.0.100")

@@ -20,13 +20,15 @@ enum Fault {
     Stop,
     Cable,
     Interface,
+    Heal,
 }
 
-const FAULTS: [(Fault, &str); 4] = [
+const FAULTS: [(Fault, &str); 5] = [
     (Fault::Kill, "kill -9"),
     (Fault::Stop, "SIGTERM"),
     (Fault::Cable, "cable pulled"),
     (Fault::Interface, "interface down"),
+    (Fault::Heal, "split brain heals"),
 ];
 
 /// For Ringway and for keepalived.
@@ -54,7 +56,7 @@ fn sayer(lan: &Lan, number: usize) {
 
 fn answer() -> Option<u8> {
     let address: SocketAddr = format!("{VIP}:9000").parse().unwrap();
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(20)).ok()?;
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(5)).ok()?;
     stream
         .set_read_timeout(Some(Duration::from_millis(20)))
         .unwrap();
@@ -81,7 +83,11 @@ fn node(lan: &Lan, number: usize, keepalived: Option<&PathBuf>, form: usize) -> 
     let priority = if number == 1 { 254 } else { 250 };
     let (_, ringway, other) = FORMS[form];
     match keepalived {
-        None => Node::Ringway(start(lan, number, &config(&format!("priority: {priority}, {ringway}")))),
+        None => Node::Ringway(start(
+            lan,
+            number,
+            &config(&format!("priority: {priority}, {ringway}")),
+        )),
         Some(program) => {
             let text = format!(
                 " state BACKUP\n nopreempt\n priority {priority}\n{other}\n virtual_ipaddress {{ {VIP} }}"
@@ -105,19 +111,37 @@ fn measure(fault: Fault, keepalived: Option<&PathBuf>, form: usize) -> Option<Du
     if let Node::Ringway(node) = &second {
         becomes(node, "backup");
     }
+    if fault == Fault::Heal {
+        // The clients are on the side of the second node, which loses.
+        lan.cut(1);
+        eventually(SOON, "each is alone", || lan.holders(VIP) == [1, 2]);
+    }
+    let (before, wanted) = match fault {
+        Fault::Heal => (2, 1),
+        Fault::Kill | Fault::Stop | Fault::Cable | Fault::Interface => (1, 2),
+    };
     let after = lan.node(3).run(|| {
-        eventually(SOON, "the first node answers", || answer() == Some(1));
+        eventually(SOON, "the address answers", || answer() == Some(before));
         let from = Instant::now();
         match fault {
             Fault::Kill => first.signal(Signal::SIGKILL),
             Fault::Stop => first.signal(Signal::SIGTERM),
             Fault::Cable => lan.pull(1),
             Fault::Interface => lan.node(1).ip(&["link", "set", "eth0", "down"]),
+            Fault::Heal => lan.heal(1),
         }
-        while answer() != Some(2) {
+        // Of a heal, only the time without any answer counts.
+        let mut heard = from;
+        loop {
+            let now = answer();
+            if now == Some(wanted) {
+                return heard.elapsed();
+            }
+            if now.is_some() && fault == Fault::Heal {
+                heard = Instant::now();
+            }
             assert!(from.elapsed() < SOON, "nobody takes over: {fault:?}");
         }
-        from.elapsed()
     });
     drop((first, second));
     Some(after)
@@ -143,8 +167,12 @@ fn figures() {
             let Some(ours) = median(fault, None, form) else {
                 return;
             };
-            let theirs = keepalived.as_ref().and_then(|program| median(fault, Some(program), form));
-            let theirs = theirs.map_or("not installed".to_owned(), |one| one.as_millis().to_string());
+            let theirs = keepalived
+                .as_ref()
+                .and_then(|program| median(fault, Some(program), form));
+            let theirs = theirs.map_or("not installed".to_owned(), |one| {
+                one.as_millis().to_string()
+            });
             println!("| {name} | {label} | {} | {theirs} |", ours.as_millis());
         }
     }

@@ -58,12 +58,13 @@ impl Keepalived {
         let own = i32::try_from(self.child.id()).unwrap();
         let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
         let children = children.unwrap_or_default();
-        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        let children = children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok());
         // In order it is told to stop alone, and tells its child.
-        let all: Vec<i32> = match signal {
-            Signal::SIGKILL => std::iter::once(own).chain(children).collect(),
-            _ => vec![own],
-        };
+        let is_told_alone = signal != Signal::SIGKILL;
+        let children = children.filter(|_: &i32| !is_told_alone);
+        let all: Vec<i32> = std::iter::once(own).chain(children).collect();
         for pid in all {
             kill(Pid::from_raw(pid), signal).unwrap();
         }
@@ -164,7 +165,7 @@ impl Capture {
         let [program] = program::find(["tcpdump"])?;
         let folder = Folder::new();
         let out = std::fs::File::create(folder.path().join("out")).unwrap();
-        let child = lan.node(3).run(|| {
+        let child = lan.node(2).run(|| {
             Command::new(program)
                 .args([
                     "-i",

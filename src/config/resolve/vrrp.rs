@@ -39,10 +39,8 @@ impl<T: Eq + Hash> First<T> {
 
     /// The problem, with the first place, if it is there already.
     fn again(&mut self, what: T, place: Option<Place>, key: &str, text: &str) -> Option<Problem> {
-        match self.0.insert(what, place) {
-            Some(first) => Some(with(error(place, key, text), first, "the first is here")),
-            None => None,
-        }
+        let first = self.0.insert(what, place)?;
+        Some(with(error(place, key, text), first, "the first is here"))
     }
 }
 
