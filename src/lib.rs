@@ -19,7 +19,7 @@
 //! | [`balance`] | pure | who gets the next connection, one file per algorithm |
 //! | [`health`] | pure | what traffic says about a backend |
 //! | [`vrrp`] | pure | who holds a virtual address: advertisements on the wire, the machine of one virtual router |
-//! | [`vrrp::thread`] | shell | two threads: one receives, decides and sends; one beside it asks the kernel for addresses |
+//! | [`vrrp::thread`] | shell | a thread that receives, decides and sends; one beside it that asks for addresses |
 //! | [`metrics`] | pure | the counters: cells with one writer each |
 //! | [`ids`], [`time`] | pure | names of configured things; time as a value |
 //! | [`config`] | pure | the YAML file as written, resolved and checked |
@@ -59,7 +59,7 @@
 //! - Nothing is closed while something of it is in flight, so no completion is ever for somebody else.
 //! - Only a FIN becomes a FIN.
 //! - The thread that sends advertisements waits for no other thread, no lock and no file; nothing that it keeps grows.
-//! - A virtual address is on an interface for a lease only, unless the file says otherwise: who stops renewing loses it.
+//! - A virtual address is on an interface for a lease, unless the file says otherwise: who stops renewing loses it.
 //! - Nothing on a session's sockets makes it impossible to freeze the session: no direct descriptors, no zero-copy
 //!   sends, no linked requests.
 

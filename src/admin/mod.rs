@@ -243,7 +243,7 @@ async fn failover(control: Control, body: axum::body::Bytes) -> Result<Json<Valu
 
 async fn unknown(uri: Uri) -> Refusal {
     Refusal::not_found(format!(
-        "there is no {}; there are GET /v1/status, POST /v1/backends/POOL/NAME and POST /v1/failover",
+        "there is no {}; there are GET /v1/status, POST /v1/backends/POOL/NAME, POST /v1/failover",
         uri.path()
     ))
 }
@@ -252,7 +252,7 @@ async fn not_allowed(method: Method, uri: Uri) -> Refusal {
     Refusal {
         status: StatusCode::METHOD_NOT_ALLOWED,
         message: format!(
-            "{method} makes no sense for {}; there are GET /v1/status, POST /v1/backends/POOL/NAME and POST /v1/failover",
+            "{method} makes no sense for {}; there are GET /v1/status, POST /v1/backends/POOL/NAME, POST /v1/failover",
             uri.path()
         ),
     }

@@ -1,5 +1,5 @@
-//! What is wanted of the kernel for the addresses of one virtual router: one change at a time is under way, and one that
-//! has not been begun is overtaken by the next. So what waits for a kernel that is slow never grows. Pure.
+//! What is wanted of the kernel for the addresses of one virtual router: one change at a time is under way, and one
+//! that has not been begun is overtaken by the next. So what waits for a kernel that is slow never grows. Pure.
 
 /// A change of the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,7 +40,7 @@ fn around(path: &str) -> Value {
     if path.starts_with("listeners.split") {
         document["listeners"][0] = json!({"bind": "10.0.0.1:80", "split": [{"pool": "a"}]});
     }
-    if path.starts_with("vrrp") {
+    if path.starts_with("vrrp.") {
         document["vrrp"] = json!([{
             "name": "vip", "interface": "eth0", "vrid": 51, "priority": 254, "addresses": "10.0.0.100",
         }]);

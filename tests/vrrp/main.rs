@@ -1,5 +1,5 @@
-//! Virtual addresses on real links: nodes in network namespaces of their own on one bridge, with the real binary and with
-//! keepalived, and what an onlooker on that link sees of them.
+//! Virtual addresses on real links: nodes in network namespaces of their own on one bridge, with the real binary and
+//! with keepalived, and what an onlooker on that link sees of them.
 //!
 //! Needs root and the programs `ip` and `keepalived`; where they are missing the tests print `SKIPPED: ...`.
 #![allow(

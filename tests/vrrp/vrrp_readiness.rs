@@ -105,7 +105,8 @@ fn a_tracked_interface_and_a_script_make_a_node_give_way() {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let track = format!(
-        "preempt_delay: 300ms, track: {{interfaces: [lo], scripts: [{{command: {}, interval: 200ms, timeout: 200ms}}]}}",
+        "preempt_delay: 300ms, track: {{interfaces: [lo], \
+         scripts: [{{command: {}, interval: 200ms, timeout: 200ms}}]}}",
         script.display()
     );
     let first = start(&lan, 1, &config(&format!("priority: 254, {track}")));

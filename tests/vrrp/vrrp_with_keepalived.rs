@@ -24,9 +24,9 @@ impl Keepalived {
         let folder = Folder::new();
         let path = folder.path().join("keepalived.conf");
         let text = format!(
-            "global_defs {{\n vrrp_strict off\n}}\nvrrp_instance vip {{\n interface eth0\n virtual_router_id 51\n{instance}\n}}\n"
+            "vrrp_instance vip {{\n interface eth0\n virtual_router_id 51\n{instance}\n}}\n"
         );
-        std::fs::write(&path, text.replace(" vrrp_strict off\n", "")).unwrap();
+        std::fs::write(&path, text).unwrap();
         let file = |name: &str| folder.path().join(name);
         let child = lan.node(number).run(|| {
             Command::new(program)

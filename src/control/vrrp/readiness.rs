@@ -1,5 +1,5 @@
-//! How well this machine could serve the addresses of each virtual router, as far as control knows. Pure but for telling
-//! the thread what has changed.
+//! How well this machine could serve the addresses of each virtual router, as far as control knows, and telling the
+//! thread what has changed of it.
 
 use std::sync::Arc;
 
