@@ -33,6 +33,8 @@ use runner::Runner;
 
 /// Low among the real-time ones: nothing of the kernel's own waits for it.
 const PRIORITY: u8 = 10;
+/// Of the thread beside it, which renews leases: little work, but in time.
+const PRIORITY_BESIDE: u8 = 9;
 /// Datagrams of one socket in one turn; a flood cannot keep advertisements waiting.
 const DATAGRAMS_MAX: usize = 1024;
 /// Longest datagram that is read: the longest advertisement with the longest IPv4 header.
@@ -112,6 +114,9 @@ pub fn start(parts: Parts) -> io::Result<Handle> {
     let kernel = std::thread::Builder::new()
         .name("vrrp-kernel".to_owned())
         .spawn(move || {
+            // Where it is not permitted the other thread says so. A lease that is renewed late is an address that is
+            // gone for a while.
+            let _ = priority::real_time(PRIORITY_BESIDE);
             if let Err(error) = kernel::run(beside) {
                 let text = format!("the kernel cannot be asked about interfaces: {error}");
                 troubled.send(News::Trouble(text));
@@ -222,7 +227,7 @@ impl Loop {
                 None,
                 true,
                 format!(
-                    "no real-time priority ({error}): a busy machine may delay advertisements; \
+                    "no real-time priority ({error}): a busy machine may delay advertisements and leases; \
                  CAP_SYS_NICE or LimitRTPRIO= in the unit gives it"
                 ),
             );

@@ -36,7 +36,7 @@ pub(super) struct Slot {
     sockets: [Option<OwnedFd>; 2],
     is_tcp: [bool; 2],
     held: [Held; 2],
-    listener: ListenerId,
+    pub(super) listener: ListenerId,
     client: Option<SocketAddr>,
     pub(super) pool: PoolId,
     backend: Option<BackendId>,

@@ -226,6 +226,49 @@ fn version_2_needs_equal_passwords() {
 }
 
 #[test]
+fn what_differs_is_an_alarm_and_moves_nothing() {
+    let Some(lan) = Lan::new("differ", 2) else {
+        return;
+    };
+    let first = start(
+        &lan,
+        1,
+        &config(&format!("{BETTER}, advert_interval: 300ms")),
+    );
+    becomes(&first, "active");
+    let routers = format!(
+        "[{{name: vip, interface: eth0, vrid: 51, addresses: [10.77.0.100/32, 10.77.0.101/32], {LESSER}}}]"
+    );
+    let second = start(&lan, 2, &with_routers(&routers));
+    becomes(&second, "backup");
+    eventually(SOON, "both differences are told", || {
+        let alarms = router(&second, "vip")["alarms"].to_string();
+        alarms.contains("advertises every 300ms") && alarms.contains("10.77.0.101")
+    });
+    // Longer than its own interval would let it wait: it has learned the other one.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(states(&second), ["backup"]);
+    assert_eq!(states(&first), ["backup", "active"]);
+}
+
+#[test]
+fn of_two_with_equal_priority_the_higher_address_is_left_when_both_are_active() {
+    let Some(lan) = Lan::new("equal", 2) else {
+        return;
+    };
+    let first = start(&lan, 1, &config(BETTER));
+    becomes(&first, "active");
+    let second = start(&lan, 2, &config(BETTER));
+    becomes(&second, "backup");
+    lan.cut(2);
+    becomes(&second, "active");
+    lan.heal(2);
+    becomes(&first, "backup");
+    lan.moves_to(2, VIP);
+    assert_eq!(states(&second), ["backup", "active"]);
+}
+
+#[test]
 fn unicast_works_with_three_nodes() {
     let Some(lan) = Lan::new("uni", 3) else {
         return;

@@ -206,6 +206,31 @@ impl Checked for Option<Capture> {
 }
 
 #[test]
+fn a_node_that_is_not_well_is_relieved_by_a_keepalived_that_preempts() {
+    let Some([program]) = program::find(["keepalived"]) else {
+        return;
+    };
+    let Some(lan) = Lan::new("ill", 2) else {
+        return;
+    };
+    let first = start(&lan, 1, &config("priority: 254, track: {interfaces: [lo]}"));
+    becomes(&first, "active");
+    let instance = format!(
+        " state BACKUP\n priority 150\n version 3\n advert_int 0.1\n virtual_ipaddress {{ {VIP} }}"
+    );
+    let keepalived = Keepalived::start(&lan, 2, &program, &instance);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(lan.holders(VIP), [1], "keepalived hears it");
+    lan.node(1).ip(&["link", "set", "lo", "down"]);
+    lan.moves_to(2, VIP);
+    let why = router(&first, "vip")["why"].to_string();
+    assert!(why.contains("no link on lo"), "{why}");
+    keepalived.stop();
+    lan.moves_to(1, VIP);
+    assert_eq!(states(&first), ["backup", "active", "backup", "active"]);
+}
+
+#[test]
 fn in_version_2() {
     understand_each_other(&Form {
         label: "k2",
