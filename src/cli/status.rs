@@ -1,5 +1,7 @@
 //! `ringway status`.
 
+mod routers;
+
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -130,6 +132,10 @@ fn render(status: &Value, look: Look) -> String {
             let line = format!("refuses {what} for {since}: {why}");
             shown.push_str(&paragraph(&line, "  ", look));
         }
+    }
+    for (is_further_in, line) in routers::lines(status, look.now) {
+        let indent = if is_further_in { "  " } else { "" };
+        shown.push_str(&paragraph(&line, indent, look));
     }
     for pool in items(&status["pools"]) {
         let takes = |backend: &&Value| backend["takes_sessions"] == Value::Bool(true);

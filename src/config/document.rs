@@ -2,6 +2,7 @@
 //! [`super::resolve`]'s business.
 
 use super::address::{BackendAt, ListenOn, Source};
+use super::items::Items;
 use super::kind::{
     Auto, List, Named, NotYet, Nothing, Number, Off, OneOrMore, Optional, Or, Text, section, words,
 };
@@ -9,6 +10,7 @@ use super::units::{
     Bytes, DnsName, HttpHost, HttpPath, MILLISECOND, Name, Pattern, Period, SECOND, Size,
     SocketPath, Statuses, Steps,
 };
+use super::virtual_router::VirtualRouter;
 use super::yaml::{Node, Value};
 use crate::balance::{Algorithm, HashKey};
 use crate::control::snapshot::{OnDown, OnUp, OperatorState, Protocol, WhenEmpty};
@@ -34,8 +36,8 @@ section! {
         listeners: List<Listener>,
         /// Groups of backends, by name.
         pools: Named<Pool>,
-        /// Virtual routers.
-        vrrp: NotYet,
+        /// Virtual routers: addresses that move between nodes.
+        vrrp: Items<VirtualRouter> = "[]",
     }
 }
 
@@ -180,8 +182,8 @@ section! {
         /// `10.0.0.1:6000-6009` for a range of ports, or `unix:/run/x.sock`.
         address: ListenOn,
         /// What happens when this host does not have the address (yet): `auto` and `true` bind it all the same, so
-        /// that clients are served as soon as the host has it, `auto` with a warning in the log; `false` does not
-        /// start.
+        /// that clients are served as soon as the host has it, `auto` with a warning in the log unless the address
+        /// is a virtual one of this file; `false` does not start.
         freebind: Freebind = "auto",
     }
 }

@@ -8,11 +8,13 @@ mod address;
 mod datagrams;
 mod document;
 mod inherit;
+mod items;
 mod kind;
 mod report;
 mod resolve;
 mod schema;
 mod units;
+mod virtual_router;
 mod vocabulary;
 mod yaml;
 

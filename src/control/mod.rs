@@ -13,6 +13,7 @@ mod signals;
 pub mod snapshot;
 mod status;
 mod usable;
+mod vrrp;
 mod watch;
 
 use std::collections::VecDeque;
@@ -46,6 +47,7 @@ use operator::Notes;
 use signals::{Sign, Signals};
 use snapshot::{Backend, BackendAddress, Global, OperatorState, Snapshot};
 use status::View;
+use vrrp::Vrrp;
 use watch::Watch;
 
 /// After a failure, so long may the other workers take to reset their sessions.
@@ -132,10 +134,16 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
             .workers
             .unwrap_or(u16::try_from(cpus.len()).unwrap_or(u16::MAX)),
     );
+    let prepared = vrrp::prepare(&snapshot)?;
     let listeners = Listeners::bind(&snapshot, workers)?;
     let bounds = bounds(global, files, &listeners, &snapshot);
     let tier = options.tier.unwrap_or(findings.tier);
-    let control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
+    let mut control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
+    if let Some(prepared) = prepared {
+        let started = runtime.block_on(async { Vrrp::start(prepared, &control.snapshot, workers) });
+        let started = started.map_err(|error| Error::Host(format!("virtual routers: {error}")))?;
+        control.vrrp = Some(started);
+    }
     let result = runtime.block_on(control.serve(options, signals));
     // A look-up that hangs is not waited for.
     runtime.shutdown_background();
@@ -189,6 +197,8 @@ struct Control {
     notes: Vec<Notes>,
     names: Names,
     watch: Watch,
+    /// None if the file has no virtual router.
+    vrrp: Option<Vrrp>,
     alarms: Alarms,
     clock: Clock,
     stopping_since: Option<Time>,
@@ -310,6 +320,7 @@ impl Control {
             names: Names::new(&snapshot),
             watch: Watch::start(&snapshot, bounds.probes, clock)
                 .map_err(|error| Error::Host(format!("the prober's thread: {error}")))?,
+            vrrp: None,
             alarms: Alarms::default(),
             clock,
             stopping_since: None,
@@ -362,10 +373,12 @@ impl Control {
                 () = pause(self.listeners.is_behind(), OPEN_AGAIN) => self.settle_listeners(),
                 () = alarm(self.alarms.next()) => self.alarmed(),
                 () = reached(self.phase) => self.deadline_reached(),
+                happening = vrrp::next(self.vrrp.as_mut()) => self.vrrp_happened(happening),
                 outcomes = self.watch.outcomes() => self.probed(&outcomes),
                 () = first_round(self.phase, first_round_until) => self.open_or_fail(),
             }
         }
+        self.let_go_of_addresses().await;
         self.listeners.clean_up();
         if let Some(file) = admin_file {
             file.remove();
@@ -403,6 +416,7 @@ impl Control {
             }
             Report::SourceExhausted { backend, source } => self.log_exhausted(backend, source),
             Report::SourceAbsent { pool, source } => self.log_absent(pool, source),
+            Report::AddressesCleared(ticket) => self.addresses_cleared(ticket),
             Report::Stopped(worker) => self.live[worker.index()] = false,
             Report::Failed(worker, failure) => {
                 self.live[worker.index()] = false;
@@ -419,6 +433,7 @@ impl Control {
         self.phase = Phase::Killing {
             until: Some(Instant::now() + FAILURE_PATIENCE),
         };
+        self.judge_readiness();
     }
 
     fn log_avoided(&self, backend: BackendId, errno: i32) {
@@ -510,6 +525,7 @@ impl Control {
         self.tell_accepting();
         self.phase = Phase::Serving;
         self.warn_of_absent_sources();
+        self.probes_ended();
         if let Some(ready) = self.ready.take() {
             let addresses = self.listeners.addresses(self.snapshot.listeners.len());
             // Whoever contains us may have changed its mind.
@@ -529,6 +545,7 @@ impl Control {
         if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot, &self.shared) {
             self.tell_accepting();
         }
+        self.judge_readiness();
     }
 
     fn tell_accepting(&mut self) {
@@ -579,6 +596,9 @@ impl Control {
     }
 
     fn told_to_stop(&mut self) {
+        if self.hands_over_first() {
+            return;
+        }
         match self.phase {
             Phase::Starting(_) | Phase::Serving => {
                 tracing::info!(
@@ -646,7 +666,12 @@ impl Control {
     /// Whoever asked may be gone by now.
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Status(reply) => drop(reply.send(self.view().status())),
+            Request::Status(reply) => self.status_later(reply),
+            Request::Move {
+                name,
+                wanted,
+                reply,
+            } => self.move_addresses(name.as_deref(), wanted, reply),
             Request::Operate {
                 pool,
                 backend,
@@ -800,6 +825,7 @@ impl Control {
             shared: &self.shared,
             notes: &self.notes,
             watch: &self.watch,
+            vrrp: self.vrrp.as_ref(),
             alarms: &self.alarms,
             doors: self.listeners.doors(),
             addresses: self.listeners.addresses(self.snapshot.listeners.len()),

@@ -14,6 +14,7 @@ use crate::ids::{BackendId, PoolId};
 use crate::session::Rules;
 use crate::sys::socket::{Bind, Keepalive};
 use crate::time::Time;
+use crate::vrrp::settings::Settings;
 
 /// Everything that workers need to know.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub pools: Vec<Pool>,
     /// By [`BackendId`].
     pub backends: Vec<Backend>,
+    /// In the order of the file.
+    pub virtual_routers: Vec<Arc<Settings>>,
 }
 
 impl Snapshot {

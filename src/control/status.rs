@@ -15,6 +15,7 @@ use super::operator::Notes;
 use super::ports::Ports;
 use super::snapshot::{Backend, BackendAddress, Listener, OperatorState, Protocol, Snapshot};
 use super::usable;
+use super::vrrp::Vrrp;
 use super::watch::Watch;
 use crate::ids::{BackendId, ListenerId};
 use crate::metrics::{BackendCells, WorkerCells};
@@ -30,6 +31,7 @@ pub(super) struct View<'a> {
     pub(super) shared: &'a Shared,
     pub(super) notes: &'a [Notes],
     pub(super) watch: &'a Watch,
+    pub(super) vrrp: Option<&'a Vrrp>,
     /// As the listeners are bound: with the ports that the kernel chose.
     pub(super) addresses: Vec<Vec<String>>,
     pub(super) alarms: &'a Alarms,
@@ -74,6 +76,7 @@ impl View<'_> {
             "flows_total": self.sum(|cells| cells.flows_total.get()),
             "max_flows": self.max_flows,
             "flow_ends": counters::ends(self.cells, |cells| &cells.flow_ends),
+            "virtual_routers": self.vrrp.map_or_else(|| json!([]), Vrrp::status),
         })
     }
 

@@ -32,6 +32,8 @@ pub struct Wanted {
     pub backends: Vec<(Option<IpAddr>, SocketAddr)>,
     /// Backends of all kinds, also unix sockets and names.
     pub backends_in_all: usize,
+    /// Virtual routers.
+    pub virtual_routers: usize,
     /// Names of pools and the address that their connections to backends come from.
     pub sources: Vec<(String, IpAddr)>,
 }
@@ -92,6 +94,7 @@ impl Default for Wanted {
             listens: Vec::new(),
             backends: Vec::new(),
             backends_in_all: 0,
+            virtual_routers: 0,
             sources: Vec::new(),
         }
     }
@@ -114,6 +117,7 @@ impl From<&Config> for Wanted {
             max_flows: config.global.max_flows,
             pipe_memory: config.global.pipe_memory,
             backends_in_all: config.snapshot.backends.len(),
+            virtual_routers: config.snapshot.virtual_routers.len(),
             ..Wanted::default()
         };
         for listener in &config.snapshot.listeners {

@@ -275,6 +275,13 @@ pub fn accept_waiting(listening: &Socket) -> Option<(OwnedFd, Option<SocketAddr>
     Some((socket.into(), address.as_socket()))
 }
 
+/// The address of this host that a socket is bound to, IPv4 as such; none for a unix socket.
+#[must_use]
+pub fn own_address(socket: BorrowedFd<'_>) -> Option<IpAddr> {
+    let address = SockRef::from(&socket).local_addr().ok()?.as_socket()?;
+    Some(address.ip().to_canonical())
+}
+
 /// The address that a socket got, for a port that the kernel chose.
 #[must_use]
 pub fn local_address(socket: &Socket) -> Option<SocketAddr> {

@@ -5,6 +5,7 @@
 //! and opens no listener (control does).
 
 mod accept;
+mod clearing;
 mod held;
 mod mailbox;
 mod picks;
@@ -50,6 +51,7 @@ use crate::ring::{Completion, POLL_READABLE, ReceiveTier, Ring, Setup, SetupErro
 use crate::session::{CloseReason, Event, Links, Rules, Side};
 use crate::sys::clock::Clock;
 use crate::time::Time;
+use crate::vrrp::Ticket;
 
 /// Receive buffers of one worker: 8 MiB.
 const BUFFERS: u16 = 512;
@@ -124,6 +126,8 @@ pub enum Report {
     },
     /// It sees a newer snapshot; this is the one before.
     Replaced(Arc<Snapshot>),
+    /// No session of it is on the addresses of this ticket any more.
+    AddressesCleared(Ticket),
     /// It has no session left and has stopped.
     Stopped(WorkerId),
     /// It cannot go on.
@@ -195,6 +199,8 @@ pub struct Worker {
     /// Sessions that hold still; thawed when all do.
     frozen: Vec<Key>,
     freezing: bool,
+    /// Sessions that end because their address goes, by ticket.
+    clearing: Vec<(Ticket, Vec<Key>)>,
     due: Vec<u32>,
     stopping: bool,
     /// Every session is to end for this reason, those that are still to come included.
@@ -261,6 +267,7 @@ impl Worker {
             endings: VecDeque::new(),
             frozen: Vec::new(),
             freezing: false,
+            clearing: Vec::new(),
             due: Vec::new(),
             stopping: false,
             killing: None,
@@ -309,6 +316,7 @@ impl Worker {
             self.accept_more();
             self.run_dirty();
             self.run_endings();
+            self.report_cleared();
         }
         self.count_gauges();
         (self.reports)(Report::Stopped(self.id));
@@ -379,6 +387,10 @@ impl Worker {
                     self.refuse_parked();
                     self.end_flows(reason);
                 }
+                Command::ClearAddresses(addresses, ticket) => {
+                    self.clear_addresses(&addresses, ticket);
+                }
+                Command::Beat(progress) => progress.beat(1 + self.id.index()),
                 Command::FreezeAndThaw => self.freeze_all(),
             }
         }

@@ -44,6 +44,20 @@ fn around(path: &str) -> Value {
     if path.starts_with("listeners.split") {
         document["listeners"][0] = json!({"bind": "10.0.0.1:80", "split": [{"pool": "a"}]});
     }
+    if path.starts_with("vrrp.") {
+        document["vrrp"] = json!([{
+            "name": "vip", "interface": "eth0", "vrid": 51, "priority": 254, "addresses": "10.0.0.100",
+        }]);
+    }
+    match path.rsplit_once('.').map(|(parent, _)| parent) {
+        Some("vrrp.track.pools") => {
+            document["vrrp"][0]["track"] = json!({"pools": [{"pool": "a"}]})
+        }
+        Some("vrrp.track.scripts") => {
+            document["vrrp"][0]["track"] = json!({"scripts": [{"command": "/bin/true"}]});
+        }
+        _ => {}
+    }
     document
 }
 
@@ -170,7 +184,7 @@ fn what_the_example_of_everything_shows_as_default_is_it() {
         };
         let depth = plain.len() - plain.trim_start().len();
         parents.retain(|(other, _)| *other < depth);
-        let in_pools = parents.last().is_some_and(|(_, name)| name == "pools");
+        let in_pools = matches!(parents.as_slice(), [(_, name)] if name == "pools");
         parents.push((depth, if in_pools { "NAME" } else { key }.to_owned()));
         let path: Vec<&str> = parents.iter().map(|(_, name)| name.as_str()).collect();
         let path = path.join(".");

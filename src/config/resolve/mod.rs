@@ -4,6 +4,7 @@
 
 mod listeners;
 mod sense;
+mod vrrp;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -60,6 +61,7 @@ pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Con
         problems: resolver.problems,
     };
     datagrams.resolve(&mut resolver.snapshot);
+    resolver.vrrp(&document.vrrp, &document.pools.0);
     // What is wrong elsewhere might be a pool's name.
     if !resolver.problems.has_errors() {
         resolver.unused(&document.pools.0);
