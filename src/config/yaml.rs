@@ -20,6 +20,8 @@ const KEY_MAX: usize = 1024;
 const ALIASES_MAX: usize = 10_000;
 const REPLAYED_MAX: usize = 200_000;
 
+const QUOTE_IPV6: &str = "put IPv6 addresses into quotes, as in \"[2001:db8::1]:5432\"";
+
 /// Where something stands in a text: bytes from its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -190,10 +192,14 @@ fn map(
         let value = node(value, text, problems);
         let Value::Scalar(name) = key.value else {
             let found = key.found();
-            problems.push(Problem::error(
+            let problem = Problem::error(
                 key.place,
                 format!("expected the name of a key, found {found}"),
-            ));
+            );
+            problems.push(match key.value {
+                Value::List(_) => problem.help(QUOTE_IPV6),
+                Value::Null | Value::Scalar(_) | Value::Map(_) => problem,
+            });
             continue;
         };
         let place = key.place;
@@ -204,10 +210,14 @@ fn map(
         }
         if let Some(first) = seen.get(&name) {
             let first: &Place = first;
-            problems.push(
-                Problem::error(place, format!("`{name}` is written twice"))
-                    .and(*first, "it is here already"),
-            );
+            let problem = Problem::error(place, format!("`{name}` is written twice"))
+                .and(*first, "it is here already");
+            let begins_anew = found.first().is_some_and(|(key, _)| key.name == name);
+            problems.push(if begins_anew && found.len() > 1 {
+                problem.help("if another item of a list begins here: each begins with a dash")
+            } else {
+                problem
+            });
             continue;
         }
         seen.insert(name.clone(), place);
@@ -312,16 +322,21 @@ fn likely(message: &str, place: Option<Place>, text: &str) -> Option<String> {
         "`*` begins an alias in YAML: put the value into quotes, as in \"*:5432\""
     } else if near("\t") {
         "YAML is indented with spaces; there is a tab here"
+    } else if near("\u{a0}") {
+        "there is a non-breaking space (U+00A0) here, which is a letter to YAML: write plain spaces"
+    } else if line.matches('"').count() % 2 == 1 {
+        "a quote is missing before here"
     } else if near("]:") && (near(": [") || near("- [") || near("[[")) {
-        "put IPv6 addresses into quotes, as in \"[2001:db8::1]:5432\""
+        QUOTE_IPV6
     } else if rest.starts_with(['%', '@', '`']) {
         "a value that begins with %, @ or ` needs quotes"
     } else if message.contains("mapping values are not allowed") {
-        "this line's indentation does not fit the one above, or a value with a colon needs quotes"
+        "this line's indentation does not fit the one above, a value with a colon needs quotes, or the line above lacks \
+         its colon"
     } else if message.contains("<document start>") {
         "what stands before this is complete in itself: the whole file is one map of keys and values"
     } else if message.contains("did not find expected") {
-        "keys of one map, and dashes of one list, begin in the same column"
+        "keys of one map, and dashes of one list, begin in the same column; or the line above lacks its colon"
     } else {
         return None;
     };
