@@ -231,20 +231,21 @@ impl Kind for Source {
 /// A backend as HAProxy and nginx write it, a name, an address and options in a row, as the map that it is here.
 fn with_options(text: &str) -> Option<String> {
     let mut words = text.split_whitespace().peekable();
-    let name = words.next_if(|word| BackendAt::from_str(word).is_err());
-    let address = words.next()?;
-    BackendAt::from_str(address).ok()?;
-    let mut parts: Vec<String> = name
-        .map(|name| format!("name: {name}"))
-        .into_iter()
-        .collect();
-    parts.push(format!("address: {address}"));
-    parts.extend(words.filter_map(|option| match option.split_once('=') {
+    words.next_if_eq(&"server");
+    let is_address = |word: &str| BackendAt::from_str(word).is_ok();
+    let name = words.next_if(|word| !is_address(word) && !word.contains(','));
+    let address = words.next().filter(|word| is_address(word))?;
+    let options = words.filter_map(|option| match option.split_once('=') {
         Some(("weight", weight)) => Some(format!("weight: {weight}")),
         None if option == "backup" => Some("backup: true".to_owned()),
         Some(_) | None => None,
-    }));
-    Some(format!("{{{}}}", parts.join(", ")))
+    });
+    let name = name.map(|name| format!("name: {name}"));
+    let others: Vec<String> = name.into_iter().chain(options).collect();
+    if others.is_empty() {
+        return Some(address.to_owned());
+    }
+    Some(format!("{{address: {address}, {}}}", others.join(", ")))
 }
 
 /// `meant` finds what most likely was to be written, in something that is no address.

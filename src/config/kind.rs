@@ -129,10 +129,9 @@ impl<'a> Reader<'a> {
     pub(super) fn unexpected(&self, node: &Node, expected: &str) -> Problem {
         let found = node.found();
         let mut problem = Problem::error(node.place, format!("expected {expected}, found {found}"));
-        let example = vocabulary::example(&self.declared_path());
         problem
             .help
-            .extend(example.map(|example| format!("as in `{example}`")));
+            .extend(vocabulary::example(&self.declared_path()));
         match node.value {
             Value::Null => problem.help("what belongs to a key is indented further than it"),
             Value::Scalar(_) | Value::List(_) | Value::Map(_) => problem,
@@ -221,8 +220,8 @@ fn is_of_other_hosts<T: Kind>(entries: &[(Key, Node)], reader: &Reader) -> bool 
     let least = if T::knows(vocabulary::NAME) { 2 } else { 1 };
     !reader.host.is_empty()
         && entries.len() >= least
-        && entries.iter().all(|(key, _)| is_no_word(&key.name))
         && entries.iter().all(|(key, _)| !T::knows(&key.name))
+        && entries.iter().all(|(key, _)| is_no_word(&key.name))
         && entries
             .iter()
             .all(|(_, value)| T::fits(value, reader.parts_missing))

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use super::kind::{Field, Kind, Reader, read_field};
 use super::report::{Problem, Problems};
 use super::vocabulary::{self, meant, translated};
-use super::yaml::{Key, Node, Place, Value, shortened};
+use super::yaml::{Key, NO_BREAK, Node, PLAIN_SPACES, Place, Value, shortened};
 
 /// One key of a section, for the schema and for messages.
 pub(super) struct KeyOf {
@@ -29,6 +29,10 @@ pub(super) struct Entries<'n> {
     written: &'n [(Key, Node)],
     /// Keys that something unknown most likely was meant for, and where that stands.
     misspelt: Vec<(String, Place)>,
+    /// The key of which a part stands elsewhere.
+    apart: Option<&'static str>,
+    /// Whether something is wrong with the map itself, so that keys may be missing for that.
+    is_wrong: bool,
 }
 
 /// The entries of a map whose keys are fixed; what is unknown has been reported.
@@ -56,6 +60,7 @@ pub(super) fn entries<'n>(
             return None;
         }
     };
+    let is_wrong = reader.problems.at(Some(node.place));
     if let Some(problem) = named(written, keys, short) {
         reader.push(problem);
         return None;
@@ -90,6 +95,8 @@ pub(super) fn entries<'n>(
         section: node,
         written,
         misspelt,
+        apart: apart.map(|apart| apart.whole),
+        is_wrong,
     })
 }
 
@@ -198,6 +205,11 @@ pub(super) fn is_no_word(name: &str) -> bool {
 fn unknown(key: &Key, keys: &[KeyOf]) -> Problem {
     let name = shortened(&key.name);
     let problem = Problem::error(key.place, format!("there is no key `{name}` here"));
+    let problem = if key.name.contains(NO_BREAK) {
+        problem.help(PLAIN_SPACES)
+    } else {
+        problem
+    };
     if let Some(remark) = vocabulary::remark(&key.name) {
         return problem.help(remark);
     }
@@ -237,8 +249,8 @@ pub(super) fn field<T: Kind + 'static>(
     default: impl FnOnce() -> Option<T>,
 ) -> Option<Field<T>> {
     let written = entries.written.iter().find(|(key, _)| key.name == name);
-    let read =
-        written.and_then(|(_, value)| reader.within(name, |reader| read_field(value, reader)));
+    let whole = written.filter(|_| entries.apart != Some(name));
+    let read = whole.and_then(|(_, value)| reader.within(name, |reader| read_field(value, reader)));
     if read.is_some() {
         return read;
     }
@@ -247,7 +259,8 @@ pub(super) fn field<T: Kind + 'static>(
         .map(|(_, value)| value.place)
         .or(misspelt.map(|(_, place)| *place));
     let value = default();
-    if value.is_none() && place.is_none() && !reader.parts_missing {
+    let may_be_missing = reader.parts_missing || entries.is_wrong;
+    if value.is_none() && place.is_none() && !may_be_missing {
         let problem = Problem::error(
             entries.section.place,
             format!("the key `{name}` is missing"),

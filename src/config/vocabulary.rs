@@ -165,20 +165,20 @@ const ADVICE: &[(&str, &str, &str)] = &[
 
 const SPLIT: &str = "split: [{pool: blue, weight: 95}, {pool: green, weight: 5}]";
 
-/// How sections are written, by their path in the reference page.
-const EXAMPLES: &[(&str, &str)] = &[
-    ("global", "global: {workers: 4}"),
-    ("log", "log: {level: debug}"),
-    ("admin", "admin: {socket: /run/ringway/admin.sock}"),
-    ("defaults", "defaults: {pool: {balance: round_robin}}"),
-    ("listeners", "listeners: [{bind: \"*:5432\", pool: pg}]"),
-    ("listeners.pool", SPLIT),
-    ("listeners.split", SPLIT),
-    ("pools", "pools: {pg: [10.0.0.11:5432, 10.0.0.12:5432]}"),
-    ("pools.NAME.timeouts", "timeouts: {idle: 1h}"),
-    ("pools.NAME.keepalive", "keepalive: {idle: 60s}"),
-    ("pools.NAME.passive", "passive: {failures: 3}"),
-    ("pools.NAME.probe.http", "http: {path: /health}"),
+/// How values are written, by their path in the reference page.
+const EXAMPLES: &[(&str, &[&str])] = &[
+    ("global", &["global: {workers: 4}"]),
+    ("log", &["log: {level: debug}"]),
+    ("admin", &["admin: {socket: /run/ringway/admin.sock}"]),
+    ("defaults", &["defaults: {pool: {balance: round_robin}}"]),
+    ("listeners", &["listeners: [{bind: \"*:5432\", pool: pg}]"]),
+    ("listeners.pool", &["pool: pg", SPLIT]),
+    ("listeners.split", &[SPLIT]),
+    ("pools", &["pools: {pg: [10.0.0.11:5432, 10.0.0.12:5432]}"]),
+    ("pools.NAME.timeouts", &["timeouts: {idle: 1h}"]),
+    ("pools.NAME.keepalive", &["keepalive: {idle: 60s}"]),
+    ("pools.NAME.passive", &["passive: {failures: 3}"]),
+    ("pools.NAME.probe.http", &["http: {path: /health}"]),
 ];
 
 /// A word in small letters, and its parts joined as here.
@@ -212,10 +212,12 @@ pub(super) fn advice(what: &str, word: &str) -> Option<String> {
     }
 }
 
-/// How a section is written.
-pub(super) fn example(path: &str) -> Option<&'static str> {
+/// How a value is written.
+pub(super) fn example(path: &str) -> Option<String> {
     let mut examples = EXAMPLES.iter().filter(|(of, _)| *of == path);
-    examples.next().map(|(_, example)| *example)
+    examples
+        .next()
+        .map(|(_, forms)| format!("as in `{}`", forms.join("` or `")))
 }
 
 /// What other software's word stands for here.
