@@ -320,7 +320,8 @@ section! {
         fast_interval: Or<Auto, Period> = "auto",
         /// The same while the backend is down.
         down_interval: Period = "2s",
-        /// An answer that takes longer is a failure; at most `interval`. `auto` is 1s, or `interval` if that is shorter.
+        /// An answer that takes longer is a failure; at most `interval`. `auto` is 1s, or `interval` if that is
+        /// shorter.
         timeout: Or<Auto, Period> = "auto",
         /// So many successes in a row bring a backend up.
         rise: Number<1, 1000> = "2",

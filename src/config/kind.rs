@@ -214,8 +214,8 @@ pub(super) fn is_by_host(entries: &[(Key, Node)], host: &str, knows: fn(&str) ->
     names().any(|name| name == host) && !names().any(knows)
 }
 
-/// Whether a map can only be one of hosts, among which this one is not. A single entry of what may have a name gives the
-/// name, more likely.
+/// Whether a map can only be one of hosts, among which this one is not. A single entry of what may have a name gives
+/// the name, more likely.
 fn is_of_other_hosts<T: Kind>(entries: &[(Key, Node)], reader: &Reader) -> bool {
     let least = if T::knows(vocabulary::NAME) { 2 } else { 1 };
     !reader.host.is_empty()

@@ -147,7 +147,8 @@ const REMARKS: &[(&str, &str)] = &[
     ("background", FOREGROUND),
 ];
 
-const POSTGRES: &str = "`tcp` sees whether it listens; `type: http` with Patroni's `port` sees whether it is the primary";
+const POSTGRES: &str = "`tcp` sees whether it listens, \
+                        `type: http` with Patroni's `port` sees whether it is the primary";
 const REDIS: &str =
     "`type: send_expect` asks it, as in \"PING\\r\\n\" and \"+PONG\": conf/redis.yaml has one";
 const LEFT_OUT: &str = "leave `probe` out: `tcp` is the default";

@@ -344,8 +344,8 @@ fn likely(message: &str, place: Option<Place>, text: &str) -> Option<String> {
     } else if rest.starts_with(['%', '@', '`']) {
         "a value that begins with %, @ or ` needs quotes"
     } else if message.contains("mapping values are not allowed") {
-        "this line's indentation does not fit the one above, a value with a colon needs quotes, or the line above lacks \
-         its colon"
+        "this line's indentation does not fit the one above, a value with a colon needs quotes, or the line above \
+         lacks its colon"
     } else if message.contains("<document start>") {
         "what stands before this is complete in itself: the whole file is one map of keys and values"
     } else if message.contains("did not find expected") {
