@@ -244,12 +244,6 @@ impl Resolver<'_> {
             if *bind.freebind == document::Freebind::On && host.is_none() {
                 self.freebind_idle(bind, "every address");
             }
-            if ports.first == 0 {
-                let message = "port 0: the kernel chooses another port at each start";
-                let problem = error(place, "listeners.bind", message).warning();
-                self.problems
-                    .push(problem.help("write the port that clients connect to"));
-            }
             let freebind = match *bind.freebind {
                 document::Freebind::Auto => Freebind::Auto,
                 document::Freebind::On => Freebind::On,
