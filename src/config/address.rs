@@ -94,7 +94,10 @@ impl FromStr for ListenOn {
 
 impl Kind for ListenOn {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
-        read(node, reader, LISTEN_FORMS)
+        read(node, reader, LISTEN_FORMS, |text| {
+            let port = text.strip_prefix("localhost:")?;
+            Some(format!("127.0.0.1:{port}"))
+        })
     }
 
     fn schema() -> Json {
@@ -155,7 +158,7 @@ impl FromStr for BackendAt {
 
 impl Kind for BackendAt {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
-        read(node, reader, BACKEND_FORMS)
+        read(node, reader, BACKEND_FORMS, with_options)
     }
 
     fn schema() -> Json {
@@ -225,13 +228,40 @@ impl Kind for Source {
     }
 }
 
-fn read<T: FromStr<Err = String>>(node: &Node, reader: &mut Reader, forms: &str) -> Option<T> {
+/// A backend as HAProxy and nginx write it, a name, an address and options in a row, as the map that it is here.
+fn with_options(text: &str) -> Option<String> {
+    let mut words = text.split_whitespace().peekable();
+    words.next_if_eq(&"server");
+    let is_address = |word: &str| BackendAt::from_str(word).is_ok();
+    let name = words.next_if(|word| !is_address(word) && !word.contains(','));
+    let address = words.next().filter(|word| is_address(word))?;
+    let options = words.filter_map(|option| match option.split_once('=') {
+        Some(("weight", weight)) => Some(format!("weight: {weight}")),
+        None if option == "backup" => Some("backup: true".to_owned()),
+        Some(_) | None => None,
+    });
+    let name = name.map(|name| format!("name: {name}"));
+    let others: Vec<String> = name.into_iter().chain(options).collect();
+    if others.is_empty() {
+        return Some(address.to_owned());
+    }
+    Some(format!("{{address: {address}, {}}}", others.join(", ")))
+}
+
+/// `meant` finds what most likely was to be written, in something that is no address.
+fn read<T: FromStr<Err = String>>(
+    node: &Node,
+    reader: &mut Reader,
+    forms: &str,
+    meant: fn(&str) -> Option<String>,
+) -> Option<T> {
     let text = reader.scalar(node, &format!("an address with a port: {forms}"))?;
     match text.parse() {
         Ok(address) => Some(address),
         Err(why) => {
-            let problem =
+            let mut problem =
                 Problem::error(node.place, format!("{} is no address: {why}", node.found()));
+            problem.nearest = meant(text);
             reader.push(problem.help(format!("write {forms}")));
             None
         }

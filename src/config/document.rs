@@ -4,8 +4,9 @@
 use super::address::{BackendAt, ListenOn, Source};
 use super::items::Items;
 use super::kind::{
-    Auto, List, Named, NotYet, Nothing, Number, Off, OneOrMore, Optional, Or, Text, section, words,
+    Auto, List, Named, NotYet, Nothing, Number, Off, OneOrMore, Optional, Or, Text, words,
 };
+use super::section::section;
 use super::units::{
     Bytes, DnsName, HttpHost, HttpPath, MILLISECOND, Name, Pattern, Period, SECOND, Size,
     SocketPath, Statuses, Steps,
@@ -325,8 +326,9 @@ section! {
         fast_interval: Or<Auto, Period> = "auto",
         /// The same while the backend is down.
         down_interval: Period = "2s",
-        /// An answer that takes longer is a failure; at most `interval`.
-        timeout: Period = "1s",
+        /// An answer that takes longer is a failure; at most `interval`. `auto` is 1s, or `interval` if that is
+        /// shorter.
+        timeout: Or<Auto, Period> = "auto",
         /// So many successes in a row bring a backend up.
         rise: Number<1, 1000> = "2",
         /// So many failures in a row take it down.
@@ -467,7 +469,8 @@ mod inherited {
 
     use serde_json::{Map, Value as Json, json};
 
-    use super::super::kind::{Kind, Reader, nothing_required};
+    use super::super::kind::{Kind, Reader};
+    use super::super::section::nothing_required;
     use super::{Node, Value};
 
     #[derive(Clone, Debug, PartialEq)]

@@ -1,15 +1,15 @@
-//! How values are read, described and written: one [`Kind`] for each sort of value, and [`section!`], which declares a
-//! map of the file once: key, kind, default and meaning. Reading, the JSON Schema, the reference page and printing all
-//! come from that declaration. It knows no key itself.
+//! How values are read, described and written: one [`Kind`] for each sort of value. It knows no key itself, and maps
+//! whose keys are fixed are [`super::section`]'s business.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::report::{Problem, Problems};
-use super::vocabulary::{meant, translated};
+use super::section::is_no_word;
+use super::vocabulary::{self, meant, translated};
 use super::yaml::{Key, Node, Place, Value};
 
 /// A sort of value.
@@ -36,6 +36,14 @@ pub(super) trait Kind: Clone + PartialEq + Sized {
         false
     }
 
+    /// Whether a value could be one, so that a map with such values is one of hosts.
+    fn fits(node: &Node, parts_missing: bool) -> bool {
+        let mut problems = Problems::default();
+        let mut reader = Reader::new("", &mut problems);
+        let read = reader.with_parts_missing(parts_missing, |reader| Self::read(node, reader));
+        read.is_some() && !problems.has_errors()
+    }
+
     /// The value when the key is not there; none if it is required.
     fn absent() -> Option<Self> {
         None
@@ -53,7 +61,7 @@ pub(super) struct Reader<'a> {
     pub(super) problems: &'a mut Problems,
     path: Vec<String>,
     /// Whether keys that are required may be missing.
-    parts_missing: bool,
+    pub(super) parts_missing: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -107,13 +115,33 @@ impl<'a> Reader<'a> {
         path
     }
 
+    /// The path as the reference page has it, as in `pools.NAME.backends`.
+    fn declared_path(&self) -> String {
+        let mut parts = self.path.iter().map(String::as_str).collect::<Vec<_>>();
+        parts.retain(|part| !part.starts_with('['));
+        if let ["pools", name, ..] = parts.as_mut_slice() {
+            *name = "NAME";
+        }
+        parts.join(".")
+    }
+
+    /// That something else was expected.
+    pub(super) fn unexpected(&self, node: &Node, expected: &str) -> Problem {
+        let found = node.found();
+        let mut problem = Problem::error(node.place, format!("expected {expected}, found {found}"));
+        problem
+            .help
+            .extend(vocabulary::example(&self.declared_path()));
+        match node.value {
+            Value::Null => problem.help("what belongs to a key is indented further than it"),
+            Value::Scalar(_) | Value::List(_) | Value::Map(_) => problem,
+        }
+    }
+
     /// Reports that something else was expected.
     pub(super) fn expected(&mut self, node: &Node, expected: &str) {
-        let found = node.found();
-        self.push(Problem::error(
-            node.place,
-            format!("expected {expected}, found {found}"),
-        ));
+        let problem = self.unexpected(node, expected);
+        self.push(problem);
     }
 
     /// The text of a scalar, or a problem.
@@ -166,7 +194,11 @@ impl<T: PartialEq> PartialEq for Field<T> {
 /// Reads a value, or the one of this host from a map of hosts.
 pub(super) fn read_field<T: Kind>(node: &Node, reader: &mut Reader) -> Option<Field<T>> {
     match &node.value {
-        Value::Map(entries) if !T::MAP || is_by_host(entries, reader.host, T::knows) => {
+        Value::Map(entries)
+            if !T::MAP
+                || is_by_host(entries, reader.host, T::knows)
+                || is_of_other_hosts::<T>(entries, reader) =>
+        {
             let (node, value) = by_host(node, entries, reader)?;
             Some(Field::at(node, value))
         }
@@ -180,6 +212,19 @@ pub(super) fn read_field<T: Kind>(node: &Node, reader: &mut Reader) -> Option<Fi
 pub(super) fn is_by_host(entries: &[(Key, Node)], host: &str, knows: fn(&str) -> bool) -> bool {
     let names = || entries.iter().map(|(key, _)| key.name.as_str());
     names().any(|name| name == host) && !names().any(knows)
+}
+
+/// Whether a map can only be one of hosts, among which this one is not. A single entry of what may have a name gives
+/// the name, more likely.
+fn is_of_other_hosts<T: Kind>(entries: &[(Key, Node)], reader: &Reader) -> bool {
+    let least = if T::knows(vocabulary::NAME) { 2 } else { 1 };
+    !reader.host.is_empty()
+        && entries.len() >= least
+        && entries.iter().all(|(key, _)| !T::knows(&key.name))
+        && entries.iter().all(|(key, _)| is_no_word(&key.name))
+        && entries
+            .iter()
+            .all(|(_, value)| T::fits(value, reader.parts_missing))
 }
 
 fn by_host<'n, T: Kind>(
@@ -259,7 +304,9 @@ impl<W: Absence, T: Kind> Kind for Or<W, T> {
                 let before = reader.problems.kept();
                 let value = T::read(node, reader);
                 if value.is_none() {
-                    reader.problems.also_accepted(before, W::WORDS[0]);
+                    let is_meant = |text: &str| translated(text).any(|word| word == W::WORDS[0]);
+                    let is_meant = matches!(&node.value, Value::Scalar(text) if is_meant(text));
+                    reader.problems.also_accepted(before, W::WORDS[0], is_meant);
                 }
                 value.map(|value| Or(Some(value), PhantomData))
             }
@@ -290,6 +337,10 @@ impl<T: Kind> Kind for Optional<T> {
 
     fn knows(key: &str) -> bool {
         T::knows(key)
+    }
+
+    fn fits(node: &Node, parts_missing: bool) -> bool {
+        T::fits(node, parts_missing)
     }
 
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
@@ -362,15 +413,19 @@ impl<T: Kind> Kind for List<T> {
         T::knows(key)
     }
 
+    /// A map of single items, rather, is a list that lacks its dashes.
+    fn fits(node: &Node, parts_missing: bool) -> bool {
+        let Value::List(items) = &node.value else {
+            return false;
+        };
+        !items.is_empty() && items.iter().all(|item| T::fits(item, parts_missing))
+    }
+
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         match &node.value {
             Value::List(items) if !items.is_empty() => Some(List(read_items(items, reader))),
             Value::Map(entries) if !entries.iter().any(|(key, _)| T::knows(&key.name)) => {
-                let found = node.found();
-                let problem = Problem::error(
-                    node.place,
-                    format!("expected {}, found {found}", Self::expected()),
-                );
+                let problem = reader.unexpected(node, &Self::expected());
                 reader.push(problem.help("items of a list begin with a dash, as in `- name: x`"));
                 None
             }
@@ -425,11 +480,7 @@ impl<T: Kind> Kind for Named<T> {
     /// One that cannot be read keeps its name, so that nobody is told that there is none.
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let Value::Map(entries) = &node.value else {
-            let found = node.found();
-            let problem = Problem::error(
-                node.place,
-                format!("expected {}, found {found}", Self::expected()),
-            );
+            let problem = reader.unexpected(node, &Self::expected());
             reader.push(match node.value {
                 Value::List(_) => problem.help("write `NAME:` instead of `- name: NAME`"),
                 Value::Null | Value::Scalar(_) | Value::Map(_) => problem,
@@ -645,10 +696,13 @@ pub(super) fn read_word<T: Copy>(
     let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     let text = reader.scalar(node, &known.join(" | "))?;
     let found = words.iter().find(|(word, _)| *word == text);
+    let advised = |problem: Problem| match vocabulary::advice(what, text) {
+        Some(advice) => problem.help(advice),
+        None => problem.help(format!("accepted: {}", known.join(", "))),
+    };
     if later.contains(&text) {
-        let problem = Problem::error(node.place, format!("`{text}` is not supported yet"))
-            .help(format!("accepted: {}", known.join(", ")));
-        reader.push(problem);
+        let message = format!("`{text}` is not supported yet");
+        reader.push(advised(Problem::error(node.place, message)));
     } else if found.is_none() {
         let found = node.found();
         let key = reader.path.last().map(String::as_str);
@@ -656,226 +710,10 @@ pub(super) fn read_word<T: Copy>(
             ("choice", Some(key)) => format!("{found} is no choice for `{key}`"),
             _ => format!("{found} is no {what}"),
         };
-        let problem =
-            Problem::error(node.place, message).help(format!("accepted: {}", known.join(", ")));
+        let problem = advised(Problem::error(node.place, message));
         reader.push(meant(problem, text, &known));
     }
     found.map(|(_, value)| *value)
-}
-
-/// One key of a section, for the schema and for messages.
-pub(super) struct KeyOf {
-    pub(super) name: &'static str,
-    pub(super) docs: &'static [&'static str],
-    pub(super) default: Option<&'static str>,
-    pub(super) schema: fn() -> Json,
-    pub(super) required: bool,
-    pub(super) supported: bool,
-}
-
-/// The name of a key: a field may need `r#` before it.
-pub(super) fn bare(name: &'static str) -> &'static str {
-    name.strip_prefix("r#").unwrap_or(name)
-}
-
-/// The entries of a map whose keys are fixed.
-pub(super) struct Entries<'n> {
-    section: &'n Node,
-    written: &'n [(Key, Node)],
-    /// Keys that something unknown most likely was meant for, and where that stands.
-    misspelt: Vec<(String, Place)>,
-}
-
-/// The entries of a map whose keys are fixed; what is unknown has been reported.
-pub(super) fn entries<'n>(
-    node: &'n Node,
-    reader: &mut Reader,
-    keys: &[KeyOf],
-    expected: fn() -> String,
-) -> Option<Entries<'n>> {
-    let written: &[(Key, Node)] = match &node.value {
-        Value::Map(entries) => entries,
-        Value::Null if reader.parts_missing || keys.iter().all(|key| !key.required) => &[],
-        Value::Null | Value::List(_) => {
-            reader.expected(node, &expected());
-            return None;
-        }
-        Value::Scalar(text) => {
-            let message = format!("expected {}, found {}", expected(), node.found());
-            let problem = Problem::error(node.place, message);
-            reader.push(if keys.iter().any(|key| is_glued(text, key.name)) {
-                problem.help("a key ends with a colon and a space, as in `key: value`")
-            } else {
-                problem
-            });
-            return None;
-        }
-    };
-    let mut misspelt = Vec::new();
-    let is_unknown = |key: &Key| keys.iter().all(|known| known.name != key.name);
-    let all_are_unknown = written.iter().all(|(key, _)| is_unknown(key));
-    for (key, _) in written.iter().filter(|(key, _)| is_unknown(key)) {
-        let mut problem = unknown(key, keys);
-        match &problem.nearest {
-            Some(nearest) => misspelt.push((nearest.clone(), key.place)),
-            None if all_are_unknown && is_no_word(&key.name) && !reader.host.is_empty() => {
-                let (name, host) = (super::yaml::shortened(&key.name), reader.host);
-                problem = problem.help(format!(
-                    "if `{name}` is a host: this is read for `{host}`; --node NAME says which host it is"
-                ));
-            }
-            None => {}
-        }
-        reader.push(problem);
-    }
-    Some(Entries {
-        section: node,
-        written,
-        misspelt,
-    })
-}
-
-/// Whether a text begins with a key whose colon is wrong.
-fn is_glued(text: &str, key: &str) -> bool {
-    let rest = text.strip_prefix(key).map(str::trim_start);
-    rest.is_some_and(|rest| rest.starts_with([':', '=']))
-}
-
-/// Whether it is nowhere a key, neither here nor in other software.
-fn is_no_word(name: &str) -> bool {
-    super::schema::elsewhere(name).is_none() && translated(name).next().is_none()
-}
-
-/// What to say of a key that is not one of these.
-fn unknown(key: &Key, keys: &[KeyOf]) -> Problem {
-    let name = super::yaml::shortened(&key.name);
-    let problem = Problem::error(key.place, format!("there is no key `{name}` here"));
-    let here: Vec<&str> = keys.iter().map(|key| key.name).collect();
-    let supported = keys.iter().filter(|key| key.supported);
-    let supported: Vec<&str> = supported.map(|key| key.name).collect();
-    let list = format!("keys: {}", supported.join(", "));
-    let is_here = |word: &&str| here.contains(word);
-    let other = translated(&key.name).find_map(|word| {
-        let parents = super::schema::elsewhere(word)?;
-        Some(format!("`{word}` is a key of {parents}"))
-    });
-    match other {
-        // The same thing by another name belongs elsewhere: what is spelt alike here is something else.
-        Some(other) if !translated(&key.name).any(|word| is_here(&word)) => {
-            problem.help(other).help(list)
-        }
-        Some(_) | None => {
-            let problem = meant(problem, &key.name, &here);
-            match (&problem.nearest, super::schema::elsewhere(&key.name)) {
-                (Some(_), _) => problem,
-                (None, Some(parents)) => {
-                    problem.help(format!("it is a key of {parents}")).help(list)
-                }
-                (None, None) => problem.help(list),
-            }
-        }
-    }
-}
-
-/// The value of one key: written, default, or missing. What cannot be read has been reported and counts as
-/// left out, but keeps its place.
-pub(super) fn field<T: Kind + 'static>(
-    entries: &Entries,
-    reader: &mut Reader,
-    name: &'static str,
-    default: impl FnOnce() -> Option<T>,
-) -> Option<Field<T>> {
-    let written = entries.written.iter().find(|(key, _)| key.name == name);
-    let read =
-        written.and_then(|(_, value)| reader.within(name, |reader| read_field(value, reader)));
-    if read.is_some() {
-        return read;
-    }
-    let misspelt = entries.misspelt.iter().find(|(meant, _)| meant == name);
-    let place = written
-        .map(|(_, value)| value.place)
-        .or(misspelt.map(|(_, place)| *place));
-    let value = default();
-    if value.is_none() && place.is_none() && !reader.parts_missing {
-        let problem = Problem::error(
-            entries.section.place,
-            format!("the key `{name}` is missing"),
-        )
-        .help(format!("{name}: {}", T::expected()));
-        reader.push(problem);
-    }
-    value.map(|value| Field { value, place })
-}
-
-/// A default, read from how it is written.
-pub(super) fn default_of<T: Kind>(text: &str) -> T {
-    let mut problems = Problems::default();
-    let node = super::yaml::parse(text, &mut problems);
-    let value = node.and_then(|node| T::read(&node, &mut Reader::new("", &mut problems)));
-    value.expect("defaults are valid; a test reads each")
-}
-
-/// The schema of a section's keys.
-pub(super) fn object_schema(docs: &[&str], keys: &[KeyOf], short: Option<&'static str>) -> Json {
-    let short = keys.iter().find(|key| Some(key.name) == short.map(bare));
-    let short = short.map(|key| (key.schema)());
-    let mut properties = Map::new();
-    for key in keys.iter().filter(|key| key.supported) {
-        let mut schema = (key.schema)();
-        if let Json::Object(schema) = &mut schema {
-            schema.insert("description".to_owned(), json!(sentence(key.docs)));
-            if let Some(default) = key.default {
-                schema.insert("default".to_owned(), default_json(default));
-            }
-        }
-        properties.insert(key.name.to_owned(), schema);
-    }
-    let required: Vec<&str> = keys
-        .iter()
-        .filter(|key| key.required)
-        .map(|key| key.name)
-        .collect();
-    let needs_none = required.is_empty();
-    let mut object = json!({
-        "type": "object",
-        "description": sentence(docs),
-        "properties": properties,
-        "additionalProperties": false,
-        "required": required,
-    });
-    if needs_none {
-        nothing_required(&mut object);
-    }
-    match short {
-        Some(short) => json!({"anyOf": [short, object]}),
-        None => object,
-    }
-}
-
-/// Lets any key of a map be missing, and so all of them.
-pub(super) fn nothing_required(object: &mut Json) {
-    object["type"] = json!(["object", "null"]);
-    if let Json::Object(object) = object {
-        object.shift_remove("required");
-    }
-}
-
-/// A section that could be written in its short form is.
-pub(super) fn shortest(mut section: Map<String, Json>, short: &[&'static str]) -> Json {
-    let only = short.first().filter(|_| section.len() == 1);
-    let value = only.and_then(|short| section.remove(bare(short)));
-    value.unwrap_or(Json::Object(section))
-}
-
-/// The text of a doc comment on one line.
-pub(super) fn sentence(docs: &[&str]) -> String {
-    let lines: Vec<&str> = docs.iter().map(|line| line.trim()).collect();
-    lines.join(" ")
-}
-
-/// Numbers, `true`, `false` and `{}` are themselves, all else is a text.
-fn default_json(text: &str) -> Json {
-    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
 }
 
 /// The schema of a word of a fixed set.
@@ -888,104 +726,3 @@ pub(super) fn words_schema(words: &[&str]) -> Json {
     });
     json!({"enum": each.collect::<Vec<Json>>()})
 }
-
-/// Declares a map of the file: each key once, with its kind, default (as it is written) and meaning.
-///
-/// `short key` names the key that the short form stands for, where the value is no map.
-macro_rules! section {
-    (
-        $(#[doc = $doc:literal])*
-        $visibility:vis struct $name:ident $(short $short:ident)? {
-            $($(#[doc = $key_doc:literal])* $key:ident : $kind:ty $(= $default:literal)?,)*
-        }
-    ) => {
-        $(#[doc = $doc])*
-        #[derive(Clone, Debug, PartialEq)]
-        $visibility struct $name {
-            $($(#[doc = $key_doc])* $visibility $key: $crate::config::kind::Field<$kind>,)*
-        }
-
-        impl $name {
-            fn keys() -> &'static [$crate::config::kind::KeyOf] {
-                static KEYS: std::sync::OnceLock<Vec<$crate::config::kind::KeyOf>> = std::sync::OnceLock::new();
-                KEYS.get_or_init(|| vec![$($crate::config::kind::KeyOf {
-                    name: $crate::config::kind::bare(stringify!($key)),
-                    docs: &[$($key_doc),*],
-                    default: section!(@default $($default)?),
-                    schema: <$kind as $crate::config::kind::Kind>::schema,
-                    required: section!(@value $kind, $($default)?).is_none(),
-                    supported: <$kind as $crate::config::kind::Kind>::SUPPORTED,
-                }),*])
-            }
-        }
-
-        impl $crate::config::kind::Kind for $name {
-            const MAP: bool = true;
-
-            fn read(
-                node: &$crate::config::yaml::Node,
-                reader: &mut $crate::config::kind::Reader,
-            ) -> Option<Self> {
-                $(
-                    let long;
-                    let node = if node.is_short() {
-                        long = node.under($crate::config::kind::bare(stringify!($short)));
-                        &long
-                    } else {
-                        node
-                    };
-                )?
-                let expected = <Self as $crate::config::kind::Kind>::expected;
-                let entries = $crate::config::kind::entries(node, reader, Self::keys(), expected)?;
-                // All keys are read before one that is wrong ends it: all their problems are told.
-                $(let $key = {
-                    let name = $crate::config::kind::bare(stringify!($key));
-                    let default = || section!(@value $kind, $($default)?);
-                    $crate::config::kind::field(&entries, reader, name, default)
-                };)*
-                Some($name { $($key: $key?),* })
-            }
-
-            fn knows(key: &str) -> bool {
-                Self::keys().iter().any(|known| known.name == key)
-            }
-
-            fn schema() -> serde_json::Value {
-                let keys = Self::keys();
-                let short: &[&str] = &[$(stringify!($short))?];
-                $crate::config::kind::object_schema(&[$($doc),*], keys, short.first().copied())
-            }
-
-            fn expected() -> String {
-                let names: Vec<&str> = Self::keys().iter().filter(|key| key.supported).map(|key| key.name).collect();
-                let map = format!("a map with the keys {}", names.join(", "));
-                let short: &[&str] = &[$(stringify!($short))?];
-                match short {
-                    [short] => format!("the {} or {map}", $crate::config::kind::bare(short)),
-                    _ => map,
-                }
-            }
-
-            fn write(&self) -> serde_json::Value {
-                let mut object = serde_json::Map::new();
-                $({
-                    let default = section!(@value $kind, $($default)?);
-                    if default.as_ref() != Some(&self.$key.value) {
-                        let name = $crate::config::kind::bare(stringify!($key)).to_owned();
-                        object.insert(name, $crate::config::kind::Kind::write(&self.$key.value));
-                    }
-                })*
-                let short: &[&str] = &[$(stringify!($short))?];
-                $crate::config::kind::shortest(object, short)
-            }
-        }
-    };
-    (@default) => { None::<&'static str> };
-    (@default $default:literal) => { Some($default) };
-    (@value $kind:ty,) => { <$kind as $crate::config::kind::Kind>::absent() };
-    (@value $kind:ty, $default:literal) => {{
-        static VALUE: std::sync::OnceLock<$kind> = std::sync::OnceLock::new();
-        Some(VALUE.get_or_init(|| $crate::config::kind::default_of($default)).clone())
-    }};
-}
-pub(super) use section;

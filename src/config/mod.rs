@@ -1,6 +1,6 @@
 //! The configuration: the YAML file as a tree ([`yaml`]), what listeners and pools take over from `defaults`
-//! ([`inherit`]), every key with its kind and default ([`document`], declared by [`kind`]), what the values mean
-//! together ([`resolve`]), and what is wrong, with its place ([`report`]).
+//! ([`inherit`]), every key with its kind and default ([`document`], declared by [`section`] and [`kind`]), what the
+//! values mean together ([`resolve`]), and what is wrong, with its place ([`report`]).
 //!
 //! All problems are collected before anything is said. Nothing here opens a socket or starts anything.
 
@@ -13,6 +13,7 @@ mod kind;
 mod report;
 mod resolve;
 mod schema;
+mod section;
 mod units;
 mod virtual_router;
 mod vocabulary;

@@ -198,10 +198,14 @@ impl Problems {
         place.is_some_and(|place| self.wrong.contains(&place))
     }
 
-    /// What was reported since so many were kept would have been right with this word, too.
-    pub(super) fn also_accepted(&mut self, since: usize, word: &str) {
+    /// What was reported since so many were kept would have been right with this word, too, which may have been meant.
+    pub(super) fn also_accepted(&mut self, since: usize, word: &str, is_meant: bool) {
         for problem in self.all.iter_mut().skip(since) {
-            problem.help.push(format!("`{word}` is accepted, too"));
+            if is_meant {
+                problem.nearest = Some(word.to_owned());
+            } else {
+                problem.help.push(format!("`{word}` is accepted, too"));
+            }
         }
     }
 

@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use serde_json::{Map, Value, json};
 
 use super::document::Document;
-use super::kind::{Kind, nothing_required};
+use super::kind::Kind;
+use super::section::nothing_required;
 use super::units::name_schema;
 
 /// The JSON Schema (draft 2020-12) of the configuration file, with descriptions and defaults.

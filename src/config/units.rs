@@ -629,8 +629,8 @@ impl Kind for Statuses {
 
 #[cfg(test)]
 mod tests {
-    use super::super::kind::default_of;
     use super::super::report::Problems;
+    use super::super::section::default_of;
     use super::super::yaml;
     use super::*;
 

@@ -1,5 +1,6 @@
 //! What HAProxy, nginx, keepalived and Envoy call the things that the file has, so that somebody who comes from there
-//! is told the word. It decides nothing: no such word is accepted.
+//! is told the word, and what to say of things that work differently here. It decides nothing: no such word is
+//! accepted.
 
 use super::report::{Problem, nearest};
 
@@ -15,6 +16,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("maglev", "hash"),
     ("ring_hash", "hash"),
     ("ip_hash", "hash"),
+    ("source", "hash"),
     ("source_hash", "hash"),
     ("ip", "source_ip"),
     ("frontend", "listeners"),
@@ -43,7 +45,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("addr", "address"),
     ("ip", "address"),
     ("url", "address"),
-    ("port", "address"),
+    ("hostname", "address"),
+    ("host", "bind"),
+    ("ip", "bind"),
+    (PORT, "address"),
+    (PORT, "bind"),
     ("listen", "bind"),
     ("address", "bind"),
     ("maxconn", "max_sessions"),
@@ -74,6 +80,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("idle_timeout", "idle"),
     ("proxy_timeout", "idle"),
     ("client", "idle"),
+    ("server", "idle"),
+    ("tunnel", "idle"),
+    ("timeout_connect", "connect"),
+    ("timeout_client", "idle"),
+    ("timeout_server", "idle"),
+    ("timeout_tunnel", "idle"),
     ("mode", "protocol"),
     ("tcp_check", "send_expect"),
     ("httpchk", "http"),
@@ -88,11 +100,130 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("down", "maintenance"),
     ("down", "state"),
     ("up", "ready"),
+    ("off", "none"),
+    ("no", "none"),
+    ("false", "none"),
+    ("never", "none"),
+    ("infinity", "none"),
+    ("infinite", "none"),
+    ("unlimited", "none"),
+    ("disabled", "none"),
+    ("none", "off"),
+    ("no", "off"),
+    ("disabled", "off"),
 ];
+
+/// The key that names something in a list.
+pub(super) const NAME: &str = "name";
+/// What others write apart from the address that it belongs to.
+pub(super) const PORT: &str = "port";
+
+const PROXY: &str = "the PROXY protocol is not supported yet: leave it out";
+const TLS: &str = "TLS passes through untouched, and backends end it: leave it out";
+const OUTPUT: &str = "lines go to standard output; the journal keeps them where systemd runs it";
+const FOREGROUND: &str =
+    "it runs in the foreground; a service manager such as systemd keeps it running";
+
+/// Keys of other software for which there is nothing here, and why.
+const REMARKS: &[(&str, &str)] = &[
+    ("send_proxy", PROXY),
+    ("send_proxy_v2", PROXY),
+    ("accept_proxy", PROXY),
+    ("proxy_protocol", PROXY),
+    ("send_proxy_protocol", PROXY),
+    ("ssl", TLS),
+    ("ssl_certificate", TLS),
+    ("crt", TLS),
+    ("cert", TLS),
+    ("certificate", TLS),
+    ("tls", TLS),
+    ("file", OUTPUT),
+    ("log_file", OUTPUT),
+    ("logfile", OUTPUT),
+    ("access_log", OUTPUT),
+    ("error_log", OUTPUT),
+    ("daemon", FOREGROUND),
+    ("daemonize", FOREGROUND),
+    ("background", FOREGROUND),
+];
+
+const POSTGRES: &str = "`tcp` sees whether it listens, \
+                        `type: http` with Patroni's `port` sees whether it is the primary";
+const REDIS: &str =
+    "`type: send_expect` asks it, as in \"PING\\r\\n\" and \"+PONG\": conf/redis.yaml has one";
+const LEFT_OUT: &str = "leave `probe` out: `tcp` is the default";
+
+/// Words for a value, by what it is, that are no word for it here, and what to write.
+const ADVICE: &[(&str, &str, &str)] = &[
+    ("type of probe", "postgres", POSTGRES),
+    ("type of probe", "postgresql", POSTGRES),
+    ("type of probe", "pgsql", POSTGRES),
+    ("type of probe", "redis", REDIS),
+    ("type of probe", "on", LEFT_OUT),
+    ("type of probe", "yes", LEFT_OUT),
+    ("type of probe", "true", LEFT_OUT),
+];
+
+const SPLIT: &str = "split: [{pool: blue, weight: 95}, {pool: green, weight: 5}]";
+
+/// How values are written, by their path in the reference page.
+const EXAMPLES: &[(&str, &[&str])] = &[
+    ("global", &["global: {workers: 4}"]),
+    ("log", &["log: {level: debug}"]),
+    ("admin", &["admin: {socket: /run/ringway/admin.sock}"]),
+    ("defaults", &["defaults: {pool: {balance: round_robin}}"]),
+    ("listeners", &["listeners: [{bind: \"*:5432\", pool: pg}]"]),
+    ("listeners.pool", &["pool: pg", SPLIT]),
+    ("listeners.split", &[SPLIT]),
+    ("pools", &["pools: {pg: [10.0.0.11:5432, 10.0.0.12:5432]}"]),
+    ("pools.NAME.timeouts", &["timeouts: {idle: 1h}"]),
+    ("pools.NAME.keepalive", &["keepalive: {idle: 60s}"]),
+    ("pools.NAME.passive", &["passive: {failures: 3}"]),
+    ("pools.NAME.probe.http", &["http: {path: /health}"]),
+];
+
+/// A word in small letters, and its parts joined as here.
+fn plain(word: &str) -> String {
+    word.trim().to_lowercase().replace(['-', ' '], "_")
+}
+
+/// What to say of a key for which there is nothing here.
+pub(super) fn remark(key: &str) -> Option<&'static str> {
+    let key = plain(key);
+    let mut remarks = REMARKS.iter().filter(|(elsewhere, _)| *elsewhere == key);
+    remarks.next().map(|(_, remark)| *remark)
+}
+
+/// What to write for a word that is none of those of a value.
+pub(super) fn advice(what: &str, word: &str) -> Option<String> {
+    let plain = plain(word);
+    let mut known = ADVICE
+        .iter()
+        .filter(|(of, word, _)| *of == what && *word == plain);
+    match (known.next(), word.split_once("://")) {
+        (Some((_, _, advice)), _) => Some((*advice).to_owned()),
+        (None, Some(("http", rest))) if what == "type of probe" => {
+            let (at, path) = rest.split_once('/').unwrap_or((rest, ""));
+            let port = at.rsplit_once(':').map_or("80", |(_, port)| port);
+            Some(format!(
+                "write {{type: http, port: {port}, http: {{path: /{path}}}}}"
+            ))
+        }
+        (None, _) => None,
+    }
+}
+
+/// How a value is written.
+pub(super) fn example(path: &str) -> Option<String> {
+    let mut examples = EXAMPLES.iter().filter(|(of, _)| *of == path);
+    examples
+        .next()
+        .map(|(_, forms)| format!("as in `{}`", forms.join("` or `")))
+}
 
 /// What other software's word stands for here.
 pub(super) fn translated(name: &str) -> impl Iterator<Item = &'static str> {
-    let plain = name.to_lowercase().replace('-', "_");
+    let plain = plain(name);
     let pairs = ELSEWHERE
         .iter()
         .filter(move |(elsewhere, _)| *elsewhere == plain);

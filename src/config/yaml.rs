@@ -20,6 +20,12 @@ const KEY_MAX: usize = 1024;
 const ALIASES_MAX: usize = 10_000;
 const REPLAYED_MAX: usize = 200_000;
 
+/// A space that no YAML is indented with.
+pub(super) const NO_BREAK: &str = "\u{a0}";
+pub(super) const PLAIN_SPACES: &str =
+    "there is a non-breaking space (U+00A0) here, which is a letter to YAML: write plain spaces";
+const QUOTE_IPV6: &str = "put IPv6 addresses into quotes, as in \"[2001:db8::1]:5432\"";
+
 /// Where something stands in a text: bytes from its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -173,27 +179,37 @@ fn node(raw: Spanned<Raw>, text: &str, problems: &mut Problems) -> Node {
                 .map(|item| node(item, text, problems))
                 .collect(),
         ),
-        Raw::Map(entries) => Value::Map(map(entries, text, problems)),
+        Raw::Map(entries) => Value::Map(map(entries, place, text, problems)),
     };
     Node { place, value }
 }
 
 fn map(
     entries: Vec<(Spanned<Raw>, Spanned<Raw>)>,
+    at: Place,
     text: &str,
     problems: &mut Problems,
 ) -> Vec<(Key, Node)> {
     let mut found: Vec<(Key, Node)> = Vec::with_capacity(entries.len());
     let mut seen = std::collections::HashMap::new();
+    let mut repeated: Vec<Problem> = Vec::new();
     for (key, value) in entries {
         let key = node(key, text, problems);
         let value = node(value, text, problems);
         let Value::Scalar(name) = key.value else {
-            let found = key.found();
-            problems.push(Problem::error(
-                key.place,
-                format!("expected the name of a key, found {found}"),
-            ));
+            // Where the map begins, it is the map that is wrong.
+            let place = if key.place.start == at.start {
+                at
+            } else {
+                key.place
+            };
+            let message = format!("expected the name of a key, found {}", key.found());
+            let problem = Problem::error(place, message);
+            let in_brackets = text[key.place.start..].split(']').next().unwrap_or("");
+            problems.push(match key.value {
+                Value::List(_) if in_brackets.contains(':') => problem.help(QUOTE_IPV6),
+                Value::Null | Value::Scalar(_) | Value::List(_) | Value::Map(_) => problem,
+            });
             continue;
         };
         let place = key.place;
@@ -204,15 +220,22 @@ fn map(
         }
         if let Some(first) = seen.get(&name) {
             let first: &Place = first;
-            problems.push(
-                Problem::error(place, format!("`{name}` is written twice"))
-                    .and(*first, "it is here already"),
-            );
+            let problem = Problem::error(place, format!("`{name}` is written twice"))
+                .and(*first, "it is here already");
+            repeated.push(problem);
             continue;
         }
         seen.insert(name.clone(), place);
         found.push((Key { place, name }, value));
     }
+    if let [first, _, ..] = repeated.as_mut_slice() {
+        first
+            .help
+            .push("if another item of a list begins here: each begins with a dash".to_owned());
+    }
+    repeated
+        .into_iter()
+        .for_each(|problem| problems.push(problem));
     found
 }
 
@@ -312,16 +335,21 @@ fn likely(message: &str, place: Option<Place>, text: &str) -> Option<String> {
         "`*` begins an alias in YAML: put the value into quotes, as in \"*:5432\""
     } else if near("\t") {
         "YAML is indented with spaces; there is a tab here"
+    } else if near(NO_BREAK) {
+        PLAIN_SPACES
+    } else if line.matches('"').count() % 2 == 1 {
+        "a quote is missing before here"
     } else if near("]:") && (near(": [") || near("- [") || near("[[")) {
-        "put IPv6 addresses into quotes, as in \"[2001:db8::1]:5432\""
+        QUOTE_IPV6
     } else if rest.starts_with(['%', '@', '`']) {
         "a value that begins with %, @ or ` needs quotes"
     } else if message.contains("mapping values are not allowed") {
-        "this line's indentation does not fit the one above, or a value with a colon needs quotes"
+        "this line's indentation does not fit the one above, a value with a colon needs quotes, or the line above \
+         lacks its colon"
     } else if message.contains("<document start>") {
         "what stands before this is complete in itself: the whole file is one map of keys and values"
     } else if message.contains("did not find expected") {
-        "keys of one map, and dashes of one list, begin in the same column"
+        "keys of one map, and dashes of one list, begin in the same column; or the line above lacks its colon"
     } else {
         return None;
     };

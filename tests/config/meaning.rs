@@ -35,6 +35,24 @@ fn the_fast_interval_is_never_longer_than_the_interval_unless_written_so() {
 }
 
 #[test]
+fn the_timeout_of_a_probe_is_never_longer_than_the_interval() {
+    for (probe, millis) in [
+        ("{}", 1_000),
+        ("{interval: 20s}", 1_000),
+        ("{interval: 500ms}", 500),
+        ("{interval: 500ms, timeout: auto}", 500),
+        ("{interval: 500ms, timeout: 200ms}", 200),
+        ("{interval: 3s, timeout: 2s}", 2_000),
+    ] {
+        let config = fine(&format!(
+            "listeners: {{bind: \"*:1\", pool: p}}\npools: {{p: {{backends: [\"10.0.0.1:1\"], probe: {probe}}}}}\n"
+        ));
+        let timeout = config.snapshot.pools[0].probe.timeout;
+        assert_eq!(timeout, Duration::from_millis(millis), "{probe}");
+    }
+}
+
+#[test]
 fn listeners_may_lead_to_each_other_in_layers() {
     fine(
         "listeners:\n\

@@ -34,6 +34,8 @@ const POOLS_MAX: usize = 65_535;
 const BACKENDS_MAX: usize = 1 << 20;
 /// From one probe to the next while the state is changing, if nothing else is written.
 const FAST_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a probe waits for its answer, if nothing else is written.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The configuration that a document means, as far as nothing is wrong with it.
 pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Config> {
@@ -223,11 +225,15 @@ impl Resolver<'_> {
                 let message =
                     format!("there are two backends `{name}`; names are unique in a pool");
                 let problem = error(place, &format!("pools.{}.backends", pool.name), message);
-                self.problems.push(
-                    problem
-                        .and(first, "the first is here")
-                        .help("give one of them a `name`"),
-                );
+                self.problems
+                    .push(
+                        problem
+                            .and(first, "the first is here")
+                            .help(match item.name.place {
+                                Some(_) => "give one of them another name",
+                                None => "give one of them a `name`",
+                            }),
+                    );
             }
             if self.snapshot.backends.len() >= BACKENDS_MAX {
                 self.problems.push(error(
@@ -352,7 +358,10 @@ fn probe(section: &document::Probe) -> Probe {
             .0
             .map_or(section.interval.0.min(FAST_INTERVAL), |fast| fast.0),
         down_interval: section.down_interval.0,
-        timeout: section.timeout.0,
+        timeout: section
+            .timeout
+            .0
+            .map_or(section.interval.0.min(TIMEOUT), |timeout| timeout.0),
         rise: small(*section.rise),
         fall: small(*section.fall),
     }

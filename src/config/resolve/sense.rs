@@ -76,19 +76,18 @@ impl Resolver<'_> {
         let key = |name: &str| format!("pools.{}.probe.{name}", pool.name);
         let unreadable =
             self.problems.at(probe.timeout.place) || self.problems.at(probe.interval.place);
-        if probe.timeout.0 > probe.interval.0 && !unreadable {
-            let place = probe.timeout.place.or(probe.interval.place);
-            let name = match probe.timeout.place {
-                Some(_) => "timeout",
-                None => "interval",
-            };
+        if let Some(timeout) = probe.timeout.0
+            && timeout.0 > probe.interval.0
+            && !unreadable
+        {
             let message = format!(
                 "a probe may take {} (`timeout`) but the next one begins after {} (`interval`)",
-                show(*probe.timeout),
+                show(timeout),
                 show(*probe.interval)
             );
+            let problem = error(probe.timeout.place, &key("timeout"), message);
             self.problems
-                .push(error(place, &key(name), message).help("`timeout` is at most `interval`"));
+                .push(problem.help("`timeout` is at most `interval`"));
         }
         let (fast, interval, down) = (&probe.fast_interval, &probe.interval, &probe.down_interval);
         for (name, place, period) in [
@@ -158,7 +157,7 @@ impl Resolver<'_> {
             ("probe.interval", probe.interval.place),
             ("probe.fast_interval", given(&probe.fast_interval)),
             ("probe.down_interval", probe.down_interval.place),
-            ("probe.timeout", probe.timeout.place),
+            ("probe.timeout", given(&probe.timeout)),
             ("probe.rise", probe.rise.place),
             ("probe.fall", probe.fall.place),
         ] {
