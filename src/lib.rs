@@ -35,8 +35,8 @@
 //!
 //! 1. `worker::accept` takes a connection from the kernel, on this worker or for a less loaded one.
 //! 2. `worker::tcp` makes a [`session::Session`] and arms a receive for the client, so that a reset is noticed from
-//!    here on. [`session::Step::Connect`]: `worker::picks` asks [`balance`] for a backend. A connect that fails is tried
-//!    elsewhere; what the client says meanwhile is kept, up to the limit of one receive.
+//!    here on. At [`session::Step::Connect`] `worker::picks` asks [`balance`] for a backend. A connect that fails is
+//!    tried elsewhere; what the client says meanwhile is kept, up to the limit of one receive.
 //! 3. Once connected, a receive is armed for the backend, too. A completion names a buffer: it is queued in the
 //!    relay's [`session::Chain`].
 //! 4. At the end of the turn each session that changed is asked for its steps: everything queued leaves in one gathered

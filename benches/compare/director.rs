@@ -44,6 +44,9 @@ const ANSWERING: Duration = Duration::from_secs(10);
 /// How long memory may take to settle before it is looked at.
 const SETTLING: Duration = Duration::from_millis(500);
 
+/// How long a balancer's sessions are idle before they are looked at: some let go of memory only after a while.
+const IDLENESS: Duration = Duration::from_secs(5);
+
 /// How far the number of sockets may be off while memory is looked at: the kernel counts in whole pages of them.
 const SOCKETS_TOLERANCE: f64 = 0.06;
 
@@ -513,7 +516,7 @@ impl Turn<'_> {
         let look = || (proportional_memory(&pids), slab().unwrap_or_default());
         let (process_before, slab_before) = look();
         let _generator = self.generator(turn, balancer, load, 0)?;
-        sleep(SETTLING);
+        sleep(balancer.map_or(SETTLING, |_| IDLENESS));
         let (process_after, slab_after) = look();
 
         let sockets = slab_after.tcp_sockets as f64 - slab_before.tcp_sockets as f64;

@@ -47,7 +47,7 @@ pub(crate) fn write(file: &Path, title: &str, stripes: &[Stripe]) -> Outcome<()>
         };
         draw_text(title, (16, 20), 15, HPos::Left)?;
         draw_text(
-            "CPU of Ringway divided by CPU of the other one; less is better, 1.0 is the same; the black mark is the bar",
+            "CPU of Ringway divided by CPU of the other one; less is better; the black mark is the bar",
             (16, 40),
             12,
             HPos::Left,

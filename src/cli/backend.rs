@@ -44,9 +44,14 @@ enum What {
     /// Its part of the new sessions, relative to the others
     Weight {
         /// 0 to 256; 0 takes no new sessions
-        #[arg(value_parser = clap::value_parser!(u16).range(0..=256))]
+        #[arg(value_parser = weight, allow_negative_numbers = true)]
         weight: u16,
     },
+}
+
+fn weight(text: &str) -> Result<u16, String> {
+    let weight = text.parse().ok().filter(|weight| *weight <= 256);
+    weight.ok_or_else(|| "write a whole number from 0 to 256".to_owned())
 }
 
 /// The pool's name has no slash, the backend's may (`unix:/path`).

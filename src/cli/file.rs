@@ -98,7 +98,7 @@ pub(super) fn page_width(output: &impl IsTerminal) -> usize {
 }
 
 /// `COLUMNS` wins over the terminal.
-fn columns(output: &impl IsTerminal) -> Option<usize> {
+pub(super) fn columns(output: &impl IsTerminal) -> Option<usize> {
     let wanted = std::env::var("COLUMNS").ok();
     let wanted = wanted
         .and_then(|columns| columns.parse().ok())

@@ -9,6 +9,7 @@ mod log;
 mod run;
 mod schema;
 mod status;
+mod tips;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -157,6 +158,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let printed = printed(error.print());
+            if let Some(tip) = tips::tip(&error) {
+                say(&format!("\n  tip: {tip}"));
+            }
             return match (error.use_stderr(), printed) {
                 (true, _) => ExitCode::from(EX_USAGE),
                 (false, Ok(())) => ExitCode::SUCCESS,

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use comfy_table::{
-    Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets,
-};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use super::{Failure, Outcome, file};
@@ -19,8 +17,6 @@ Examples:
   ringway status --socket lab.sock
   ringway status --json | jq '.pools[].backends[] | select(.takes_sessions | not)'";
 
-/// Below this, a table is left to the terminal to wrap.
-const WIDTH_MIN: usize = 60;
 /// Below this, there is no room for wide gaps and for the sessions ever.
 const WIDTH_FOR_ALL: usize = 80;
 const COLUMNS: [&str; 7] = [
@@ -75,7 +71,8 @@ pub(super) fn status(arguments: &Arguments) -> Result<Outcome, Failure> {
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default(),
             colours: file::has_colours(&out),
-            width: file::page_width(&out),
+            // Nobody reads a pipe by width.
+            width: file::columns(&out).unwrap_or(usize::from(u16::MAX)),
             verbose: arguments.verbose,
         };
         super::print(&render(&status, look))?;
@@ -92,11 +89,10 @@ fn render(status: &Value, look: Look) -> String {
     };
     let mut shown = paragraph(
         &format!(
-            "ringway {}  pid {}  {} for {}  {} of {} sessions{}",
+            "ringway {}  pid {}  {}  {} of {} sessions{}",
             text(&status["version"]),
             status["pid"],
-            text(&status["phase"]),
-            age(&status["started"], look.now),
+            phase(status, look),
             status["sessions_active"],
             status["max_sessions"],
             flows(status),
@@ -104,6 +100,9 @@ fn render(status: &Value, look: Look) -> String {
         "",
         look,
     );
+    if let Some(ends) = unusual_ends(&status["ends"]) {
+        shown.push_str(&paragraph(&format!("sessions ended by {ends}"), "", look));
+    }
     for listener in items(&status["listeners"]) {
         let addresses: Vec<String> = items(&listener["addresses"]).map(text).collect();
         let pools = items(&listener["pools"]);
@@ -143,6 +142,14 @@ fn render(status: &Value, look: Look) -> String {
             items(&pool["backends"]).count(),
         );
         shown.push_str(&paragraph(&line, "", look));
+        let absent: Vec<String> = items(&pool["sources_absent"]).map(text).collect();
+        if !absent.is_empty() {
+            let line = format!(
+                "this host does not have its `source` {}: no connection can come from there",
+                absent.join(", ")
+            );
+            shown.push_str(&paragraph(&line, "  ", look));
+        }
         for line in table(pool, look).lines() {
             shown.push_str(line.trim_end());
             shown.push('\n');
@@ -184,6 +191,33 @@ fn datagrams(listener: &Value) -> Option<String> {
     ))
 }
 
+/// What the process is doing, and since when.
+fn phase(status: &Value, look: Look) -> String {
+    let phase = word(&status["phase"]);
+    let stopping = &status["stopping"];
+    if stopping.is_null() {
+        return format!("{phase} for {}", age(&status["started"], look.now));
+    }
+    let since = age(&stopping["since"], look.now);
+    let left = match stopping["until"].as_u64() {
+        Some(until) => format!(", {} left", span(until.saturating_sub(look.now.as_secs()))),
+        None => String::new(),
+    };
+    format!("{phase} for {since}{left}")
+}
+
+/// How many sessions ended for other reasons than that a side was done.
+fn unusual_ends(ends: &Value) -> Option<String> {
+    let ends = ends.as_object().into_iter().flatten();
+    let unusual = ends.filter(|(reason, count)| {
+        !["client_closed", "backend_closed"].contains(&reason.as_str()) && count.as_u64() > Some(0)
+    });
+    let each: Vec<String> = unusual
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    (!each.is_empty()).then(|| each.join(", "))
+}
+
 /// A line that goes on below, further in, where it is too long.
 fn paragraph(line: &str, indent: &str, look: Look) -> String {
     let further = format!("{indent}    ");
@@ -194,35 +228,65 @@ fn paragraph(line: &str, indent: &str, look: Look) -> String {
     textwrap::fill(line, options) + "\n"
 }
 
+/// Nothing in it is broken but between a name and its address, so that it can be searched.
 fn table(pool: &Value, look: Look) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    let width = look.width.max(WIDTH_MIN);
-    table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
     let is_narrow = look.width < WIDTH_FOR_ALL;
     let shown = |number: usize| !(is_narrow && number == TOTAL);
+    let gap = if is_narrow { 1 } else { 2 };
+    let rows: Vec<[Cell; COLUMNS.len()]> = items(&pool["backends"])
+        .map(|backend| row(backend, look))
+        .collect();
+    let width_of = |number: usize| {
+        let cells = rows.iter().map(|row| row[number].content().chars().count());
+        cells.max().unwrap_or(0).max(COLUMNS[number].len()) + usize::from(gap)
+    };
+    let others: usize = (1..COLUMNS.len())
+        .filter(|number| shown(*number))
+        .map(width_of)
+        .sum();
+    let left = look.width.saturating_sub(others + usize::from(gap));
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(filtered(COLUMNS.map(Cell::new), shown));
     if look.colours {
         table.enforce_styling();
     } else {
         table.force_no_tty();
     }
-    for backend in items(&pool["backends"]) {
-        table.add_row(filtered(row(backend, look), shown));
+    for (backend, mut cells) in items(&pool["backends"]).zip(rows) {
+        cells[0] = Cell::new(in_width(&name(backend), left));
+        table.add_row(filtered(cells, shown));
     }
-    let gap = if is_narrow { 1 } else { 2 };
     for (number, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, gap));
-        if number > 0 {
-            // Where it is narrow, only names and addresses are broken.
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
         if number > 2 {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     table
+}
+
+/// The parts in one line, or one below the other.
+fn in_width(parts: &[String], width: usize) -> String {
+    let line = parts.join(" ");
+    if line.chars().count() <= width {
+        line
+    } else {
+        parts.join("\n")
+    }
+}
+
+/// A backend's name, its address, and whether it is a backup.
+fn name(backend: &Value) -> Vec<String> {
+    let name = word(&backend["name"]);
+    let address = [&backend["address"], &backend["host"]]
+        .into_iter()
+        .find_map(Value::as_str)
+        .filter(|address| *address != name);
+    let backup = (backend["backup"] == Value::Bool(true)).then_some("(backup)");
+    let parts = [Some(name), address, backup];
+    parts.into_iter().flatten().map(str::to_owned).collect()
 }
 
 fn filtered(
@@ -234,23 +298,17 @@ fn filtered(
 }
 
 fn row(backend: &Value, look: Look) -> [Cell; COLUMNS.len()] {
-    let name = word(&backend["name"]);
-    let address = [&backend["address"], &backend["host"]]
-        .into_iter()
-        .find_map(Value::as_str);
-    let name = match address {
-        Some(address) if address != name => format!("{name} {address}"),
-        Some(_) | None => name.to_owned(),
-    };
     let paint = |cell: Cell, colour: Color| match look.colours {
         true => cell.fg(colour),
         false => cell,
     };
     let health = word(&backend["health"]["state"]);
-    let colour = if health == "up" {
-        Color::Green
-    } else {
-        Color::Red
+    let since = &backend["health"]["since"];
+    let (health, colour) = match health {
+        "up" => ("up".to_owned(), Color::Green),
+        "down" if since.is_u64() => (format!("down {}", age(since, look.now)), Color::Red),
+        "unknown" => ("unknown".to_owned(), Color::Yellow),
+        other => (other.to_owned(), Color::Red),
     };
     let state = word(&backend["state"]);
     let state = if state == "ready" {
@@ -263,23 +321,22 @@ fn row(backend: &Value, look: Look) -> [Cell; COLUMNS.len()] {
         };
         paint(Cell::new(format!("{state} {since}{left}")), Color::Yellow)
     };
-    let backup = if backend["backup"] == Value::Bool(true) {
-        " (backup)"
-    } else {
-        ""
-    };
     // A flow is to a pool of UDP what a session is to others.
     let both = |sessions: &str, flows: &str| {
         let count = |key: &str| backend[key].as_u64().unwrap_or(0);
-        Cell::new(count(sessions) + count(flows))
+        count(sessions) + count(flows)
     };
+    let active = both("sessions_active", "flows_active");
     [
-        Cell::new(format!("{name}{backup}")),
+        Cell::new(name(backend).join(" ")),
         paint(Cell::new(health), colour),
         state,
         Cell::new(&backend["weight"]),
-        both("sessions_active", "flows_active"),
-        both("sessions_total", "flows_total"),
+        match backend["max_sessions"].as_u64() {
+            Some(most) => Cell::new(format!("{active}/{most}")),
+            None => Cell::new(active),
+        },
+        Cell::new(both("sessions_total", "flows_total")),
         Cell::new(&backend["connect_failures_total"]),
     ]
 }
@@ -301,9 +358,16 @@ fn remarks(backend: &Value, look: Look) -> Vec<String> {
         .flatten()
         .map(str::to_owned)
         .chain(wrong)
+        .chain(ramps(&backend["slow_start_until"], look))
         .chain(hindered(&health["probes_hindered"], look.now))
         .chain(ports_running_out(&backend["source_ports"]))
         .collect()
+}
+
+/// It has come back, and gets its full share later.
+fn ramps(until: &Value, look: Look) -> Option<String> {
+    let left = until.as_u64()?.saturating_sub(look.now.as_secs());
+    Some(format!("slow start: its full share in {}", span(left)))
 }
 
 fn word(value: &Value) -> &str {

@@ -170,7 +170,7 @@ impl Listeners {
                 tracing::info!(listener = %listener.name, %address, "listening");
             } else {
                 let why = usable::why_none(snapshot, listener);
-                tracing::info!(listener = %listener.name, %address, %why, "not listening");
+                tracing::warn!(listener = %listener.name, %address, %why, "not listening");
             }
         }
         for (id, address) in self.datagrams.names() {
@@ -179,7 +179,7 @@ impl Listeners {
                 tracing::info!(listener = %listener.name, %address, "listening");
             } else {
                 let why = usable::why_none(snapshot, listener);
-                tracing::info!(listener = %listener.name, %address, %why, "not listening");
+                tracing::warn!(listener = %listener.name, %address, %why, "not listening");
             }
         }
         for (door, (id, is_open)) in self.doors.iter_mut().zip((0..).map(ListenerId).zip(open)) {
@@ -225,7 +225,7 @@ impl Listeners {
                 self.datagrams.shut(id);
                 let why = usable::why_none(snapshot, listener);
                 let what = if is_udp { "datagrams" } else { "connects" };
-                tracing::info!(listener = %listener.name, %why, "{what} are refused");
+                tracing::warn!(listener = %listener.name, %why, "{what} are refused");
             }
             let door = &mut self.doors[id.index()];
             door.is_open = is_open;

@@ -191,6 +191,7 @@ struct Control {
     watch: Watch,
     alarms: Alarms,
     clock: Clock,
+    stopping_since: Option<Time>,
     listeners: Listeners,
     mailboxes: Vec<Mailbox>,
     cells: Vec<Arc<WorkerCells>>,
@@ -311,6 +312,7 @@ impl Control {
                 .map_err(|error| Error::Host(format!("the prober's thread: {error}")))?,
             alarms: Alarms::default(),
             clock,
+            stopping_since: None,
             snapshot,
             listeners,
             mailboxes,
@@ -449,9 +451,22 @@ impl Control {
             let pool = &self.snapshot.pools[pool.index()].name;
             tracing::warn!(
                 %pool, %source,
-                "this host does not have a `source` address of the pool: connections come from its others, if there \
-                 are any"
+                "this host does not have a `source` address of the pool: connections come from its others; sessions \
+                 end as out_of_resources if there are none of the backend's family"
             );
+        }
+    }
+
+    /// Once, when clients are let in: no probe tells of it, for probes have a `source` of their own.
+    fn warn_of_absent_sources(&self) {
+        for pool in &self.snapshot.pools {
+            for source in status::absent(&pool.sources) {
+                tracing::warn!(
+                    pool = %pool.name, %source,
+                    "this host does not have a `source` address of the pool (`ip address` shows those it has): no \
+                     connection can come from it"
+                );
+            }
         }
     }
 
@@ -494,6 +509,7 @@ impl Control {
         self.listeners.listen(&self.snapshot)?;
         self.tell_accepting();
         self.phase = Phase::Serving;
+        self.warn_of_absent_sources();
         if let Some(ready) = self.ready.take() {
             let addresses = self.listeners.addresses(self.snapshot.listeners.len());
             // Whoever contains us may have changed its mind.
@@ -569,6 +585,7 @@ impl Control {
                     "stopping: no new connections, waiting for sessions; a second signal ends them at once"
                 );
                 self.phase = Phase::Closing(self.mailboxes.len());
+                self.stopping_since = Some(self.clock.now());
                 self.tell_all(|| Command::StopAccepting);
             }
             Phase::Closing(_) | Phase::Draining { .. } => self.kill_all(CloseReason::Shutdown),
@@ -793,6 +810,15 @@ impl Control {
                 Phase::Killing { .. } | Phase::Over => "ending",
             },
             clock: self.clock,
+            stopping_since: self.stopping_since,
+            stopping_until: match self.phase {
+                Phase::Draining { until } => until.map(|until| until.into_std()),
+                Phase::Starting(_)
+                | Phase::Serving
+                | Phase::Closing(_)
+                | Phase::Killing { .. }
+                | Phase::Over => None,
+            },
             max_sessions: self.max_sessions,
             max_flows: self.max_flows,
             datagrams: self.listeners.datagrams(),

@@ -1,5 +1,7 @@
 //! How everything is, as one JSON object: what the status command shows. It only reads.
 
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +19,7 @@ use super::watch::Watch;
 use crate::ids::{BackendId, ListenerId};
 use crate::metrics::{BackendCells, WorkerCells};
 use crate::sys::clock::Clock;
+use crate::sys::socket::{Bind, check_free};
 use crate::time::Time;
 use crate::worker::Shared;
 
@@ -34,6 +37,10 @@ pub(super) struct View<'a> {
     pub(super) doors: &'a [Door],
     pub(super) phase: &'static str,
     pub(super) clock: Clock,
+    /// When it was told to stop.
+    pub(super) stopping_since: Option<Time>,
+    /// When the sessions that are left then end.
+    pub(super) stopping_until: Option<Instant>,
     pub(super) max_sessions: u32,
     pub(super) max_flows: u32,
     pub(super) datagrams: &'a Datagrams,
@@ -49,6 +56,7 @@ impl View<'_> {
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "phase": self.phase,
+            "stopping": self.stopping(),
             "started": seconds(self.clock.system_time(Time::ZERO)),
             "generation": self.snapshot.generation,
             "workers": self.cells.len(),
@@ -69,8 +77,22 @@ impl View<'_> {
         })
     }
 
+    /// Since when, and until when sessions may go on; null while it is not.
+    fn stopping(&self) -> Value {
+        let until = self.stopping_until.map(|at| seconds(system_time(at)));
+        self.stopping_since.map_or(
+            Value::Null,
+            |since| json!({"since": seconds(self.clock.system_time(since)), "until": until}),
+        )
+    }
+
     fn sum(&self, read: impl Fn(&WorkerCells) -> u64) -> u64 {
         self.cells.iter().map(|cells| read(cells)).sum()
+    }
+
+    fn max(&self, read: impl Fn(&WorkerCells) -> u64) -> u64 {
+        let each = self.cells.iter().map(|cells| read(cells));
+        each.max().unwrap_or(0)
     }
 
     fn listeners(&self) -> Value {
@@ -109,16 +131,26 @@ impl View<'_> {
     /// Since when and why the kernel refuses connects to a listener; null if it does not.
     fn refuses(&self, id: ListenerId, listener: &Listener) -> Value {
         let door = self.doors[id.index()];
-        if door.is_open || self.phase != "serving" {
-            return Value::Null;
+        match (self.stopping_since, self.phase) {
+            (Some(since), _) => {
+                let since = seconds(self.clock.system_time(since));
+                json!({"since": since, "why": "the process is stopping"})
+            }
+            (None, "serving") if !door.is_open => {
+                let why = usable::why_none(self.snapshot, listener);
+                json!({"since": seconds(door.since), "why": why})
+            }
+            (None, _) => Value::Null,
         }
-        json!({"since": seconds(door.since), "why": usable::why_none(self.snapshot, listener)})
     }
 
     fn pools(&self) -> Value {
         let each = self.snapshot.pools.iter().map(|pool| {
             let backends: Vec<Value> = pool.backends.iter().map(|id| self.backend(*id)).collect();
-            json!({"name": &*pool.name, "balance": pool.balance.as_str(), "backends": backends})
+            json!({
+                "name": &*pool.name, "balance": pool.balance.as_str(), "backends": backends,
+                "sources_absent": absent(&pool.sources),
+            })
         });
         each.collect()
     }
@@ -134,6 +166,10 @@ impl View<'_> {
         };
         let avoiding = counters::avoiding(self.cells, id, self.clock.now());
         let health = self.health(id, avoiding > 0);
+        let placed = self.shared.active(id);
+        let full = backend.max_sessions.filter(|most| placed >= *most);
+        let why_full = || full.map(|most| format!("it has its max_sessions of {most}"));
+        let ramps = Time::from_micros(self.max(|cells| cells.backend(id).ramp_until.get()));
         json!({
             "pool": &*self.snapshot.pools[backend.pool.index()].name,
             "name": &*backend.name,
@@ -148,10 +184,12 @@ impl View<'_> {
             "weight_by": notes.weight.by(),
             "weight_since": seconds(notes.weight.since),
             "backup": backend.backup,
-            "takes_sessions": backend.takes_sessions(),
-            "why_not": why_not(backend),
+            "takes_sessions": backend.takes_sessions() && full.is_none(),
+            "why_not": why_not(backend).or_else(why_full),
+            "slow_start_until": (ramps > self.clock.now())
+                .then(|| seconds(self.clock.system_time(ramps))),
             "sessions_active": sum(|cells| cells.sessions_active.get()),
-            "sessions_placed": self.shared.active(id),
+            "sessions_placed": placed,
             "max_sessions": backend.max_sessions,
             "sessions_total": sum(|cells| cells.sessions_total.get()),
             "source_ports": self.source_ports(id),
@@ -175,8 +213,7 @@ impl View<'_> {
 
     /// When the sessions of a backend that drains end, if they are to.
     fn drain_until(&self, id: BackendId) -> Option<SystemTime> {
-        let at = self.alarms.at(Alarm::Drained(id))?;
-        Some(SystemTime::now() + at.saturating_duration_since(Instant::now()))
+        self.alarms.at(Alarm::Drained(id)).map(system_time)
     }
 
     /// What probes and traffic say, since when and why.
@@ -195,23 +232,25 @@ impl View<'_> {
             })
             .collect();
         let last = history.last();
-        let why = match (&backend.address, is_avoided) {
-            (None, _) => json!(self.notes[id.index()].why_unresolved()),
-            (Some(_), true) => json!("connects of sessions fail: others are preferred for now"),
-            (Some(_), false) => last.map_or(Value::Null, |last| last["why"].clone()),
-        };
         let is_probed = self.snapshot.pools[backend.pool.index()]
             .probe
             .check
             .is_some();
+        let probes_are_due = is_probed && backend.state != OperatorState::Maintenance;
+        let is_down = backend.address.is_none() || backend.is_up == Some(false);
+        let why = match (&backend.address, is_avoided && !is_down) {
+            // What was known is history.
+            _ if is_probed && !probes_are_due => Value::Null,
+            (None, _) => json!(self.notes[id.index()].why_unresolved()),
+            (Some(_), true) => json!("connects of sessions fail: others are preferred for now"),
+            (Some(_), false) => last.map_or(Value::Null, |last| last["why"].clone()),
+        };
         let hindered = self.watch.health(id).hindered().map(|hindrance| {
             json!({
                 "since": seconds(self.clock.system_time(hindrance.since)),
                 "why": hindrance.why,
             })
         });
-        let probes_are_due = is_probed && backend.state != OperatorState::Maintenance;
-        let is_down = backend.address.is_none() || backend.is_up == Some(false);
         json!({
             "state": if is_down { "down" } else { state(backend.is_up.or((!is_probed).then_some(true))) },
             "since": last.map(|last| last["since"].clone()),
@@ -233,6 +272,19 @@ fn state(is_up: Option<bool>) -> &'static str {
 }
 
 /// Why a backend takes no new sessions although its health is good, in words.
+/// Those that this host does not have now.
+pub(super) fn absent(sources: &[IpAddr]) -> Vec<IpAddr> {
+    let is_absent = |source: &&IpAddr| {
+        let bind = Bind::Address(SocketAddr::new(**source, 0));
+        check_free(bind, false).is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+    };
+    sources.iter().filter(is_absent).copied().collect()
+}
+
+fn system_time(at: Instant) -> SystemTime {
+    SystemTime::now() + at.saturating_duration_since(Instant::now())
+}
+
 fn why_not(backend: &Backend) -> Option<String> {
     match (backend.state, backend.weight) {
         (OperatorState::Drain | OperatorState::Maintenance, _) => {

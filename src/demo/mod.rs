@@ -455,10 +455,10 @@ impl Stage {
 }
 
 const NEXT: &str = "\nWhat next\n  \
-    your own backends     ringway run --listen '*:5432' --to db1:5432 --to db2:5432\n  \
-    the file for that     the same with --print-config > ringway.yaml\n  \
-    is all well?          ringway check -c ringway.yaml; ringway doctor\n  \
-    examples, every key   conf/, conf/reference.md\n";
+    your own backends    ringway run --listen '*:5432' --to db1:5432 --to db2:5432\n  \
+    the file for that    the same with --print-config > ringway.yaml\n  \
+    is all well?         ringway check -c ringway.yaml; ringway doctor\n  \
+    examples, every key  conf/, conf/reference.md\n";
 
 fn per_second(count: u64, seconds: f64) -> u64 {
     #[allow(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use console::{Style, truncate_str};
+use textwrap::Options;
 
 /// Narrower than this, nothing would be left to see.
 const WIDTH_MIN: usize = 40;
@@ -85,8 +86,14 @@ impl Frame {
         lines.push(failing.apply_to(failed).to_string());
         lines.push(String::new());
         let room = height.saturating_sub(lines.len());
-        let skipped = self.story.len().saturating_sub(room);
-        lines.extend(self.story[skipped..].iter().cloned());
+        let further = Options::new(width).subsequent_indent("        ");
+        let story: Vec<_> = self
+            .story
+            .iter()
+            .flat_map(|event| textwrap::wrap(event, &further))
+            .collect();
+        let skipped = story.len().saturating_sub(room);
+        lines.extend(story[skipped..].iter().map(|line| line.to_string()));
         lines.truncate(height.max(1));
         lines
             .into_iter()

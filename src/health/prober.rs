@@ -290,7 +290,8 @@ impl Probing {
             .expect("the semaphore is never closed");
         let begun = Instant::now();
         let deadline = begun + self.target.timeout;
-        let result = timeout_at(deadline, self.target.check()).await;
+        let mut progress = Progress::default();
+        let result = timeout_at(deadline, self.target.check(&mut progress)).await;
         match result {
             Ok(Ok(())) => Some(Ok(begun.elapsed())),
             Ok(Err(wrong)) => Some(Err(wrong)),
@@ -302,11 +303,48 @@ impl Probing {
                 None
             }
             Err(_) => {
-                let why = format!("no answer within {:?}", self.target.timeout);
+                let why = progress.so_far(&self.target.check);
+                let why = format!("{why} within {:?}", self.target.timeout);
                 Some(Err(Wrong::Theirs(why)))
             }
         }
     }
+}
+
+/// How far a probe has come, for when its time is over.
+#[derive(Default)]
+struct Progress {
+    connected: bool,
+    heard: Vec<u8>,
+}
+
+impl Progress {
+    /// What there was, or was not.
+    fn so_far(&self, check: &Check) -> String {
+        if !self.connected {
+            return "no answer".to_owned();
+        }
+        let sent: &[u8] = match check {
+            Check::SendExpect { send, .. } => send,
+            Check::Connect | Check::Http { .. } | Check::Datagram { .. } | Check::Dns(_) => b"",
+        };
+        // What speaks in lines waits for the end of one.
+        let hint = match sent {
+            [] | [.., b'\n'] => "",
+            [..] => " (what it sends has no line end)",
+        };
+        if self.heard.is_empty() {
+            format!("connected, but no answer{hint}")
+        } else {
+            format!("not the expected answer but {}{hint}", shown(&self.heard))
+        }
+    }
+}
+
+/// The beginning of an answer.
+fn shown(answer: &[u8]) -> String {
+    let shown = String::from_utf8_lossy(&answer[..answer.len().min(60)]);
+    format!("{:?}", shown.trim_end())
 }
 
 impl Wrong {
@@ -338,15 +376,15 @@ fn plain(error: &io::Error) -> String {
 }
 
 impl Target {
-    async fn check(&self) -> Result<(), Wrong> {
+    async fn check(&self, progress: &mut Progress) -> Result<(), Wrong> {
         match &self.place {
             Place::Tcp(address) if self.check.is_by_datagram() => {
                 self.talk_by_datagram(*address).await
             }
             Place::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
-                self.talk(stream.map_err(|error| Wrong::io("connect", &error))?)
-                    .await
+                let stream = stream.map_err(|error| Wrong::io("connect", &error))?;
+                self.talk(stream, progress).await
             }
             Place::Tcp(address) => {
                 let wrong = |error| Wrong::io("connect", &error);
@@ -360,8 +398,8 @@ impl Target {
                         Wrong::Ours(format!("source {source}: {}", plain(&error)))
                     })?;
                 }
-                self.talk(socket.connect(*address).await.map_err(wrong)?)
-                    .await
+                let stream = socket.connect(*address).await.map_err(wrong)?;
+                self.talk(stream, progress).await
             }
         }
     }
@@ -382,12 +420,14 @@ impl Target {
     async fn talk(
         &self,
         mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        progress: &mut Progress,
     ) -> Result<(), Wrong> {
+        progress.connected = true;
         match &self.check {
             // The last two never connect.
             Check::Connect | Check::Datagram { .. } | Check::Dns(_) => {}
             Check::SendExpect { send, expect } => {
-                exchange(&mut stream, send, expect.as_ref()).await?;
+                exchange(&mut stream, send, expect.as_ref(), &mut progress.heard).await?;
             }
             Check::Http {
                 method,
@@ -407,6 +447,7 @@ async fn exchange(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     send: &[u8],
     expect: Option<&Regex>,
+    answer: &mut Vec<u8>,
 ) -> Result<(), Wrong> {
     stream
         .write_all(send)
@@ -415,28 +456,27 @@ async fn exchange(
     let Some(expect) = expect else {
         return Ok(());
     };
-    let mut answer = Vec::new();
     loop {
         let before = answer.len();
-        let read = stream.read_buf(&mut answer).await;
+        let read = stream.read_buf(answer).await;
         read.map_err(|error| Wrong::io("receive", &error))?;
-        if expect.is_match(&answer) {
+        if expect.is_match(answer) {
             return Ok(());
         }
-        if answer.len() == before || answer.len() > ANSWER_MAX {
-            let ended = if answer.len() == before {
-                " and the end"
-            } else {
-                ""
-            };
-            return Err(unexpected(&answer, ended));
+        let has_ended = answer.len() == before;
+        if has_ended && answer.is_empty() {
+            let why = "it closed the connection without an answer";
+            return Err(Wrong::Theirs(why.to_owned()));
+        }
+        if has_ended || answer.len() > ANSWER_MAX {
+            let ended = if has_ended { " and the end" } else { "" };
+            return Err(unexpected(answer, ended));
         }
     }
 }
 
 fn unexpected(answer: &[u8], ended: &str) -> Wrong {
-    let shown = String::from_utf8_lossy(&answer[..answer.len().min(60)]);
-    Wrong::Theirs(format!("unexpected answer {shown:?}{ended}"))
+    Wrong::Theirs(format!("unexpected answer {}{ended}", shown(answer)))
 }
 
 async fn http(
@@ -447,7 +487,15 @@ async fn http(
     statuses: &[(u16, u16)],
     body: Option<&Regex>,
 ) -> Result<(), Wrong> {
-    let wrong = |error: hyper::Error| Wrong::Theirs(format!("HTTP: {error}"));
+    let wrong = |error: hyper::Error| {
+        Wrong::Theirs(if error.is_incomplete_message() {
+            "it closed the connection without an HTTP answer".to_owned()
+        } else if error.is_parse() {
+            format!("what it answers is not HTTP: {error}")
+        } else {
+            format!("HTTP: {error}")
+        })
+    };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(wrong)?;
@@ -476,8 +524,8 @@ async fn http(
             .map_err(|error| Wrong::Theirs(format!("HTTP body: {error}")))?
             .to_bytes();
         if !body.is_match(&answer) {
-            let shown = String::from_utf8_lossy(&answer[..answer.len().min(60)]);
-            return Err(Wrong::Theirs(format!("unexpected body {shown:?}")));
+            let why = format!("unexpected body {}", shown(&answer));
+            return Err(Wrong::Theirs(why));
         }
     }
     drop(connection);

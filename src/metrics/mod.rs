@@ -135,6 +135,8 @@ worker_cells! {
     pumps_entered_total,
     /// Times that a relay went back to receiving.
     pumps_left_total,
+    /// Relays that went to rest because no byte had moved for a while.
+    rests_total,
     /// Completions that found the queue full and waited in the kernel.
     cq_overflows_total,
     /// Completions for a session that no longer exists: a mistake of ours.
@@ -172,6 +174,8 @@ pub struct BackendCells {
     pub connect_failures_total: Cell,
     /// Until when others are preferred after failed connects, in microseconds of the process' clock.
     pub avoided_until: Cell,
+    /// Until when it gets less than its full share because it has come back, in microseconds of the process' clock.
+    pub ramp_until: Cell,
     /// UDP flows that live now.
     pub flows_active: Cell,
     /// UDP flows that were led to it.

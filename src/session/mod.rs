@@ -44,9 +44,13 @@ use relay::Wish;
 /// After a reset on one side, so long may the delivery of what it had sent take.
 pub const DELIVERY_LIMIT: Duration = Duration::from_secs(1);
 
-/// A socket that nothing reports a reset of is watched from then on if that lasts so long: most are read again or closed
+/// A socket that nothing reports a reset of is watched once that has lasted so long: most are read again or closed
 /// sooner. A reset that comes meanwhile is not lost, the watch tells of it.
 pub const WATCH_DELAY: Duration = Duration::from_millis(20);
+
+/// When no byte has moved for so long, the relays rest: they poll for something to read instead of holding a receive,
+/// which takes a third of the kernel's memory.
+pub const REST_AFTER: Duration = Duration::from_secs(3);
 
 /// The first pause between two looks at what a socket has not delivered yet; it doubles from look to look.
 const DELIVERY_CHECK: Duration = Duration::from_millis(1);
@@ -277,10 +281,10 @@ impl Session {
                 earliest(life, Some(since + self.rules.connect_timeout))
             }
             Phase::Connecting(_) => life,
-            Phase::Open => earliest(
-                life,
-                earliest(self.idle_deadline(), self.half_close_deadline()),
-            ),
+            Phase::Open => {
+                let quiet = earliest(self.idle_deadline(), self.rest_at());
+                earliest(life, earliest(quiet, self.half_close_deadline()))
+            }
             Phase::Resetting {
                 failed,
                 since,
@@ -560,8 +564,14 @@ impl Session {
             self.abort(CloseReason::HalfCloseTimeout);
         } else if has_come(self.idle_deadline()) {
             self.abort(CloseReason::IdleTimeout);
+        } else if has_come(self.rest_at()) {
+            for direction in Direction::BOTH {
+                if self.can_rest(direction) {
+                    self.relay(direction).rest();
+                }
+            }
         }
-        // Else a watch is due; the next steps arm it.
+        // Or a watch is due; the next steps arm it.
     }
 
     /// The connect in flight is taken back and counts as failed; another backend is tried if the rules allow it.
@@ -780,6 +790,19 @@ impl Session {
 
     fn idle_deadline(&self) -> Option<Time> {
         self.rules.idle_timeout.map(|timeout| self.moved + timeout)
+    }
+
+    fn rest_at(&self) -> Option<Time> {
+        let mut both = Direction::BOTH.into_iter();
+        let can_rest = both.any(|direction| self.can_rest(direction));
+        can_rest.then(|| self.moved + REST_AFTER)
+    }
+
+    /// Only while a receive is armed: a relay that was just told of something to read has to look first.
+    fn can_rest(&self, direction: Direction) -> bool {
+        let source = &self.sockets[direction.source().index()];
+        let receives = source.armed.without(source.cancelling);
+        receives.contains(Operation::Receive) && self.relay_of(direction).can_rest()
     }
 
     fn half_close_deadline(&self) -> Option<Time> {

@@ -86,6 +86,12 @@ impl CloseReason {
     }
 
     /// The side sent its FIN before the other one did.
+    /// Both sides ended it as they wanted.
+    #[must_use]
+    pub fn is_usual(self) -> bool {
+        matches!(self, CloseReason::ClientClosed | CloseReason::BackendClosed)
+    }
+
     pub(super) fn closed(side: Side) -> CloseReason {
         match side {
             Side::Client => CloseReason::ClientClosed,

@@ -87,6 +87,8 @@ pub struct Relay {
     blocked: bool,
     /// The ring had no buffer; [`super::Event::Fed`] will tell.
     starved: bool,
+    /// Nothing has come for a while: a poll tells of more.
+    resting: bool,
     /// The FIN was passed on.
     finished: bool,
     /// The target has been blocked, and since then not taken [`RECEIVE_LIMIT`] bytes without a stop.
@@ -112,6 +114,7 @@ impl Relay {
             sending: false,
             blocked: false,
             starved: false,
+            resting: false,
             finished: false,
             slow: false,
             flowed: 0,
@@ -199,6 +202,7 @@ impl Relay {
         self.mode == Mode::Receive
             && self.reads_source()
             && !self.starved
+            && !self.resting
             && !self.blocked
             && self.queued < RECEIVE_LIMIT
             && self.spilled == 0
@@ -206,7 +210,16 @@ impl Relay {
     }
 
     pub(super) fn wants_readable(&self) -> bool {
-        self.mode == Mode::Pump && self.reads_source()
+        (self.mode == Mode::Pump || self.resting) && self.reads_source()
+    }
+
+    /// Whether it waits for its source, and for nothing else.
+    pub(super) fn can_rest(&self) -> bool {
+        self.wants_receive() && self.held() == 0
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.resting = true;
     }
 
     pub(super) fn wants_writable(&self) -> bool {
@@ -215,7 +228,7 @@ impl Relay {
 
     /// Whether a receive that is armed should be taken back.
     pub(super) fn refuses_receive(&self) -> bool {
-        self.discarded
+        self.discarded || self.resting
     }
 
     pub(super) fn wish(&self, receive_armed: bool) -> Wish {
@@ -266,6 +279,7 @@ impl Relay {
     }
 
     pub(super) fn received(&mut self, len: u32) {
+        self.resting = false;
         self.queued += len;
         self.taken += u64::from(len);
         self.reads = self.reads.saturating_add(1);
@@ -346,6 +360,7 @@ impl Relay {
     }
 
     pub(super) fn readable(&mut self) {
+        self.resting = false;
         if self.mode == Mode::Pump {
             self.pump = Pump::Ready;
         }

@@ -55,6 +55,8 @@ pub struct Outcome {
     pub early: bool,
     /// A socket was watched because nothing else was armed on it.
     pub watched: bool,
+    /// A relay rested.
+    pub rested: bool,
     /// Bytes that went through.
     pub bytes: u64,
 }
@@ -151,6 +153,7 @@ struct Seen {
     exhausted: bool,
     early: bool,
     watched: bool,
+    rested: bool,
     delivery_timed_out: bool,
     connected: bool,
 }
@@ -297,7 +300,7 @@ impl<'c, C: Choices> World<'c, C> {
     }
 
     fn time_passes(&mut self) {
-        let millis = [0, 1, 5, 50, 300][self.choices.below(5) as usize];
+        let millis = [0, 1, 5, 50, 300, 4_000][self.choices.below(6) as usize];
         self.now = self.now + Duration::from_millis(millis);
         if self
             .session
@@ -651,6 +654,8 @@ impl<'c, C: Choices> World<'c, C> {
             }
             Step::Poll { side, operation } => {
                 self.seen.watched |= operation == Operation::Watch;
+                let mode = self.session.relay_of(side.outgoing()).mode();
+                self.seen.rested |= (operation, mode) == (Operation::Readable, Mode::Receive);
                 self.wires[side.index()].edges[operation as usize] = true;
             }
             Step::Cancel { side, operation } => {
@@ -985,6 +990,7 @@ impl<'c, C: Choices> World<'c, C> {
             exhausted: self.seen.exhausted,
             early: self.seen.early,
             watched: self.seen.watched,
+            rested: self.seen.rested,
             bytes: self.wires.iter().map(|wire| wire.written).sum(),
         }
     }

@@ -506,6 +506,10 @@ impl Worker {
                 drain_only,
             } => return Some(self.pump(key, direction, drain_only)),
             Step::Poll { side, operation } => {
+                let mode = slot.session.relay_of(side.outgoing()).mode();
+                if (operation, mode) == (Operation::Readable, Mode::Receive) {
+                    self.cells.rests_total.add(1);
+                }
                 let events = match operation {
                     Operation::Readable => POLL_READABLE,
                     Operation::Writable => POLL_WRITABLE,
@@ -766,10 +770,15 @@ impl Worker {
         self.cells.ended(reason);
         self.cells.sessions_active.sub(1);
         self.shared.ended(self.id);
-        tracing::trace!(
-            listener = %self.snapshot.listeners[slot.listener.index()].name, client = ?slot.client,
-            reason = reason.as_str(), "session ended"
-        );
+        let listener = &self.snapshot.listeners[slot.listener.index()].name;
+        let backend = slot
+            .backend
+            .map(|id| &*self.snapshot.backends[id.index()].name);
+        if reason.is_usual() {
+            tracing::trace!(%listener, client = ?slot.client, backend, reason = reason.as_str(), "session ended");
+        } else {
+            tracing::debug!(%listener, client = ?slot.client, backend, reason = reason.as_str(), "session ended");
+        }
     }
 }
 

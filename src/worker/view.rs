@@ -22,6 +22,9 @@ impl Worker {
             let pool = self.snapshot.backends[id.index()].pool;
             if let Some(lasts) = self.snapshot.pools[pool.index()].slow_start {
                 self.picks.ramp(&self.snapshot, *id, lasts, self.now);
+                let until = self.now + lasts;
+                let cells = self.cells.backend(*id);
+                cells.ramp_until.set(until.as_micros());
             }
         }
         self.end_sessions(&news);

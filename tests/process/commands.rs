@@ -141,6 +141,14 @@ fn mistyped_commands_and_flags_are_answered_with_the_nearest() {
         (&["check", "--confg", "x"], "'--config'"),
         (&["backend", "pg/a", "drian"], "'drain'"),
         (&["check", "--format", "jsn"], "'json'"),
+        (&["check", "pair.yaml"], "-c pair.yaml"),
+        (&["check", "-f", "pair.yaml"], "-c FILE"),
+        (&["run", "--verbose"], "RINGWAY_LOG=debug"),
+        (&["start"], "ringway run"),
+        (&["reload"], "ringway check"),
+        (&["drain", "pg/a"], "ringway backend POOL/NAME drain"),
+        (&["backend", "pg/a", "weight", "-1"], "from 0 to 256"),
+        (&["backend", "pg/a", "weight", "ten"], "from 0 to 256"),
     ] {
         let (said, error, code) = run(arguments);
         assert_eq!(code, Some(64), "{arguments:?}: {error}");

@@ -24,7 +24,8 @@ const LISTENER: u16 = 7000;
 const BACKEND: &str = "127.0.0.1:8000";
 
 const EXHAUSTED: &str = "no source port is free";
-const ABSENT: &str = "does not have a `source` address";
+const ABSENT: &str = "connections come from its others";
+const ABSENT_AT_START: &str = "no connection can come from it";
 
 /// A namespace whose connections have 20 ports for each pair of source and destination.
 fn narrow(label: &str) -> Option<Namespace> {
@@ -222,6 +223,7 @@ fn sources_that_the_host_does_not_have_are_skipped_while_others_work(tier: Tier)
         assert_unharmed(&ringway);
         ringway.wait_line(ABSENT);
         assert_eq!(warnings(&ringway, ABSENT), 1, "{}", ringway.log());
+        assert_eq!(warnings(&ringway, ABSENT_AT_START), 2, "{}", ringway.log());
         drop((served, more));
         ringway.finish();
     });

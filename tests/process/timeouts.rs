@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::harness::backend::Backend;
 use crate::harness::namespace::Namespace;
 use crate::harness::stream::{self, Ended};
-use crate::harness::{Launch, Ringway, SOON, Tier, assert_ends, one_pool};
+use crate::harness::{Launch, Ringway, SOON, Tier, assert_ends, eventually, one_pool};
 
 both_tiers! {
     idle_session_is_reset_on_both_sides,
@@ -18,6 +18,8 @@ both_tiers! {
     half_closed_session_is_reset_when_the_other_side_stays_silent,
     half_closed_session_lives_on_while_bytes_flow,
     session_timeout_ends_a_busy_session,
+    session_that_rests_goes_on_with_the_next_byte,
+    session_that_rests_ends_like_any_other,
     vanished_client_is_found_by_keepalive,
     vanished_client_that_owes_acknowledgements_is_found_by_user_timeout,
 }
@@ -224,4 +226,42 @@ fn vanished_client_that_owes_acknowledgements_is_found_by_user_timeout(tier: Tie
     served.write_all(b"into the void").unwrap();
     assert_eq!(stream::ended(&mut served), Ended::Reset);
     assert_ends(&ringway.finish(), &[("client_unreachable", 1)]);
+}
+
+/// Without traffic a session takes less memory after a few seconds; nobody may notice that.
+fn resting(tier: Tier) -> (Ringway, Backend, TcpStream, TcpStream) {
+    let (ringway, backend, accepted) = start(tier, "connect: 5s");
+    let (mut client, mut served) = pair(ringway.address(), &accepted);
+    pass(&mut client, &mut served);
+    pass(&mut served, &mut client);
+    eventually(SOON, "both relays rest", || {
+        ringway.counter("rests_total") == 2
+    });
+    (ringway, backend, client, served)
+}
+
+fn session_that_rests_goes_on_with_the_next_byte(tier: Tier) {
+    let (ringway, _backend, mut client, mut served) = resting(tier);
+    for _ in 0..3 {
+        pass(&mut served, &mut client);
+        pass(&mut client, &mut served);
+    }
+    // The other way round, and again.
+    eventually(SOON, "both relays rest again", || {
+        ringway.counter("rests_total") == 4
+    });
+    pass(&mut client, &mut served);
+    stream::finish_writing(&client);
+    assert_eq!(stream::ended(&mut served), Ended::Fin);
+    pass(&mut served, &mut client);
+    drop(served);
+    assert_eq!(stream::ended(&mut client), Ended::Fin);
+    assert_ends(&ringway.finish(), &[("client_closed", 1)]);
+}
+
+fn session_that_rests_ends_like_any_other(tier: Tier) {
+    let (ringway, _backend, client, mut served) = resting(tier);
+    stream::abort(client);
+    assert_eq!(stream::ended(&mut served), Ended::Reset);
+    assert_ends(&ringway.finish(), &[("client_reset", 1)]);
 }

@@ -72,6 +72,7 @@ fn play_all(tier: Tier) {
     assert!(share(|outcome| outcome.exhausted) > 1_000, "no port");
     assert!(share(|outcome| outcome.early) > 1_000, "early bytes");
     assert!(share(|outcome| outcome.watched) > 1_000, "watching");
+    assert!(share(|outcome| outcome.rested) > 1_000, "resting");
     assert!(
         outcomes.iter().map(|outcome| outcome.bytes).sum::<u64>() > 1_000_000_000,
         "bytes"
