@@ -50,6 +50,12 @@
 //!    a reset, after what came before it was delivered. Then everything that is still in the kernel is cancelled and
 //!    waited for, and the sockets are closed.
 //!
+//! # The path of a datagram
+//!
+//! `worker::udp` receives it with its addresses into a buffer for the largest one, asks [`flow`] whose it is, has
+//! `worker::picks` choose a backend if it is nobody's, and sends it on at once; an answer goes the same way back. What
+//! cannot be sent at once is lost, and counted.
+//!
 //! # Invariants
 //!
 //! - A worker blocks nowhere but in its ring's wait, takes no lock on the byte path, and allocates nothing per read.

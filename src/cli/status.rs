@@ -171,6 +171,32 @@ fn render(status: &Value, look: Look) -> String {
     shown
 }
 
+/// How many UDP flows there are, where there may be any.
+fn flows(status: &Value) -> String {
+    match status["max_flows"].as_u64() {
+        Some(most @ 1..) => format!(", {} of {most} flows", status["flows_active"]),
+        Some(0) | None => String::new(),
+    }
+}
+
+/// What went through a UDP listener; none for another.
+fn datagrams(listener: &Value) -> Option<String> {
+    let datagrams = listener["datagrams"].as_object()?;
+    let lost = datagrams["datagrams_lost"].as_object()?;
+    let lost: Vec<String> = lost
+        .iter()
+        .map(|(why, count)| format!("{count} {why}"))
+        .collect();
+    let lost = match lost.is_empty() {
+        true => String::new(),
+        false => format!("; lost: {}", lost.join(", ")),
+    };
+    Some(format!(
+        "udp: {} flows, {} datagrams from clients, {} to clients{lost}",
+        listener["flows_active"], datagrams["datagrams_received"], datagrams["datagrams_sent"],
+    ))
+}
+
 /// What the process is doing, and since when.
 fn phase(status: &Value, look: Look) -> String {
     let phase = word(&status["phase"]);
@@ -196,32 +222,6 @@ fn unusual_ends(ends: &Value) -> Option<String> {
         .map(|(reason, count)| format!("{reason} {count}"))
         .collect();
     (!each.is_empty()).then(|| each.join(", "))
-}
-
-/// How many UDP flows there are, where there may be any.
-fn flows(status: &Value) -> String {
-    match status["max_flows"].as_u64() {
-        Some(most @ 1..) => format!(", {} of {most} flows", status["flows_active"]),
-        Some(0) | None => String::new(),
-    }
-}
-
-/// What went through a UDP listener; none for another.
-fn datagrams(listener: &Value) -> Option<String> {
-    let datagrams = listener["datagrams"].as_object()?;
-    let lost = datagrams["datagrams_lost"].as_object()?;
-    let lost: Vec<String> = lost
-        .iter()
-        .map(|(why, count)| format!("{count} {why}"))
-        .collect();
-    let lost = match lost.is_empty() {
-        true => String::new(),
-        false => format!("; lost: {}", lost.join(", ")),
-    };
-    Some(format!(
-        "udp: {} flows, {} datagrams from clients, {} to clients{lost}",
-        listener["flows_active"], datagrams["datagrams_received"], datagrams["datagrams_sent"],
-    ))
 }
 
 /// A line that goes on below, further in, where it is too long.

@@ -11,7 +11,7 @@ mod probe;
 mod scratch;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -146,9 +146,6 @@ impl Ring {
     /// # Errors
     /// Only those that mean a broken ring; a timeout or a signal is none.
     pub fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if self.datagrams.as_ref().is_some_and(Datagrams::is_short) {
-            self.submit();
-        }
         let waits = timeout != Some(Duration::ZERO) && self.batch.is_empty();
         let outcome = scratch::enter(
             &self.io,
@@ -294,36 +291,16 @@ impl Ring {
         datagrams.map_or(0, |datagrams| datagrams.buffers.free())
     }
 
-    /// Gives a datagram's buffer back without sending it.
+    /// Gives a datagram's buffer back to the kernel.
     pub fn drop_datagram(&mut self, buffer: BufferId) {
         self.datagrams().buffers.give_back(buffer);
     }
 
-    /// Sends a datagram on a connected socket without waiting, which completes only if it fails. Its buffer is given
-    /// back.
-    pub fn send_datagram(&mut self, fd: RawFd, payload: Payload, token: u64) {
-        self.make_room();
-        let entry = self.datagrams().send(fd, payload);
-        self.push(entry, token);
-    }
-
-    /// The same to an address; from one of this host's if that is given.
-    pub fn send_message(
-        &mut self,
-        fd: RawFd,
-        payload: Payload,
-        (to, from): (&socket2::SockAddr, Option<IpAddr>),
-        token: u64,
-    ) {
-        self.make_room();
-        let entry = self.datagrams().send_to(fd, payload, to, from);
-        self.push(entry, token);
-    }
-
-    /// Whether the kernel has all that was started.
+    /// What a datagram carries.
     #[must_use]
-    pub fn is_submitted(&mut self) -> bool {
-        self.io.submission().is_empty()
+    pub fn payload(&self, payload: Payload) -> &[u8] {
+        let datagrams = self.datagrams.as_ref();
+        datagrams.map_or(&[], |datagrams| datagrams.bytes(payload))
     }
 
     fn datagrams(&mut self) -> &mut Datagrams {
@@ -363,12 +340,8 @@ impl Ring {
     }
 
     fn make_room(&mut self) {
-        let is_full = |datagrams: &Datagrams| !datagrams.has_room();
         // With room in the queue, what is put into memory now is not forgotten before it has been queued.
-        while !self.scratch.has_room()
-            || self.io.submission().is_full()
-            || self.datagrams.as_ref().is_some_and(is_full)
-        {
+        while !self.scratch.has_room() || self.io.submission().is_full() {
             self.submit();
         }
     }
@@ -386,9 +359,6 @@ impl Ring {
     fn forget_submitted(&mut self) {
         if self.io.submission().is_empty() {
             self.scratch.clear();
-            if let Some(datagrams) = &mut self.datagrams {
-                datagrams.forget_submitted();
-            }
         }
     }
 

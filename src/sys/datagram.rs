@@ -4,12 +4,12 @@
     reason = "options and a query that no crate offers: the discovery of path MTUs, SO_MEMINFO"
 )]
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::socket::{Bind, bind_source};
 
@@ -17,6 +17,15 @@ use super::socket::{Bind, bind_source};
 /// Datagrams have no flow control, and the kernel does not tune this by itself. `net.core.rmem_max` bounds it for who
 /// lacks CAP_NET_ADMIN.
 const RECEIVE_BUFFER: usize = 4 << 20;
+
+const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// Room for what makes a datagram come from an address: an `in6_pktinfo` behind its header.
+const CONTROL_LEN: usize = CMSG_HEADER + 24;
+const CMSG_HEADER: usize = size_of::<libc::cmsghdr>();
+
+#[repr(align(8))]
+struct Control([u8; CONTROL_LEN]);
 
 /// Where in `SO_MEMINFO` the number of datagrams stands that did not fit (`SK_MEMINFO_DROPS`), and how many numbers
 /// there are.
@@ -77,6 +86,36 @@ pub fn connect(address: &SockAddr, source: Option<IpAddr>) -> io::Result<OwnedFd
     }
     socket.connect(address)?;
     Ok(socket.into())
+}
+
+/// Sends on a connected socket, without waiting.
+///
+/// # Errors
+/// `EAGAIN` when it takes no more at the moment, that of an ICMP message about an earlier one; others as of send(2).
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    let sent = SockRef::from(&socket).send_with_flags(bytes, SEND_FLAGS);
+    sent.map(|_| ())
+}
+
+/// Sends to an address without waiting, from an address of this host if one is given.
+///
+/// # Errors
+/// As [`send`], but for those of ICMP.
+pub fn send_to(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    to: &SockAddr,
+    from: Option<IpAddr>,
+) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    let Some(from) = from else {
+        return socket.send_to_with_flags(bytes, to, SEND_FLAGS).map(|_| ());
+    };
+    let (control, len) = source(from);
+    let parts = [IoSlice::new(bytes)];
+    let message = MsgHdr::new().with_addr(to).with_buffers(&parts);
+    let message = message.with_control(&control.0[..len]);
+    socket.sendmsg(&message, SEND_FLAGS).map(|_| ())
 }
 
 /// Datagrams that did not fit into the socket's buffer since it was made; 0 when the kernel does not tell.
@@ -162,6 +201,26 @@ fn set_number(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int)
     }
 }
 
+/// What makes a datagram come from this address (`in_pktinfo`, `in6_pktinfo`), and how long that is.
+fn source(from: IpAddr) -> (Control, usize) {
+    let mut control = Control([0; CONTROL_LEN]);
+    let mut put = |at: usize, bytes: &[u8]| control.0[at..at + bytes.len()].copy_from_slice(bytes);
+    let (level, kind, len) = match from {
+        IpAddr::V4(from) => {
+            put(CMSG_HEADER + 4, &from.octets());
+            (libc::IPPROTO_IP, libc::IP_PKTINFO, CMSG_HEADER + 12)
+        }
+        IpAddr::V6(from) => {
+            put(CMSG_HEADER, &from.octets());
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, CMSG_HEADER + 20)
+        }
+    };
+    put(0, &len.to_ne_bytes());
+    put(size_of::<usize>(), &level.to_ne_bytes());
+    put(size_of::<usize>() + 4, &kind.to_ne_bytes());
+    (control, len.next_multiple_of(size_of::<usize>()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,5 +249,27 @@ mod tests {
                 .unwrap();
         }
         assert!(overflows(receiver.as_fd()) > 50);
+    }
+
+    #[test]
+    fn a_datagram_comes_from_the_address_that_is_asked_for() {
+        for (here, from) in [("127.0.0.1:0", "127.0.0.7"), ("[::1]:0", "::1")] {
+            let receiver = std::net::UdpSocket::bind(here).unwrap();
+            let to = SockAddr::from(receiver.local_addr().unwrap());
+            let sender = bind(Bind::Any(0), false).unwrap();
+            let from: IpAddr = from.parse().unwrap();
+            // A dual-stack socket names IPv4 addresses in the form of IPv6.
+            let mapped = |address: SocketAddr| match address {
+                SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+                SocketAddr::V6(_) => address,
+            };
+            let to = SockAddr::from(mapped(to.as_socket().unwrap()));
+            let ours = match from {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+                IpAddr::V6(_) => from,
+            };
+            send_to(sender.as_fd(), b"x", &to, Some(ours)).unwrap();
+            assert_eq!(receiver.recv_from(&mut [0; 8]).unwrap().1.ip(), from);
+        }
     }
 }

@@ -49,10 +49,6 @@ pub(super) enum Datagrams {
     Line(Key),
     /// The cancel of that.
     CancelLine(Key),
-    /// A datagram to the backend.
-    ToBackend(Key),
-    /// A datagram to the client of a line.
-    ToClient(Key),
 }
 
 /// A session's slot, and how often it had been used before: stale keys match nothing.
@@ -91,8 +87,6 @@ impl Token {
                     Datagrams::CancelPlace(place) => (1, place_key(place)),
                     Datagrams::Line(key) => (2, key),
                     Datagrams::CancelLine(key) => (3, key),
-                    Datagrams::ToBackend(key) => (4, key),
-                    Datagrams::ToClient(key) => (5, key),
                 };
                 pack(DATAGRAMS + kind, Side::Client, key)
             }
@@ -120,8 +114,6 @@ impl Token {
                     1 => Datagrams::CancelPlace(slot as u16),
                     2 => Datagrams::Line(key),
                     3 => Datagrams::CancelLine(key),
-                    4 => Datagrams::ToBackend(key),
-                    5 => Datagrams::ToClient(key),
                     _ => return None,
                 };
                 Some(Token::Datagrams(operation))
@@ -194,8 +186,6 @@ mod tests {
             Token::Datagrams(Datagrams::CancelPlace(80)),
             Token::Datagrams(Datagrams::Line(key)),
             Token::Datagrams(Datagrams::CancelLine(key)),
-            Token::Datagrams(Datagrams::ToBackend(key)),
-            Token::Datagrams(Datagrams::ToClient(key)),
         ] {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }

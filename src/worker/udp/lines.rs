@@ -65,15 +65,20 @@ impl Worker {
         match self.lead(&client, listener) {
             Ok((id, key, is_last)) => {
                 self.forward(key, payload);
-                if is_last {
+                // A refusal may have ended it, or left it without a line.
+                if is_last
+                    && self
+                        .udp
+                        .lines
+                        .get(key)
+                        .is_some_and(|line| line.flow == Some(id))
+                {
                     self.end_flow(id, CloseReason::FlowDone);
                 }
             }
-            Err(loss) => {
-                self.drop_payload(payload);
-                self.cells.lost(listener, loss);
-            }
+            Err(loss) => self.cells.lost(listener, loss),
         }
+        self.drop_payload(payload);
     }
 
     /// The flow and the line that the client's datagram belongs to, and whether the flow ends with it.
@@ -102,9 +107,10 @@ impl Worker {
         if payload.len > datagram::FITS_EVERYWHERE && !line.fragments {
             line.allow_fragments();
         }
-        let token = Token::Datagrams(Datagrams::ToBackend(key)).encode();
-        self.ring
-            .send_datagram(line.socket.as_raw_fd(), payload, token);
+        let sent = datagram::send(line.socket.as_fd(), self.ring.payload(payload));
+        if let Err(error) = sent {
+            self.request_failed(key, error.raw_os_error().unwrap_or(libc::EINVAL));
+        }
     }
 
     fn begin_flow(&mut self, client: &Client, listener: ListenerId) -> Result<(), Loss> {
@@ -248,10 +254,10 @@ impl Worker {
     }
 
     pub(super) fn line_completion(&mut self, key: Key, completion: Completion) {
-        match u32::try_from(completion.result) {
-            Ok(len) => self.take_reply(key, Payload::whole(completion.buffer, len)),
-            Err(_) => self.drop_payload(Payload::whole(completion.buffer, 0)),
+        if let Ok(len) = u32::try_from(completion.result) {
+            self.take_reply(key, Payload::whole(completion.buffer, len));
         }
+        self.drop_payload(Payload::whole(completion.buffer, 0));
         let Some(line) = self.udp.lines.get(key).filter(|_| !completion.more) else {
             return;
         };
@@ -281,7 +287,6 @@ impl Worker {
     fn take_reply(&mut self, key: Key, payload: Payload) {
         let line = self.udp.lines.get(key);
         let Some((line, id)) = line.and_then(|line| line.flow.map(|id| (line, id))) else {
-            self.drop_payload(payload);
             return;
         };
         let reply = self.udp.table.reply(id, self.now);
@@ -289,16 +294,12 @@ impl Worker {
         self.cells.backend(backend).received.add(payload.len);
         let place = &mut self.udp.places[usize::from(line.place)];
         place.fit(payload.len);
-        match place.fd() {
-            Some(fd) => {
-                self.cells.listener(place.listener).sent.add(payload.len);
-                let token = Token::Datagrams(Datagrams::ToClient(key)).encode();
-                let ends = (&line.client, line.local);
-                self.ring.send_message(fd, payload, ends, token);
-            }
-            None => {
-                self.cells.lost(place.listener, Loss::SendFailed);
-                self.drop_payload(payload);
+        if let Some(socket) = place.socket() {
+            self.cells.listener(place.listener).sent.add(payload.len);
+            let bytes = self.ring.payload(payload);
+            let sent = datagram::send_to(socket.as_fd(), bytes, &line.client, line.local);
+            if let Err(error) = sent {
+                self.reply_failed(key, error.raw_os_error().unwrap_or(libc::EINVAL));
             }
         }
         if reply.is_first {
@@ -317,7 +318,7 @@ impl Worker {
     // --- what fails ---
 
     /// A datagram to a backend was not sent.
-    pub(super) fn request_failed(&mut self, key: Key, errno: i32) {
+    fn request_failed(&mut self, key: Key, errno: i32) {
         match errno {
             libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => self.lose(key, Loss::Blocked),
             libc::EMSGSIZE => {
@@ -336,7 +337,7 @@ impl Worker {
     }
 
     /// A datagram to a client was not sent.
-    pub(super) fn reply_failed(&mut self, key: Key, errno: i32) {
+    fn reply_failed(&mut self, key: Key, errno: i32) {
         if errno == libc::EMSGSIZE
             && let Some(line) = self.udp.lines.get(key)
         {
@@ -353,12 +354,9 @@ impl Worker {
     }
 
     fn lose(&mut self, key: Key, loss: Loss) {
-        match self.udp.lines.get(key) {
-            Some(line) => {
-                let listener = self.udp.places[usize::from(line.place)].listener;
-                self.cells.lost(listener, loss);
-            }
-            None => self.cells.stale_completions_total.add(1),
+        if let Some(line) = self.udp.lines.get(key) {
+            let listener = self.udp.places[usize::from(line.place)].listener;
+            self.cells.lost(listener, loss);
         }
     }
 
@@ -447,12 +445,11 @@ impl Worker {
         }
     }
 
-    /// Once nothing of it is in the kernel. Something to be sent may still be queued.
+    /// Once nothing of it is in the kernel.
     fn close_line(&mut self, key: Key) {
         let is_over = |line: &mut Line| line.flow.is_none() && !line.is_armed && !line.is_cancelled;
         if self.udp.lines.get(key).is_some_and(is_over) {
-            let line = self.udp.lines.remove(key);
-            self.udp.closing.0.extend(line.map(|line| line.socket));
+            self.udp.lines.remove(key);
         }
     }
 

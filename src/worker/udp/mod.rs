@@ -8,11 +8,7 @@ mod lines;
 mod places;
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
-
-use socket2::Socket;
 
 use super::Worker;
 use super::picks::Tried;
@@ -39,9 +35,6 @@ pub const LINES_ENDING: u32 = 256;
 /// Once the process is to stop, answers to what was asked before are waited for so long.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// A socket that is to be closed waits for the next turn, for so long at most.
-const CLOSED_WITHIN: Duration = Duration::from_millis(10);
-
 /// What one worker knows of UDP.
 pub(super) struct Udp {
     places: Vec<Place>,
@@ -54,8 +47,6 @@ pub(super) struct Udp {
     /// Receives that found no buffer.
     dry_places: Vec<u16>,
     dry_lines: VecDeque<Key>,
-    /// Sockets that something may still be queued for.
-    closing: (Vec<OwnedFd>, Vec<Arc<Socket>>),
 }
 
 impl Udp {
@@ -70,7 +61,6 @@ impl Udp {
             refusals: HashMap::new(),
             dry_places: Vec::new(),
             dry_lines: VecDeque::new(),
-            closing: (Vec::new(), Vec::new()),
         }
     }
 
@@ -88,13 +78,10 @@ impl Udp {
     /// whether receives that wait for some can go on.
     pub(super) fn patience(&self, now: Time, buffers: bool) -> Option<Duration> {
         let is_dry = !self.dry_places.is_empty() || !self.dry_lines.is_empty();
-        let is_closing = !self.closing.0.is_empty() || !self.closing.1.is_empty();
         if is_dry && buffers {
             return Some(Duration::ZERO);
         }
-        let closing = is_closing.then_some(CLOSED_WITHIN);
-        let timer = self.timers.next_in(now);
-        closing.into_iter().chain(timer).min()
+        self.timers.next_in(now)
     }
 }
 
@@ -107,21 +94,11 @@ impl Worker {
             Datagrams::CancelPlace(place) => self.udp.places[usize::from(place)].cancelled(),
             Datagrams::Line(key) => self.line_completion(key, completion),
             Datagrams::CancelLine(key) => self.line_cancelled(key),
-            Datagrams::ToBackend(key) => self.request_failed(key, -completion.result),
-            Datagrams::ToClient(key) => self.reply_failed(key, -completion.result),
         }
     }
 
-    /// What was queued has been submitted: sockets that nothing refers to any more are closed, and receives go on that
-    /// found no buffer.
+    /// Receives go on that found no buffer.
     pub(super) fn begin_datagrams(&mut self) {
-        if self.udp.places.is_empty() {
-            return;
-        }
-        if self.ring.is_submitted() {
-            self.udp.closing.0.clear();
-            self.udp.closing.1.clear();
-        }
         if self.ring.free_datagram_buffers() > 0 {
             for place in std::mem::take(&mut self.udp.dry_places) {
                 self.listen_at(place);

@@ -1,7 +1,7 @@
 //! Where datagrams of clients come in: a socket of this worker's own for each address of a UDP listener. Control opens
 //! and closes them; one that is to be closed is given up here once nothing in the kernel refers to it.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use socket2::Socket;
@@ -60,8 +60,8 @@ impl Place {
         !self.is_armed && !self.is_cancelled
     }
 
-    pub(super) fn fd(&self) -> Option<RawFd> {
-        self.socket.as_ref().map(|socket| socket.as_raw_fd())
+    pub(super) fn socket(&self) -> Option<&Socket> {
+        self.socket.as_deref()
     }
 
     fn has_what_is_wanted(&self) -> bool {
@@ -109,15 +109,15 @@ impl Worker {
     /// The socket that is wanted becomes the place's, and is received from.
     fn settle_place(&mut self, index: u16) {
         let place = &mut self.udp.places[usize::from(index)];
-        let old = std::mem::replace(&mut place.socket, place.wanted.clone());
+        place.socket.clone_from(&place.wanted);
         place.fragments = false;
-        self.udp.closing.1.extend(old);
         self.listen_at(index);
     }
 
     pub(super) fn listen_at(&mut self, index: u16) {
         let place = &mut self.udp.places[usize::from(index)];
-        if let Some(fd) = place.fd().filter(|_| !place.is_armed && !self.stopping) {
+        let fd = place.socket().map(AsRawFd::as_raw_fd);
+        if let Some(fd) = fd.filter(|_| !place.is_armed && !self.stopping) {
             place.is_armed = true;
             let token = Token::Datagrams(Datagrams::Place(index)).encode();
             self.ring.receive_messages(fd, token);
