@@ -366,6 +366,8 @@ impl Control {
                         tracing::warn!(signal, "ignored: this version reloads nothing while it runs");
                     }
                 },
+                // Also shows that this loop is at work, which nothing below may hide.
+                happening = vrrp::next(self.vrrp.as_mut()) => self.vrrp_happened(happening),
                 Some(request) = next(requests.as_mut()) => self.answer(request),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
@@ -373,7 +375,6 @@ impl Control {
                 () = pause(self.listeners.is_behind(), OPEN_AGAIN) => self.settle_listeners(),
                 () = alarm(self.alarms.next()) => self.alarmed(),
                 () = reached(self.phase) => self.deadline_reached(),
-                happening = vrrp::next(self.vrrp.as_mut()) => self.vrrp_happened(happening),
                 outcomes = self.watch.outcomes() => self.probed(&outcomes),
                 () = first_round(self.phase, first_round_until) => self.open_or_fail(),
             }

@@ -1,29 +1,29 @@
-//! Long runs: short intervals under load, and everything that must not disturb advertisements.
+//! Short intervals under load.
 
 use std::time::{Duration, Instant};
 
 use crate::lan::{Lan, VIP};
 use crate::node::{becomes, config, start, states};
 use crate::onlooker::Onlooker;
+use crate::program::setting;
 
-/// So long at least; the variable makes it longer.
-fn seconds() -> u64 {
-    crate::program::setting("RINGWAY_VRRP_SECONDS", 8)
-}
-
+/// The variables make it longer and harder: `RINGWAY_VRRP_SECONDS=600 RINGWAY_VRRP_INTERVAL_MS=10`. A virtual machine
+/// whose host takes a processor away for 30 ms fails that, whoever sends advertisements.
 #[test]
-fn ten_milliseconds_under_full_load_without_a_false_transition() {
+fn short_intervals_under_full_load_without_a_false_transition() {
+    let seconds = setting("RINGWAY_VRRP_SECONDS", 8);
+    let interval = setting("RINGWAY_VRRP_INTERVAL_MS", 50);
     let Some(lan) = Lan::new("load", 3) else {
         return;
     };
     let onlooker = Onlooker::on(&lan, 3);
-    let more = "advert_interval: 10ms";
+    let more = format!("advert_interval: {interval}ms");
     let first = start(&lan, 1, &config(&format!("priority: 254, {more}")));
     becomes(&first, "active");
     lan.moves_to(1, VIP);
     let second = start(&lan, 2, &config(&format!("priority: 250, {more}")));
     becomes(&second, "backup");
-    let end = Instant::now() + Duration::from_secs(seconds());
+    let end = Instant::now() + Duration::from_secs(seconds);
     let cpus = std::thread::available_parallelism().unwrap().get();
     std::thread::scope(|scope| {
         for _ in 0..2 * cpus {
