@@ -85,6 +85,8 @@ pub mod health;
 pub mod ids;
 pub mod metrics;
 pub mod ring;
+#[cfg(test)]
+mod seeds;
 pub mod session;
 pub mod sys;
 pub mod time;

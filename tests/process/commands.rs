@@ -287,7 +287,7 @@ fn host_may_be_called_like_a_pool_or_a_key() {
     assert_eq!(run(&["check", "-c", &path, "--node", "lb2"]).2, Some(0));
     let (said, _, code) = run(&["check", "-c", &path, "--node", "lb3"]);
     assert_eq!(code, Some(78));
-    assert!(said.contains("if `lb1` is a host"), "{said}");
+    assert!(said.contains("there is none for `lb3`"), "{said}");
 }
 
 #[test]

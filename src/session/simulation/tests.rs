@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::seeds;
 
 /// splitmix64: small, seeded, good enough to choose by.
 struct Seed(u64);
@@ -18,26 +19,11 @@ impl Choices for Seed {
     }
 }
 
-/// Plays one seed; on a panic the seed is in the message.
-fn play_seed(seed: u64, tier: Tier) -> Outcome {
-    struct Name(u64, Tier);
-    impl Drop for Name {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("RINGWAY_SEED={} with {:?}", self.0, self.1);
-            }
-        }
-    }
-    let _name = Name(seed, tier);
-    play(&mut Seed(seed), tier)
-}
-
 fn play_all(tier: Tier) {
-    if let Ok(seed) = std::env::var("RINGWAY_SEED") {
-        play_seed(seed.parse().expect("RINGWAY_SEED is a number"), tier);
+    let play = |seed| play(&mut Seed(seed), tier);
+    let Some(outcomes) = seeds::play_all(100_000, tier, play) else {
         return;
-    }
-    let outcomes: Vec<_> = (0..100_000).map(|seed| play_seed(seed, tier)).collect();
+    };
     let reasons: HashSet<_> = outcomes.iter().map(|outcome| outcome.reason).collect();
     for reason in [
         CloseReason::ClientClosed,

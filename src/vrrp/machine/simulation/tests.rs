@@ -3,29 +3,14 @@
 use std::mem::discriminant;
 
 use super::*;
-
-/// Plays one seed; on a panic the seed is in the message.
-fn play_seed(seed: u64, tier: Tier) -> Outcome {
-    struct Name(u64, Tier);
-    impl Drop for Name {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("RINGWAY_SEED={} with {:?}", self.0, self.1);
-            }
-        }
-    }
-    let _name = Name(seed, tier);
-    play(seed, tier)
-}
+use crate::seeds;
 
 fn play_all(tier: Tier, seeds: u64) {
-    if let Ok(seed) = std::env::var("RINGWAY_SEED") {
-        play_seed(seed.parse().expect("RINGWAY_SEED is a number"), tier);
+    let Some(outcomes) = seeds::play_all(seeds, tier, |seed| play(seed, tier)) else {
         return;
-    }
+    };
     let mut all = Outcome::default();
-    for seed in 0..seeds {
-        let outcome = play_seed(seed, tier);
+    for outcome in outcomes {
         all.causes.extend(outcome.causes);
         all.hand_overs.extend(outcome.hand_overs);
         all.alarms.extend(outcome.alarms);
