@@ -3,7 +3,8 @@
 
 use super::address::Source;
 use super::items::{Items, VirtualAddress};
-use super::kind::{Auto, List, NotYet, Nothing, Number, Off, OneOrMore, Or, Text, section, words};
+use super::kind::{Auto, List, NotYet, Nothing, Number, Off, OneOrMore, Or, Text, words};
+use super::section::section;
 use super::units::{Name, Period};
 
 words! {
