@@ -1,38 +1,37 @@
-//! The admin API: HTTP and JSON over a unix socket. It turns requests into [`Request`]s for control and control's
-//! answers into responses; it knows nothing of its own and decides nothing.
+//! The admin API: HTTP and JSON over a unix socket and TCP. It turns requests into [`Request`]s for control and
+//! control's answers into responses; it knows nothing of its own and decides nothing.
 
+mod access;
 mod bounded;
 pub mod client;
+pub mod metrics;
+mod open;
+mod routes;
 
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-
-use axum::extract::{DefaultBodyLimit, Path as Segments, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::Json;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::snapshot::OperatorState;
-use crate::sys::unix::{self, SocketFile};
+use crate::metrics::exposition::Samples;
+
+pub use open::{Settings, serve};
 
 /// Requests that wait for control.
-const REQUESTS_MAX: usize = 64;
-/// Bytes of a request's body.
-const BODY_MAX: usize = 16 * 1024;
-/// Owner and group may write to the socket.
-const MODE: u32 = 0o660;
+pub const REQUESTS_MAX: usize = 64;
 
 /// What control is asked.
 #[derive(Debug)]
 pub enum Request {
     /// How everything is.
     Status(oneshot::Sender<Value>),
+    /// What there is to measure.
+    Samples(oneshot::Sender<Samples>),
+    /// The word for what the process is doing: starting, serving, draining, ending.
+    Phase(oneshot::Sender<&'static str>),
     /// Change what the operator says about a backend.
     Operate {
         /// The pool's name.
@@ -156,118 +155,26 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The socket, ready to serve.
-#[derive(Debug)]
-pub struct Admin {
-    listener: UnixListener,
-    file: SocketFile,
-}
+/// The way to control.
+#[derive(Clone, Debug)]
+struct Ask(mpsc::Sender<Request>);
 
-impl Admin {
-    /// Makes the socket, and its folder if that is missing. A socket that nobody listens on is left over from a crash.
-    ///
-    /// # Errors
-    /// When somebody else listens there, or it is not permitted. Has to be called within a runtime.
-    pub fn bind(path: &Path) -> io::Result<Admin> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        unix::make_room(path)?;
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
-        Ok(Admin {
-            listener,
-            file: SocketFile::made(path)?,
-        })
+impl Ask {
+    fn new(requests: mpsc::Sender<Request>) -> Ask {
+        Ask(requests)
     }
 
-    /// Serves in the background of the runtime; the requests come out of the channel. The file is to be removed at the
-    /// end.
-    #[must_use]
-    pub fn serve(self) -> (mpsc::Receiver<Request>, SocketFile) {
-        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
-        tokio::spawn(bounded::serve(self.listener, router(sender)));
-        (requests, self.file)
+    /// Control answers each request, unless it is ending.
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Refusal> {
+        let ending = || Refusal {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            message: "it is ending".to_owned(),
+        };
+        let (reply, answer) = oneshot::channel();
+        self.0.send(request(reply)).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
     }
-}
-
-type Control = State<mpsc::Sender<Request>>;
-
-fn router(requests: mpsc::Sender<Request>) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/backends/{pool}/{backend}", post(operate))
-        .route("/v1/failover", post(failover))
-        .fallback(unknown)
-        .method_not_allowed_fallback(not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(requests)
-}
-
-async fn status(control: Control) -> Result<Json<Value>, Refusal> {
-    ask(control, Request::Status).await.map(Json)
-}
-
-async fn operate(
-    control: Control,
-    Segments((pool, backend)): Segments<(String, String)>,
-    body: axum::body::Bytes,
-) -> Result<Json<Value>, Refusal> {
-    let change: Change = serde_json::from_slice(&body).map_err(|error| {
-        Refusal::bad_request(format!(
-            "the body is no change of a backend: {error}; write {{\"state\": \"drain\"}} or {{\"weight\": 5}}"
-        ))
-    })?;
-    let request = |reply| Request::Operate {
-        pool,
-        backend,
-        change,
-        reply,
-    };
-    ask(control, request).await?.map(Json)
-}
-
-async fn failover(control: Control, body: axum::body::Bytes) -> Result<Json<Value>, Refusal> {
-    let MoveRequest { name, action } = serde_json::from_slice(&body).map_err(|error| {
-        Refusal::bad_request(format!(
-            "the body is no fail-over: {error}; write {{\"action\": \"failover\"}}, hold or release, with a name"
-        ))
-    })?;
-    let request = |reply| Request::Move {
-        name,
-        wanted: action,
-        reply,
-    };
-    ask(control, request).await?.map(Json)
-}
-
-async fn unknown(uri: Uri) -> Refusal {
-    Refusal::not_found(format!(
-        "there is no {}; there are GET /v1/status, POST /v1/backends/POOL/NAME, POST /v1/failover",
-        uri.path()
-    ))
-}
-
-async fn not_allowed(method: Method, uri: Uri) -> Refusal {
-    Refusal {
-        status: StatusCode::METHOD_NOT_ALLOWED,
-        message: format!(
-            "{method} makes no sense for {}; there are GET /v1/status, POST /v1/backends/POOL/NAME, POST /v1/failover",
-            uri.path()
-        ),
-    }
-}
-
-/// Control answers each request, unless it is ending.
-async fn ask<T>(
-    control: Control,
-    request: impl FnOnce(oneshot::Sender<T>) -> Request,
-) -> Result<T, Refusal> {
-    let ending = || Refusal {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        message: "it is ending".to_owned(),
-    };
-    let (reply, answer) = oneshot::channel();
-    control.send(request(reply)).await.map_err(|_| ending())?;
-    answer.await.map_err(|_| ending())
 }

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::file::{self, FileArguments};
 use super::log;
 use super::{Failure, Outcome};
+use crate::admin::Settings;
 use crate::config::{self, Config};
 use crate::control::{self, Options};
 use crate::ring::ReceiveTier;
@@ -89,15 +90,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         global,
         snapshot,
         admin,
+        hash,
         ..
     } = config;
-    let admin_socket = match &arguments.socket {
+    let socket = match &arguments.socket {
         Some(path) if path.as_os_str() == "off" => None,
         Some(path) => Some(path.clone()),
         None => admin.socket,
     };
     let options = Options {
-        admin_socket,
+        admin: Settings {
+            socket,
+            http: admin.http,
+            metrics: admin.metrics,
+        },
+        config_hash: hash,
         tier: arguments.receive_tier.map(|tier| match tier {
             Tier::Limited => ReceiveTier::Limited,
             Tier::Single => ReceiveTier::Single,

@@ -1,14 +1,14 @@
 //! The file as written: every key with its kind, its default and its meaning. What the values mean together is
 //! [`super::resolve`]'s business.
 
-use super::address::{BackendAt, ListenOn, Source};
+use super::address::{BackendAt, HttpAddress, ListenOn, Source};
 use super::items::Items;
 use super::kind::{
     Auto, List, Named, NotYet, Nothing, Number, Off, OneOrMore, Optional, Or, Text, words,
 };
 use super::section::section;
 use super::units::{
-    Bytes, DnsName, HttpHost, HttpPath, MILLISECOND, Name, Pattern, Period, SECOND, Size,
+    Bytes, DnsName, FilePath, HttpHost, HttpPath, MILLISECOND, Name, Pattern, Period, SECOND, Size,
     SocketPath, Statuses, Steps,
 };
 use super::virtual_router::VirtualRouter;
@@ -102,10 +102,36 @@ section! {
         /// Unix socket with HTTP and JSON: what `ringway status` and `ringway backend` talk to. Who may write
         /// to it may change backends.
         socket: Or<Off, SocketPath> = "/run/ringway/admin.sock",
-        /// Address of the dashboard and the API; not supported yet.
-        http: Or<Off, NotYet> = "off",
-        /// Address with only /metrics, /healthz and /readyz; not supported yet.
-        metrics: Or<Off, NotYet> = "off",
+        /// Address of the API for other programs. It only shows, unless there is a token.
+        http: Or<Off, AdminHttp> = "off",
+        /// Address with only /metrics, /healthz and /readyz, which may face the network, as in `0.0.0.0:9902`.
+        metrics: Or<Off, HttpAddress> = "off",
+        /// File that keeps what the operator changed while it ran (`ringway backend`), so that it holds after a
+        /// restart; `auto` is `state.json` in the folder that the service manager gives (StateDirectory=), or none.
+        state_file: Or<Auto, Or<Off, FilePath>> = "auto",
+    }
+}
+
+section! {
+    /// The API over TCP.
+    pub(super) struct AdminHttp short address {
+        /// `127.0.0.1:9901` or `"[::1]:9901"`. Another address than a loopback one needs `token_file` and `tls`.
+        address: HttpAddress,
+        /// File with the token that changes need, as `Authorization: Bearer TOKEN`: 16 to 1024 printable ASCII
+        /// characters; white space around it does not count. Without it nothing can be changed over TCP.
+        token_file: Or<Nothing, FilePath> = "none",
+        /// Encryption; without it the API speaks plain HTTP.
+        tls: Or<Nothing, AdminTls> = "none",
+    }
+}
+
+section! {
+    /// Certificate and key of the API over TCP.
+    pub(super) struct AdminTls {
+        /// File with the certificate and those that lead to its issuer, in PEM.
+        cert: FilePath,
+        /// File with the private key, in PEM.
+        key: FilePath,
     }
 }
 

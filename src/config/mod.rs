@@ -20,10 +20,12 @@ mod vocabulary;
 mod yaml;
 
 use std::io::Read;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::control::snapshot::{Global, Snapshot};
 
@@ -54,6 +56,8 @@ pub struct Config {
     pub log: Log,
     /// How the process is talked to.
     pub admin: Admin,
+    /// Of the text it was read from: the same on all nodes that have the same file.
+    pub hash: u64,
     document: Document,
 }
 
@@ -78,6 +82,35 @@ pub struct Log {
 pub struct Admin {
     /// Path of the unix socket; none = there is none.
     pub socket: Option<PathBuf>,
+    /// The API over TCP.
+    pub http: Option<Http>,
+    /// Where only metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// What keeps the operator's changes.
+    pub state_file: StateFile,
+}
+
+/// The file that keeps the operator's changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StateFile {
+    /// In the folder that the service manager gives, if it gives one.
+    #[default]
+    Auto,
+    /// There is none.
+    Off,
+    /// This one.
+    At(PathBuf),
+}
+
+/// The API over TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where it is served.
+    pub address: SocketAddr,
+    /// The file with the token that changes need; none = nothing can be changed.
+    pub token_file: Option<PathBuf>,
+    /// The files with certificate and key; none = plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// What reading a configuration gave.
@@ -163,6 +196,10 @@ pub fn parse(text: &str, name: &str, host: &str) -> Loaded {
     let (hosts, host_missing) = (std::mem::take(&mut reader.hosts), reader.host_missing);
     let config = document.and_then(|document| resolve::resolve(document, &mut problems));
     let config = config.filter(|_| !problems.has_errors());
+    let config = config.map(|config| Config {
+        hash: xxh3_64(text.as_bytes()),
+        ..config
+    });
     Loaded {
         config,
         report: Report::new(name, text, problems),

@@ -324,6 +324,33 @@ impl Kind for SocketPath {
     }
 }
 
+/// The path of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct FilePath(pub(super) PathBuf);
+
+impl Kind for FilePath {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        let is_path = text.starts_with('/') && !text.ends_with('/') && !text.contains('\0');
+        if !is_path {
+            reader.expected(node, &Self::expected());
+        }
+        is_path.then(|| FilePath(PathBuf::from(text)))
+    }
+
+    fn schema() -> Json {
+        json!({"type": "string", "pattern": "^/(.*[^/])$"})
+    }
+
+    fn expected() -> String {
+        "the whole path of a file, which begins with /".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        json!(self.0.to_string_lossy())
+    }
+}
+
 /// The path of a unix socket, or why it is none.
 pub(super) fn unusable_path(path: &str) -> Result<PathBuf, String> {
     if !path.starts_with('/') {

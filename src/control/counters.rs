@@ -9,7 +9,7 @@ use super::datagrams::Datagrams;
 use super::snapshot::{Protocol, Snapshot};
 use crate::flow::Loss;
 use crate::ids::{BackendId, ListenerId};
-use crate::metrics::{Cell, ListenerCells, WorkerCells};
+use crate::metrics::{Ends, ListenerCells, WorkerCells};
 use crate::session::CloseReason;
 use crate::time::Time;
 
@@ -50,15 +50,12 @@ pub(super) fn as_json(
     Value::Object(all)
 }
 
-/// By reason.
-type Ends = [Cell; CloseReason::ALL.len()];
-
 /// How many sessions, or flows, ended for each reason that occurred.
 pub(super) fn ends(cells: &[Arc<WorkerCells>], of: fn(&WorkerCells) -> &Ends) -> Value {
     let count = |reason: &CloseReason| {
         cells
             .iter()
-            .map(|cells| of(cells)[reason.index()].get())
+            .map(|cells| of(cells).get(*reason))
             .sum::<u64>()
     };
     let occurred = CloseReason::ALL

@@ -9,6 +9,8 @@ mod listeners;
 mod names;
 mod operator;
 mod ports;
+mod requests;
+mod samples;
 mod signals;
 pub mod snapshot;
 mod status;
@@ -19,16 +21,15 @@ mod watch;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, Interval, interval, sleep_until};
 
-use crate::admin::{Admin, Change, Refusal, Request};
+use crate::admin::{self, Request};
 use crate::health::prober::{Outcome, Wrong};
 use crate::ids::{BackendId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
@@ -50,6 +51,8 @@ use status::View;
 use vrrp::Vrrp;
 use watch::Watch;
 
+/// Threads for what takes a while beside control, such as writing metrics; names may keep theirs for long.
+const BLOCKING_ELSE: usize = 2;
 /// After a failure, so long may the other workers take to reset their sessions.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(5);
 /// Before a command is sent again to a worker whose mailbox was full.
@@ -72,8 +75,10 @@ const OPEN_AGAIN: Duration = Duration::from_millis(100);
 pub struct Options {
     /// Within a process that does other things: no signals, no counters at the end.
     pub embedded: Option<Embedded>,
-    /// Path of the admin socket; none = there is none.
-    pub admin_socket: Option<PathBuf>,
+    /// Where the admin API is served.
+    pub admin: admin::Settings,
+    /// A hash of the text of the file.
+    pub config_hash: u64,
     /// How to receive; the best there is unless given.
     pub tier: Option<ReceiveTier>,
     /// Freeze and thaw all sessions again and again.
@@ -115,7 +120,7 @@ pub enum Error {
 pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(names::LOOKUPS_MAX)
+        .max_blocking_threads(names::LOOKUPS_MAX + BLOCKING_ELSE)
         .build()
         .map_err(|error| Error::Host(format!("control's runtime: {error}")))?;
     let signals = match &options.embedded {
@@ -193,6 +198,8 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapsho
 
 struct Control {
     snapshot: Arc<Snapshot>,
+    /// Of the file's text, in hexadecimal digits.
+    config_hash: Arc<str>,
     /// By backend.
     notes: Vec<Notes>,
     names: Names,
@@ -260,6 +267,18 @@ enum Phase {
     Over,
 }
 
+impl Phase {
+    /// The word of the status.
+    fn as_str(self) -> &'static str {
+        match self {
+            Phase::Starting(_) => "starting",
+            Phase::Serving => "serving",
+            Phase::Closing(_) | Phase::Draining { .. } => "draining",
+            Phase::Killing { .. } | Phase::Over => "ending",
+        }
+    }
+}
+
 impl Control {
     fn start(
         global: &Global,
@@ -306,6 +325,7 @@ impl Control {
                 shared: Arc::clone(&shared),
                 cells: Arc::new(WorkerCells::new(
                     snapshot.backends.len(),
+                    snapshot.pools.len(),
                     snapshot.listeners.len(),
                 )),
             };
@@ -325,6 +345,7 @@ impl Control {
             clock,
             stopping_since: None,
             snapshot,
+            config_hash: Arc::from(""),
             listeners,
             mailboxes,
             cells,
@@ -345,15 +366,16 @@ impl Control {
     }
 
     async fn serve(mut self, options: Options, mut signals: Signals) -> Result<(), Error> {
+        self.config_hash = Arc::from(format!("{:016x}", options.config_hash));
         let is_embedded = options.embedded.is_some();
         let embedded = options.embedded.map(|embedded| {
             self.ready = Some(embedded.ready);
             embedded.requests
         });
         let mut freeze = options.freeze_every.map(interval);
-        let admin = options.admin_socket.as_deref().and_then(open_admin);
-        let (served, admin_file) = admin.map(Admin::serve).unzip();
-        let mut requests = embedded.or(served);
+        let (asking, asked) = channel(admin::REQUESTS_MAX);
+        let admin_file = admin::serve(&options.admin, &asking);
+        let mut requests = embedded.unwrap_or(asked);
         let first_round_until = self.watch.first_round_until();
         while self.is_running() {
             tokio::select! {
@@ -368,7 +390,7 @@ impl Control {
                 },
                 // Also shows that this loop is at work, which nothing below may hide.
                 happening = vrrp::next(self.vrrp.as_mut()) => self.vrrp_happened(happening),
-                Some(request) = next(requests.as_mut()) => self.answer(request),
+                Some(request) = requests.recv() => self.answer(request),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
                 () = pause(!self.unsent.is_empty(), SEND_AGAIN) => self.send_again(),
@@ -664,56 +686,6 @@ impl Control {
         }
     }
 
-    /// Whoever asked may be gone by now.
-    fn answer(&mut self, request: Request) {
-        match request {
-            Request::Status(reply) => self.status_later(reply),
-            Request::Move {
-                name,
-                wanted,
-                reply,
-            } => self.move_addresses(name.as_deref(), wanted, reply),
-            Request::Operate {
-                pool,
-                backend,
-                change,
-                reply,
-            } => drop(reply.send(self.operate(&pool, &backend, &change))),
-        }
-    }
-
-    fn operate(
-        &mut self,
-        pool: &str,
-        backend: &str,
-        change: &Change,
-    ) -> Result<serde_json::Value, Refusal> {
-        let id = operator::find(&self.snapshot, pool, backend)?;
-        let mut snapshot = Snapshot::clone(&self.snapshot);
-        operator::operate(
-            &mut snapshot,
-            &mut self.notes,
-            id,
-            change,
-            SystemTime::now(),
-        )?;
-        let now = &snapshot.backends[id.index()];
-        tracing::info!(
-            pool,
-            backend,
-            state = now.state.as_str(),
-            weight = now.weight,
-            "changed by the operator"
-        );
-        let old_state = self.snapshot.backends[id.index()].state;
-        self.publish(snapshot);
-        if self.snapshot.backends[id.index()].state != old_state {
-            self.watch.retarget(&self.snapshot, id);
-            self.time_drain(id, old_state);
-        }
-        Ok(self.view().backend(id))
-    }
-
     /// The sessions of a backend that is no longer ready have so long; from drain to maintenance the time goes on.
     fn time_drain(&mut self, id: BackendId, old_state: OperatorState) {
         let backend = &self.snapshot.backends[id.index()];
@@ -821,6 +793,7 @@ impl Control {
 
     fn view(&self) -> View<'_> {
         View {
+            config_hash: &self.config_hash,
             snapshot: &self.snapshot,
             cells: &self.cells,
             shared: &self.shared,
@@ -830,12 +803,7 @@ impl Control {
             alarms: &self.alarms,
             doors: self.listeners.doors(),
             addresses: self.listeners.addresses(self.snapshot.listeners.len()),
-            phase: match self.phase {
-                Phase::Starting(_) => "starting",
-                Phase::Serving => "serving",
-                Phase::Closing(_) | Phase::Draining { .. } => "draining",
-                Phase::Killing { .. } | Phase::Over => "ending",
-            },
+            phase: self.phase.as_str(),
             clock: self.clock,
             stopping_since: self.stopping_since,
             stopping_until: match self.phase {
@@ -862,27 +830,6 @@ impl Control {
             self.clock.now(),
         );
         tracing::info!(target: COUNTERS, "counters {counters}");
-    }
-}
-
-/// Without it everything else goes on.
-fn open_admin(path: &Path) -> Option<Admin> {
-    match Admin::bind(path) {
-        Ok(admin) => Some(admin),
-        Err(error) => {
-            tracing::warn!(
-                socket = %path.display(), %error,
-                "no admin socket: `ringway status` cannot reach this process (admin.socket names another path, or off)"
-            );
-            None
-        }
-    }
-}
-
-async fn next(requests: Option<&mut Receiver<Request>>) -> Option<Request> {
-    match requests {
-        Some(requests) => requests.recv().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -945,7 +892,7 @@ fn spawn_worker(
 ) -> io::Result<JoinHandle<()>> {
     let id = parts.id;
     std::thread::Builder::new()
-        .name(format!("worker-{}", id.0))
+        .name(format!("{}{}", admin::metrics::WORKER_THREADS, id.0))
         .spawn(move || {
             if let Some(Err(error)) = cpu.map(host::pin_to_cpu) {
                 tracing::warn!(worker = id.0, %error, "not pinned to a CPU");

@@ -26,6 +26,8 @@ use crate::worker::Shared;
 
 /// What a status is made from.
 pub(super) struct View<'a> {
+    /// Of the file's text.
+    pub(super) config_hash: &'a Arc<str>,
     pub(super) snapshot: &'a Snapshot,
     pub(super) cells: &'a [Arc<WorkerCells>],
     pub(super) shared: &'a Shared,
@@ -61,6 +63,7 @@ impl View<'_> {
             "stopping": self.stopping(),
             "started": seconds(self.clock.system_time(Time::ZERO)),
             "generation": self.snapshot.generation,
+            "config_hash": &**self.config_hash,
             "workers": self.cells.len(),
             "sessions_active": self.sum(|cells| cells.sessions_active.get()),
             "sessions_total": self.sum(|cells| cells.sessions_total.get()),
@@ -89,7 +92,7 @@ impl View<'_> {
         )
     }
 
-    fn sum(&self, read: impl Fn(&WorkerCells) -> u64) -> u64 {
+    pub(super) fn sum(&self, read: impl Fn(&WorkerCells) -> u64) -> u64 {
         self.cells.iter().map(|cells| read(cells)).sum()
     }
 

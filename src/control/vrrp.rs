@@ -4,6 +4,7 @@
 mod answers;
 mod notify;
 mod readiness;
+mod samples;
 mod scripts;
 mod words;
 
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::snapshot::Snapshot;
+use super::status::View;
 use super::{Control, Error, Phase};
 use crate::admin::{Move, Refusal};
 use crate::session::CloseReason;
@@ -96,12 +98,15 @@ pub(super) struct Vrrp {
     /// How many workers still end sessions for a ticket.
     clearing: HashMap<Ticket, usize>,
     moves: Vec<PendingMove>,
-    /// Who waits for a status.
-    statuses: Vec<oneshot::Sender<Value>>,
+    /// Who waits for a description of them.
+    looking: Vec<Look>,
     described: Vec<Description>,
     is_stopping: bool,
     has_stopped: bool,
 }
+
+/// Looks at how everything is, and tells whoever asked, who may be gone by then.
+pub(super) type Look = Box<dyn FnOnce(&View<'_>)>;
 
 /// A fail-over that an operator waits for.
 struct PendingMove {
@@ -151,7 +156,7 @@ impl Vrrp {
             started: wall,
             clearing: HashMap::new(),
             moves: Vec::new(),
-            statuses: Vec::new(),
+            looking: Vec::new(),
             described: Vec::new(),
             is_stopping: false,
             has_stopped: false,
@@ -252,13 +257,10 @@ impl Control {
             Report::HandedOver(router, outcome) => vrrp.handed_over(router, outcome),
             Report::Described(all) => {
                 vrrp.described = all;
-                let waiting = std::mem::take(&mut vrrp.statuses);
-                if !waiting.is_empty() {
-                    let status = self.view().status();
-                    for reply in waiting {
-                        // Whoever asked may be gone by now.
-                        let _ = reply.send(status.clone());
-                    }
+                let looking = std::mem::take(&mut vrrp.looking);
+                if !looking.is_empty() {
+                    let view = self.view();
+                    looking.into_iter().for_each(|look| look(&view));
                 }
             }
             Report::Stopped => self.vrrp_stopped(),
@@ -357,13 +359,12 @@ impl Control {
     }
 
     /// Whoever asks how everything is waits until the virtual routers have said how they are.
-    pub(super) fn status_later(&mut self, reply: oneshot::Sender<Value>) {
+    pub(super) fn look_later(&mut self, look: Look) {
         if let Some(vrrp) = self.vrrp.as_mut().filter(|vrrp| !vrrp.has_stopped) {
-            vrrp.statuses.push(reply);
+            vrrp.looking.push(look);
             vrrp.handle.send(Command::Describe);
         } else {
-            // Whoever asked may be gone by now.
-            let _ = reply.send(self.view().status());
+            look(&self.view());
         }
     }
 

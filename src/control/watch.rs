@@ -19,11 +19,42 @@ const FIRST_ROUND_MOST: Duration = Duration::from_secs(5);
 /// So that requests and signals get their turn between.
 const OUTCOMES_AT_ONCE: usize = 1024;
 
+/// What came of the probes of one backend.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Probes {
+    pub(super) succeeded: u64,
+    pub(super) failed: u64,
+    /// They could not be made, for a reason of this host.
+    pub(super) hindered: u64,
+    /// What the last one that could be made says.
+    pub(super) has_last_succeeded: Option<bool>,
+    /// Of the last one that succeeded.
+    pub(super) last_took: Option<Duration>,
+}
+
+impl Probes {
+    fn count(&mut self, result: &Result<Duration, Wrong>) {
+        match result {
+            Ok(took) => {
+                self.succeeded += 1;
+                self.has_last_succeeded = Some(true);
+                self.last_took = Some(*took);
+            }
+            Err(Wrong::Theirs(_)) => {
+                self.failed += 1;
+                self.has_last_succeeded = Some(false);
+            }
+            Err(Wrong::Ours(_)) => self.hindered += 1,
+        }
+    }
+}
+
 /// See the module's text.
 pub(super) struct Watch {
     prober: Prober,
     outcomes: UnboundedReceiver<Outcome>,
     healths: Vec<Health>,
+    probes: Vec<Probes>,
     /// Backends about which clients should not be let in before something is known: neither a name looked up nor a
     /// probe made yet.
     awaited: BTreeSet<BackendId>,
@@ -38,6 +69,7 @@ impl Watch {
             prober: Prober::start(sender, probes)?,
             outcomes,
             healths: vec![Health::default(); snapshot.backends.len()],
+            probes: vec![Probes::default(); snapshot.backends.len()],
             awaited: BTreeSet::new(),
             first_round_until: clock.now() + FIRST_ROUND_MOST,
             clock,
@@ -100,6 +132,7 @@ impl Watch {
             // It was on its way when the operator said so.
             return None;
         }
+        self.probes[id.index()].count(&outcome.result);
         let health = &mut self.healths[id.index()];
         self.awaited.remove(&id);
         let evidence = match &outcome.result {
@@ -148,6 +181,11 @@ impl Watch {
             self.prober.pace(id, self.healths[id.index()].pace());
             self.prober.now(id);
         }
+    }
+
+    /// What came of its probes.
+    pub(super) fn probes(&self, id: BackendId) -> &Probes {
+        &self.probes[id.index()]
     }
 
     pub(super) fn health(&self, id: BackendId) -> &Health {

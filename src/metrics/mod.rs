@@ -1,11 +1,18 @@
 //! Counters: one set of cells per worker, written by that worker alone and read by anybody at any time. No lock, and
-//! no cache line that two workers write.
+//! no cache line that two workers write. [`list`] names what is made of them for Prometheus, [`exposition`] writes it.
 
+pub mod exposition;
+mod histogram;
+pub mod list;
+
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::flow::Loss;
-use crate::ids::{BackendId, ListenerId};
+use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::session::{CloseReason, Direction};
+
+pub use histogram::{BUCKETS, Counts, Histogram, LATENCIES, LIVES};
 
 /// A number with one writer. Monotonic as a counter, up and down as a gauge.
 #[derive(Debug, Default)]
@@ -45,24 +52,27 @@ macro_rules! worker_cells {
         pub struct WorkerCells {
             $($(#[$doc])* pub $name: Cell,)+
             /// Sessions ended, by reason.
-            pub ends: [Cell; CloseReason::ALL.len()],
+            pub ends: Ends,
             /// UDP flows ended, by reason.
-            pub flow_ends: [Cell; CloseReason::ALL.len()],
+            pub flow_ends: Ends,
             /// What each backend got from this worker.
             pub backends: Box<[BackendCells]>,
-            /// What came to each listener by UDP.
+            /// What each pool got from this worker.
+            pub pools: Box<[PoolCells]>,
+            /// What came to each listener.
             pub listeners: Box<[ListenerCells]>,
         }
 
         impl WorkerCells {
-            /// Cells at zero, for so many backends and listeners.
+            /// Cells at zero, for so many backends, pools and listeners.
             #[must_use]
-            pub fn new(backends: usize, listeners: usize) -> WorkerCells {
+            pub fn new(backends: usize, pools: usize, listeners: usize) -> WorkerCells {
                 WorkerCells {
                     $($name: Cell::default(),)+
-                    ends: std::array::from_fn(|_| Cell::default()),
-                    flow_ends: std::array::from_fn(|_| Cell::default()),
+                    ends: Ends::default(),
+                    flow_ends: Ends::default(),
                     backends: (0..backends).map(|_| BackendCells::default()).collect(),
+                    pools: (0..pools).map(|_| PoolCells::default()).collect(),
                     listeners: (0..listeners).map(|_| ListenerCells::default()).collect(),
                 }
             }
@@ -163,8 +173,48 @@ worker_cells! {
     datagrams_starved_total,
 }
 
-/// What one backend got from one worker.
+/// How many ended, by reason.
+#[derive(Debug)]
+pub struct Ends([Cell; CloseReason::ALL.len()]);
+
+impl Default for Ends {
+    fn default() -> Ends {
+        Ends(std::array::from_fn(|_| Cell::default()))
+    }
+}
+
+impl Ends {
+    /// Notes one.
+    pub fn add(&self, reason: CloseReason) {
+        self.0[reason.index()].add(1);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn get(&self, reason: CloseReason) -> u64 {
+        self.0[reason.index()].get()
+    }
+}
+
+/// Bytes that targets took, by direction.
 #[derive(Debug, Default)]
+pub struct Given([Cell; 2]);
+
+impl Given {
+    fn add(&self, direction: Direction, bytes: u32) {
+        self.0[direction.index()].add(u64::from(bytes));
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn get(&self, direction: Direction) -> u64 {
+        self.0[direction.index()].get()
+    }
+}
+
+/// What one backend got from one worker. Aligned like [`WorkerCells`], because a worker writes to it for each send.
+#[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct BackendCells {
     /// Sessions that live now.
     pub sessions_active: Cell,
@@ -184,11 +234,72 @@ pub struct BackendCells {
     pub sent: Traffic,
     /// Datagrams that came from it, and their bytes.
     pub received: Traffic,
+    /// Bytes of its sessions.
+    pub given: Given,
+    /// Made with its first session: files may have very many backends.
+    usage: OnceLock<Box<Usage>>,
 }
 
-/// What came to one listener by UDP.
+impl BackendCells {
+    /// What its sessions were like.
+    pub fn usage(&self) -> &Usage {
+        self.usage.get_or_init(Box::default)
+    }
+
+    /// The same, if it has had one.
+    #[must_use]
+    pub fn usage_so_far(&self) -> Option<&Usage> {
+        self.usage.get().map(Box::as_ref)
+    }
+}
+
+/// What the sessions of one backend on one worker were like.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Usage {
+    /// How long connects took that succeeded.
+    pub connect: Histogram,
+    /// From the client's first bytes, or from the connect if the backend speaks first, to the backend's first byte.
+    pub first_byte: Histogram,
+    /// From the accept to the end, of sessions that were connected.
+    pub duration: Histogram,
+    /// Why those ended.
+    pub ends: Ends,
+}
+
+impl Default for Usage {
+    fn default() -> Usage {
+        Usage {
+            connect: Histogram::new(&LATENCIES),
+            first_byte: Histogram::new(&LATENCIES),
+            duration: Histogram::new(&LIVES),
+            ends: Ends::default(),
+        }
+    }
+}
+
+/// What one pool got from one worker.
 #[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct PoolCells {
+    /// Sessions that live now, those that still connect included.
+    pub sessions_active: Cell,
+    /// Sessions begun.
+    pub sessions_total: Cell,
+    /// Attempts to connect after a failed one of the same session.
+    pub connect_retries_total: Cell,
+    /// Why sessions ended.
+    pub ends: Ends,
+}
+
+/// What came to one listener.
+#[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct ListenerCells {
+    /// Sessions begun.
+    pub sessions_total: Cell,
+    /// Bytes of its sessions.
+    pub given: Given,
     /// UDP flows begun.
     pub flows_total: Cell,
     /// Datagrams of clients, and their bytes; those that were lost then included.
@@ -229,6 +340,12 @@ impl WorkerCells {
         &self.listeners[id.index()]
     }
 
+    /// The cells of one pool.
+    #[must_use]
+    pub fn pool(&self, id: PoolId) -> &PoolCells {
+        &self.pools[id.index()]
+    }
+
     /// Notes a datagram that was not forwarded.
     pub fn lost(&self, listener: ListenerId, loss: Loss) {
         self.listener(listener).lost[loss.index()].add(1);
@@ -236,21 +353,26 @@ impl WorkerCells {
 
     /// Notes why a flow ended.
     pub fn flow_ended(&self, reason: CloseReason) {
-        self.flow_ends[reason.index()].add(1);
+        self.flow_ends.add(reason);
     }
 
-    /// Notes bytes that a target took.
-    pub fn given(&self, direction: Direction, bytes: u32) {
+    /// Notes bytes of a session that a target took.
+    pub fn given(
+        &self,
+        listener: ListenerId,
+        backend: Option<BackendId>,
+        direction: Direction,
+        bytes: u32,
+    ) {
         let cell = match direction {
             Direction::ToBackend => &self.bytes_to_backend,
             Direction::ToClient => &self.bytes_to_client,
         };
         cell.add(u64::from(bytes));
-    }
-
-    /// Notes why a session ended.
-    pub fn ended(&self, reason: CloseReason) {
-        self.ends[reason.index()].add(1);
+        self.listener(listener).given.add(direction, bytes);
+        if let Some(backend) = backend {
+            self.backend(backend).given.add(direction, bytes);
+        }
     }
 }
 
@@ -262,11 +384,15 @@ mod tests {
     fn the_cells_of_two_workers_share_no_cache_line() {
         assert_eq!(align_of::<WorkerCells>() % 128, 0);
         assert_eq!(size_of::<WorkerCells>() % 128, 0);
+        assert_eq!(size_of::<BackendCells>(), 128);
+        assert_eq!(size_of::<ListenerCells>() % 128, 0);
+        assert_eq!(size_of::<PoolCells>() % 128, 0);
+        assert_eq!(size_of::<Usage>() % 128, 0);
     }
 
     #[test]
     fn a_gauge_goes_up_and_down() {
-        let cells = WorkerCells::new(1, 1);
+        let cells = WorkerCells::new(1, 1, 1);
         cells.sessions_active.add(2);
         cells.sessions_active.sub(1);
         assert_eq!(cells.named()[0], ("sessions_active", 1));

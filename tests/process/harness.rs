@@ -15,6 +15,8 @@ pub mod backend;
 pub mod datagram;
 #[path = "harness/facts.rs"]
 pub mod facts;
+#[path = "harness/http.rs"]
+pub mod http;
 #[path = "harness/load.rs"]
 pub mod load;
 #[path = "harness/namespace.rs"]

@@ -26,6 +26,7 @@ mod failures;
 mod flow_control;
 mod integrity;
 mod limits;
+mod metrics;
 mod moving_on;
 mod ports;
 mod probes;

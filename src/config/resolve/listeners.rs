@@ -338,6 +338,28 @@ impl Resolver<'_> {
         }
     }
 
+    /// Who can reach more than this host has to show who he is, and nobody is to read that on the way.
+    pub(super) fn admin_http(&mut self, admin: &document::Admin) {
+        let Some(http) = &admin.http.0 else {
+            return;
+        };
+        let missing = match (&http.token_file.0, &http.tls.0) {
+            (Some(_), Some(_)) => return,
+            (None, Some(_)) => "`token_file`",
+            (Some(_), None) => "`tls`",
+            (None, None) => "`token_file` and `tls`",
+        };
+        let address = http.address.0;
+        if !address.ip().is_loopback() {
+            let message =
+                format!("{address} can be reached from other hosts: {missing} is needed for it");
+            let problem = error(http.address.place, "admin.http", message).help(
+                "127.0.0.1 needs neither; `admin.metrics` may face the network, and shows metrics only",
+            );
+            self.problems.push(problem);
+        }
+    }
+
     /// A backend may be a listener of this very file, unless connections would come back to where they were.
     pub(super) fn circles(&mut self, pools: &[(Key, Option<document::Pool>)]) {
         let listeners = &self.snapshot.listeners;

@@ -15,9 +15,9 @@ use super::datagrams::{self, Datagrams};
 use super::document::{self, Document, HttpMethod, HttpProbe, ProbeType};
 use super::kind::{Field, Kind, Number, Or};
 use super::report::{Problem, Problems};
-use super::units::{Period, unusable_name};
+use super::units::{FilePath, Period, unusable_name};
 use super::yaml::{Key, Place};
-use super::{Admin, Config, Log};
+use super::{Admin, Config, Http, Log, StateFile};
 use crate::control::snapshot::{
     Backend, BackendAddress, Check, Global, HttpCheck, Pool, Probe, Protocol, Snapshot,
 };
@@ -56,6 +56,7 @@ pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Con
     }
     resolver.listeners(&document.listeners, &document.pools.0);
     resolver.admin_socket(&document.admin);
+    resolver.admin_http(&document.admin);
     resolver.circles(&document.pools.0);
     let datagrams = Datagrams {
         document: &document,
@@ -79,11 +80,29 @@ pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Con
             level: *document.log.level,
             format: *document.log.format,
         },
-        admin: Admin {
-            socket: document.admin.socket.0.as_ref().map(|path| path.0.clone()),
-        },
+        admin: admin(&document.admin),
+        hash: 0,
         document,
     })
+}
+
+fn admin(section: &document::Admin) -> Admin {
+    let path = |path: &FilePath| path.0.clone();
+    let http = |http: &document::AdminHttp| Http {
+        address: http.address.0,
+        token_file: http.token_file.0.as_ref().map(path),
+        tls: (http.tls.0.as_ref()).map(|tls| (path(&tls.cert), path(&tls.key))),
+    };
+    Admin {
+        socket: section.socket.0.as_ref().map(|path| path.0.clone()),
+        http: section.http.0.as_ref().map(http),
+        metrics: section.metrics.0.map(|address| address.0),
+        state_file: match section.state_file.0.as_ref().map(|file| &file.0) {
+            None => StateFile::Auto,
+            Some(None) => StateFile::Off,
+            Some(Some(file)) => StateFile::At(path(file)),
+        },
+    }
 }
 
 struct Resolver<'a> {
