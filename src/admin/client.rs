@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::{Change, MoveRequest};
+use super::{Change, CloseRequest, Level, LevelRequest, MoveRequest};
 
 /// Control answers within milliseconds; somebody else may hold all places for some seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -81,6 +81,50 @@ pub fn operate(socket: &Path, pool: &str, backend: &str, change: &Change) -> Res
 pub fn failover(socket: &Path, request: &MoveRequest) -> Result<Value, Error> {
     let body = serde_json::to_vec(request).expect("a request can always be written");
     ask(socket, Method::POST, "/v1/failover", body)
+}
+
+/// A page of the sessions that live now; `query` says which.
+///
+/// # Errors
+/// When nobody answers, or there is nothing of that name.
+pub fn sessions(socket: &Path, query: &[(&str, &str)]) -> Result<Value, Error> {
+    let path = with_query("/v1/sessions", query);
+    ask(socket, Method::GET, &path, Vec::new())
+}
+
+/// Ends sessions; how many.
+///
+/// # Errors
+/// When nobody answers, or there is nothing of that name.
+pub fn close_sessions(socket: &Path, request: &CloseRequest) -> Result<Value, Error> {
+    let body = serde_json::to_vec(request).expect("a request can always be written");
+    ask(socket, Method::POST, "/v1/sessions/close", body)
+}
+
+/// Which backend a connection would get, and why.
+///
+/// # Errors
+/// When nobody answers, or there is no such listener.
+pub fn explain(socket: &Path, query: &[(&str, &str)]) -> Result<Value, Error> {
+    let path = with_query("/v1/explain", query);
+    ask(socket, Method::GET, &path, Vec::new())
+}
+
+/// Logs from this level on.
+///
+/// # Errors
+/// When nobody answers.
+pub fn set_level(socket: &Path, level: Level) -> Result<Value, Error> {
+    let body = serde_json::to_vec(&LevelRequest { level }).expect("a level can always be written");
+    ask(socket, Method::POST, "/v1/log", body)
+}
+
+fn with_query(path: &str, query: &[(&str, &str)]) -> String {
+    let pairs = query.iter().map(|(key, value)| {
+        let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+        format!("{key}={value}")
+    });
+    format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"))
 }
 
 fn ask(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> Result<Value, Error> {

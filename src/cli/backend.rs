@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::status::SocketArguments;
 use super::{Failure, Outcome};
-use crate::admin::{Change, client};
+use crate::admin::{Change, Most, client};
 use crate::control::snapshot::OperatorState;
 
 pub(super) const EXAMPLES: &str = "\
@@ -13,8 +13,10 @@ Examples:
   ringway backend pg/pg2 maintenance      the same, and it is not probed
   ringway backend pg/pg2 ready            in use again
   ringway backend pg/pg2 weight 10        0 takes no new sessions
+  ringway backend pg/pg2 max-sessions 50  or none
 
-It holds until the process ends; what is to last belongs into the file (`state`, `weight`).";
+It holds on this node only, and after a restart if the configuration has an `admin.state_file` and has not changed the
+same key. What is to last belongs into the configuration (`state`, `weight`, `max_sessions`).";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -47,6 +49,11 @@ enum What {
         #[arg(value_parser = weight, allow_negative_numbers = true)]
         weight: u16,
     },
+    /// Most sessions on it
+    MaxSessions {
+        /// A number, or `none`
+        most: Most,
+    },
 }
 
 fn weight(text: &str) -> Result<u16, String> {
@@ -74,6 +81,10 @@ pub(super) fn backend(arguments: &Arguments) -> Result<Outcome, Failure> {
             weight: Some(weight),
             ..Change::default()
         },
+        What::MaxSessions { most } => Change {
+            max_sessions: Some(most),
+            ..Change::default()
+        },
     };
     let (pool, name) = &arguments.backend;
     let socket = &arguments.socket.socket;
@@ -85,7 +96,7 @@ pub(super) fn backend(arguments: &Arguments) -> Result<Outcome, Failure> {
     let word = |key: &str| now[key].as_str().unwrap_or_default().to_owned();
     let why_not = now["why_not"].as_str();
     super::print(&format!(
-        "{pool}/{name}: {}, weight {}, {} sessions{}\n",
+        "{pool}/{name}: {}, weight {}, {} sessions{} (on this node only)\n",
         word("state"),
         now["weight"],
         now["sessions_active"],

@@ -4,11 +4,14 @@ mod backend;
 mod check;
 mod demo;
 mod doctor;
+mod explain;
 mod failover;
 mod file;
 mod log;
+mod manual;
 mod run;
 mod schema;
+mod sessions;
 mod status;
 mod tips;
 
@@ -55,6 +58,14 @@ enum Command {
     #[command(after_help = backend::EXAMPLES)]
     Backend(backend::Arguments),
 
+    /// Which sessions a running Ringway has, or end some of them
+    #[command(after_help = sessions::EXAMPLES)]
+    Sessions(sessions::Arguments),
+
+    /// Which backend a connection would get now, and why
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Arguments),
+
     /// Hand the virtual addresses of a running Ringway over to another node
     #[command(after_help = failover::EXAMPLES)]
     Failover(failover::Arguments),
@@ -66,6 +77,14 @@ enum Command {
     /// Look at this host: what keeps Ringway from running well here, and what mends it
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Arguments),
+
+    /// Print what completes commands in a shell
+    #[command(after_help = manual::COMPLETIONS)]
+    Completions(manual::CompletionsArguments),
+
+    /// Write the manual pages
+    #[command(after_help = manual::PAGES)]
+    Man(manual::ManArguments),
 }
 
 /// How a command that has said everything itself ended.
@@ -182,6 +201,10 @@ pub fn main() -> ExitCode {
         Command::Failover(arguments) => failover::failover(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Sessions(arguments) => sessions::sessions(&arguments),
+        Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::pages(&arguments),
     };
     match outcome {
         Ok(Outcome::Success) => ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ use super::file::{self, FileArguments};
 use super::log;
 use super::{Failure, Outcome};
 use crate::admin::Settings;
-use crate::config::{self, Config};
+use crate::config::{self, Config, StateFile};
 use crate::control::{self, Options};
 use crate::ring::ReceiveTier;
 
@@ -84,8 +84,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         super::print(&config.to_yaml())?;
         return Ok(Outcome::Success);
     }
-    let _lines = log::start(config.log);
+    let mut lines = log::start(config.log);
     file::log_warnings(&report);
+    let config_text = config.to_yaml();
     let Config {
         global,
         snapshot,
@@ -105,6 +106,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
             metrics: admin.metrics,
         },
         config_hash: hash,
+        config_text,
+        state_file: state_file(admin.state_file),
+        level: lines.level.take(),
         tier: arguments.receive_tier.map(|tier| match tier {
             Tier::Limited => ReceiveTier::Limited,
             Tier::Single => ReceiveTier::Single,
@@ -114,6 +118,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     };
     control::run(&global, snapshot, options)?;
     Ok(Outcome::Success)
+}
+
+/// The service manager gives a folder, or several with colons between them.
+fn state_file(configured: StateFile) -> Option<PathBuf> {
+    match configured {
+        StateFile::Off => None,
+        StateFile::At(path) => Some(path),
+        StateFile::Auto => {
+            let folders = std::env::var_os("STATE_DIRECTORY")?;
+            let first = std::env::split_paths(&folders).next()?;
+            first.is_absolute().then(|| first.join("state.json"))
+        }
+    }
 }
 
 fn parse_pause(text: &str) -> Result<Duration, String> {

@@ -5,9 +5,12 @@ mod alarms;
 pub mod bounds;
 mod counters;
 mod datagrams;
+mod journal;
 mod listeners;
+mod memory;
 mod names;
 mod operator;
+mod options;
 mod ports;
 mod requests;
 mod samples;
@@ -21,15 +24,16 @@ mod watch;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, interval, sleep_until};
 
-use crate::admin::{self, Request};
+use crate::admin;
 use crate::health::prober::{Outcome, Wrong};
 use crate::ids::{BackendId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
@@ -40,9 +44,13 @@ use crate::sys::host;
 use crate::time::{Seldom, Time};
 use crate::worker::{Command, Letterbox, Limits, Mailbox, Parts, Report, Shared, Worker};
 
+pub use options::{Embedded, LevelSwitch, Options};
+
 use alarms::{Alarm, Alarms};
 use bounds::{Bounds, Demand};
+use journal::Journal;
 use listeners::Listeners;
+use memory::{Remembered, Writer};
 use names::Names;
 use operator::Notes;
 use signals::{Sign, Signals};
@@ -69,32 +77,6 @@ pub const COUNTERS: &str = "ringway::counters";
 
 /// Before a listener that could not be opened, or not be shut for the flows that it has, is looked at again.
 const OPEN_AGAIN: Duration = Duration::from_millis(100);
-
-/// What only the command line can say.
-#[derive(Debug, Default)]
-pub struct Options {
-    /// Within a process that does other things: no signals, no counters at the end.
-    pub embedded: Option<Embedded>,
-    /// Where the admin API is served.
-    pub admin: admin::Settings,
-    /// A hash of the text of the file.
-    pub config_hash: u64,
-    /// How to receive; the best there is unless given.
-    pub tier: Option<ReceiveTier>,
-    /// Freeze and thaw all sessions again and again.
-    pub freeze_every: Option<Duration>,
-}
-
-/// How a process that contains it talks to it.
-#[derive(Debug)]
-pub struct Embedded {
-    /// What the admin API would ask.
-    pub requests: Receiver<Request>,
-    /// Told the first listener's address once clients are let in.
-    pub ready: oneshot::Sender<String>,
-    /// Stops it.
-    pub stop: Arc<Notify>,
-}
 
 /// Why it does not run.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +125,8 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
     let listeners = Listeners::bind(&snapshot, workers)?;
     let bounds = bounds(global, files, &listeners, &snapshot);
     let tier = options.tier.unwrap_or(findings.tier);
-    let mut control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
+    let known = remember(snapshot, options.state_file.as_deref());
+    let mut control = Control::start(global, known, listeners, &bounds, tier, &cpus)?;
     if let Some(prepared) = prepared {
         let started = runtime.block_on(async { Vrrp::start(prepared, &control.snapshot, workers) });
         let started = started.map_err(|error| Error::Host(format!("virtual routers: {error}")))?;
@@ -153,6 +136,28 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
     // A look-up that hangs is not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// The configuration with what the operator changed before a restart, and what is remembered of that.
+fn remember(mut snapshot: Snapshot, file: Option<&Path>) -> (Snapshot, Vec<Notes>) {
+    let mut notes = Notes::of(&snapshot, SystemTime::now());
+    let Some(path) = file else {
+        return (snapshot, notes);
+    };
+    match Remembered::read(path) {
+        Ok(remembered) => {
+            let backends = remembered.apply(&mut snapshot, &mut notes);
+            if backends > 0 {
+                let file = path.display();
+                tracing::info!(%file, backends, "changes of the operator hold on: `ringway status` shows them");
+            }
+        }
+        Err(error) => {
+            let file = path.display();
+            tracing::warn!(%file, %error, "state_file: not read; backends are as the configuration says");
+        }
+    }
+    (snapshot, notes)
 }
 
 /// What the process may use, and a word in the log when the file asks for more.
@@ -200,6 +205,12 @@ struct Control {
     snapshot: Arc<Snapshot>,
     /// Of the file's text, in hexadecimal digits.
     config_hash: Arc<str>,
+    /// As this host reads it.
+    config_text: Arc<str>,
+    journal: Journal,
+    /// None if nothing keeps the operator's changes.
+    writer: Option<Writer>,
+    level: Option<LevelSwitch>,
     /// By backend.
     notes: Vec<Notes>,
     names: Names,
@@ -282,7 +293,7 @@ impl Phase {
 impl Control {
     fn start(
         global: &Global,
-        snapshot: Snapshot,
+        (snapshot, notes): (Snapshot, Vec<Notes>),
         listeners: Listeners,
         bounds: &Bounds,
         tier: ReceiveTier,
@@ -336,7 +347,7 @@ impl Control {
             threads.push(thread);
         }
         Ok(Control {
-            notes: vec![Notes::new(clock.system_time(Time::ZERO)); snapshot.backends.len()],
+            notes,
             names: Names::new(&snapshot),
             watch: Watch::start(&snapshot, bounds.probes, clock)
                 .map_err(|error| Error::Host(format!("the prober's thread: {error}")))?,
@@ -346,6 +357,10 @@ impl Control {
             stopping_since: None,
             snapshot,
             config_hash: Arc::from(""),
+            config_text: Arc::from(""),
+            journal: Journal::new(),
+            writer: None,
+            level: None,
             listeners,
             mailboxes,
             cells,
@@ -367,6 +382,9 @@ impl Control {
 
     async fn serve(mut self, options: Options, mut signals: Signals) -> Result<(), Error> {
         self.config_hash = Arc::from(format!("{:016x}", options.config_hash));
+        self.config_text = Arc::from(options.config_text);
+        self.level = options.level;
+        self.writer = options.state_file.and_then(open_writer);
         let is_embedded = options.embedded.is_some();
         let embedded = options.embedded.map(|embedded| {
             self.ready = Some(embedded.ready);
@@ -405,6 +423,9 @@ impl Control {
         self.listeners.clean_up();
         if let Some(file) = admin_file {
             file.remove();
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.finish();
         }
         if !is_embedded {
             self.print_counters();
@@ -565,8 +586,13 @@ impl Control {
 
     /// A listener is open if and only if one of its backends is usable.
     fn settle_listeners(&mut self) {
-        if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot, &self.shared) {
-            self.tell_accepting();
+        if self.phase == Phase::Serving {
+            let doors = self.listeners.doors().to_vec();
+            if self.listeners.settle(&self.snapshot, &self.shared) {
+                let now = self.listeners.doors();
+                self.journal.note_doors(&self.snapshot, &doors, now);
+                self.tell_accepting();
+            }
         }
         self.judge_readiness();
     }
@@ -716,7 +742,8 @@ impl Control {
     /// From the next turn on every worker sees it. Only then are listeners opened, so that nobody is let in too early.
     fn publish(&mut self, mut snapshot: Snapshot) {
         snapshot.generation += 1;
-        self.snapshot = Arc::new(snapshot);
+        let old = std::mem::replace(&mut self.snapshot, Arc::new(snapshot));
+        self.note_changes(&old);
         let published = Arc::clone(&self.snapshot);
         self.tell_all(|| Command::See(Arc::clone(&published)));
         self.settle_listeners();
@@ -794,6 +821,8 @@ impl Control {
     fn view(&self) -> View<'_> {
         View {
             config_hash: &self.config_hash,
+            config_text: &self.config_text,
+            events_lost: self.journal.lost(),
             snapshot: &self.snapshot,
             cells: &self.cells,
             shared: &self.shared,
@@ -840,6 +869,14 @@ async fn tick(interval: Option<&mut Interval>) {
         }
         None => std::future::pending().await,
     }
+}
+
+/// Without it the operator's changes are forgotten at the end.
+fn open_writer(path: PathBuf) -> Option<Writer> {
+    let started = Writer::start(path);
+    started
+        .inspect_err(|error| tracing::warn!(%error, "state_file: no thread to write it"))
+        .ok()
 }
 
 /// The moment, if there is one.

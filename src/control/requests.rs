@@ -1,11 +1,20 @@
 //! What control answers to the admin API.
 
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
 use super::Control;
+use super::journal::Journal;
+use super::memory::Remembered;
 use super::operator;
 use super::snapshot::Snapshot;
-use crate::admin::{Change, Refusal, Request};
+use super::status::View;
+use crate::admin::{Change, Level, Look, Portion, Refusal, Request};
+use crate::ids::BackendId;
+use crate::worker::{Command, Explain, Explained, Filter, Reply, Sweep, Swept};
 
 impl Control {
     /// Whoever asked may be gone by now.
@@ -18,6 +27,19 @@ impl Control {
                 self.look_later(Box::new(move |view| drop(reply.send(view.samples()))));
             }
             Request::Phase(reply) => drop(reply.send(self.phase.as_str())),
+            Request::Look { what, reply } => {
+                self.look_later(Box::new(move |view| drop(reply.send(view.look(&what)))));
+            }
+            Request::Sweep { portion, reply } => self.sweep(portion, reply),
+            Request::Explain {
+                worker,
+                listener,
+                client,
+                reply,
+            } => self.explain(worker, &listener, client, reply),
+            Request::Events { after, reply } => drop(reply.send(self.journal.subscribe(after))),
+            Request::Closed { filter, count } => self.closed(&filter, count),
+            Request::SetLevel { level, reply } => drop(reply.send(self.set_level(level))),
             Request::Move {
                 name,
                 wanted,
@@ -57,10 +79,178 @@ impl Control {
         );
         let old_state = self.snapshot.backends[id.index()].state;
         self.publish(snapshot);
+        if let Some(writer) = &self.writer {
+            writer.keep(&Remembered::of(&self.snapshot, &self.notes));
+        }
         if self.snapshot.backends[id.index()].state != old_state {
             self.watch.retarget(&self.snapshot, id);
             self.time_drain(id, old_state);
         }
         Ok(self.view().backend(id))
+    }
+
+    /// What is known to everybody is looked at here, sessions by their worker.
+    fn sweep(&mut self, portion: Portion, reply: oneshot::Sender<Result<Option<Swept>, Refusal>>) {
+        if let Err(refusal) = self.knows(&portion.filter) {
+            let _ = reply.send(Err(refusal));
+            return;
+        }
+        if !self.is_live(portion.worker) {
+            let _ = reply.send(Ok(None));
+            return;
+        }
+        let tell = move |swept| drop(reply.send(Ok(Some(swept))));
+        let sweep = Sweep {
+            filter: portion.filter,
+            from: portion.from,
+            most: portion.most,
+            ends: portion.ends,
+            reply: Reply::new(tell),
+        };
+        self.tell_one(portion.worker, Command::Sweep(sweep));
+    }
+
+    /// Whether there is what a filter names.
+    fn knows(&self, filter: &Filter) -> Result<(), Refusal> {
+        if let Some(listener) = &filter.listener {
+            operator::find_listener(&self.snapshot, listener)?;
+        }
+        match (&filter.pool, &filter.backend) {
+            (Some(pool), Some(backend)) => operator::find(&self.snapshot, pool, backend).map(drop),
+            (Some(pool), None) => operator::find_pool(&self.snapshot, pool).map(drop),
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn is_live(&self, worker: u16) -> bool {
+        self.live.get(usize::from(worker)).copied().unwrap_or(false)
+    }
+
+    fn tell_one(&mut self, worker: u16, command: Command) {
+        self.unsent.push_back((usize::from(worker), command));
+        self.send_again();
+    }
+
+    fn explain(
+        &mut self,
+        worker: u16,
+        listener: &str,
+        client: Option<SocketAddr>,
+        reply: oneshot::Sender<Result<Value, Refusal>>,
+    ) {
+        let id = match operator::find_listener(&self.snapshot, listener) {
+            Ok(id) => id,
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
+                return;
+            }
+        };
+        if !self.is_live(worker) {
+            let text = format!(
+                "there is no worker {worker}; there are 0 to {}",
+                self.live.len() - 1
+            );
+            let _ = reply.send(Err(Refusal::not_found(text)));
+            return;
+        }
+        let view = self.view();
+        let refuses = view.refuses(id, &self.snapshot.listeners[id.index()]);
+        let listener = listener.to_owned();
+        let tell = move |explained: Explained| {
+            let _ = reply.send(Ok(explanation(&listener, client, &refuses, &explained)));
+        };
+        let explain = Explain {
+            listener: id,
+            client,
+            reply: Reply::new(tell),
+        };
+        self.tell_one(worker, Command::Explain(explain));
+    }
+
+    fn closed(&mut self, filter: &Filter, count: usize) {
+        tracing::info!(sessions = count, which = %filter, "sessions ended by the operator");
+        self.journal
+            .note("sessions_closed", json!({"sessions": count}));
+    }
+
+    fn set_level(&mut self, level: Level) -> Result<Value, Refusal> {
+        let word = level.as_str();
+        let Some(switch) = &self.level else {
+            return Err(Refusal::conflict(
+                "this process has no log of its own".to_owned(),
+            ));
+        };
+        switch.set(word).map_err(Refusal::conflict)?;
+        tracing::info!(level = word, "log level changed by the operator");
+        self.journal.note("log_level", json!({"level": word}));
+        Ok(json!({"level": word}))
+    }
+
+    /// Tells those who watch what a new snapshot changes.
+    pub(super) fn note_changes(&mut self, old: &Snapshot) {
+        let why = |id: BackendId| {
+            let last = self.watch.health(id).history().last();
+            last.map_or(Value::Null, |last| json!(last.why))
+        };
+        Journal::note_changes(&mut self.journal, old, &self.snapshot, why);
+    }
+}
+
+fn explanation(
+    listener: &str,
+    client: Option<SocketAddr>,
+    refuses: &Value,
+    explained: &Explained,
+) -> Value {
+    let candidates = explained.candidates.iter().map(|candidate| {
+        json!({
+            "backend": &*candidate.backend,
+            "weight": candidate.weight,
+            "backup": candidate.backup,
+            "sessions": candidate.sessions,
+            "skipped": candidate.skipped,
+        })
+    });
+    json!({
+        "listener": listener,
+        "source": client.map(|client| client.to_string()),
+        "worker": explained.worker.0,
+        "refuses": refuses,
+        "listener_full": explained.is_full,
+        "pool": &*explained.pool,
+        "balance": explained.balance.as_str(),
+        "hash": explained.hash.map(|hash| format!("{hash:016x}")),
+        "picked": explained.picked.as_deref(),
+        "candidates": candidates.collect::<Vec<_>>(),
+    })
+}
+
+impl View<'_> {
+    /// A part of the status.
+    fn look(&self, what: &Look) -> Result<Value, Refusal> {
+        Ok(match what {
+            Look::Listeners => self.listeners(),
+            Look::Pools => self.pools(),
+            Look::Backends(None) => {
+                self.backends((0..).map(BackendId).take(self.snapshot.backends.len()))
+            }
+            Look::Backends(Some(pool)) => {
+                let id = operator::find_pool(self.snapshot, pool)?;
+                self.backends(self.snapshot.pools[id.index()].backends.iter().copied())
+            }
+            Look::Backend(pool, backend) => {
+                self.backend(operator::find(self.snapshot, pool, backend)?)
+            }
+            Look::Routers => self.routers(),
+            Look::Config => json!({
+                "hash": &**self.config_hash,
+                "generation": self.snapshot.generation,
+                "yaml": &**self.config_text,
+            }),
+        })
+    }
+
+    fn backends(&self, ids: impl Iterator<Item = BackendId>) -> Value {
+        ids.map(|id| self.backend(id)).collect()
     }
 }

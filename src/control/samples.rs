@@ -162,7 +162,7 @@ impl View<'_> {
         if let Ok(since) = begun.duration_since(std::time::UNIX_EPOCH) {
             out.add_seconds(Metric::ProcessStart, [], since.as_secs_f64());
         }
-        out.add(Metric::EventsLost, [], 0);
+        out.add(Metric::EventsLost, [], self.events_lost);
         out.add(Metric::ConfigGeneration, [], self.snapshot.generation);
         let phases = ["starting", "serving", "draining", "ending"];
         out.add_states(Metric::Phase, &[], &phases, self.phase);

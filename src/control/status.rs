@@ -28,6 +28,10 @@ use crate::worker::Shared;
 pub(super) struct View<'a> {
     /// Of the file's text.
     pub(super) config_hash: &'a Arc<str>,
+    /// The configuration as this host reads it.
+    pub(super) config_text: &'a Arc<str>,
+    /// Events that subscribers have not got.
+    pub(super) events_lost: u64,
     pub(super) snapshot: &'a Snapshot,
     pub(super) cells: &'a [Arc<WorkerCells>],
     pub(super) shared: &'a Shared,
@@ -79,8 +83,12 @@ impl View<'_> {
             "flows_total": self.sum(|cells| cells.flows_total.get()),
             "max_flows": self.max_flows,
             "flow_ends": counters::ends(self.cells, |cells| &cells.flow_ends),
-            "virtual_routers": self.vrrp.map_or_else(|| json!([]), Vrrp::status),
+            "virtual_routers": self.routers(),
         })
+    }
+
+    pub(super) fn routers(&self) -> Value {
+        self.vrrp.map_or_else(|| json!([]), Vrrp::status)
     }
 
     /// Since when, and until when sessions may go on; null while it is not.
@@ -101,7 +109,7 @@ impl View<'_> {
         each.max().unwrap_or(0)
     }
 
-    fn listeners(&self) -> Value {
+    pub(super) fn listeners(&self) -> Value {
         let listeners = self.snapshot.listeners.iter().zip(&self.addresses);
         let each = (0..)
             .map(ListenerId)
@@ -135,7 +143,7 @@ impl View<'_> {
     }
 
     /// Since when and why the kernel refuses connects to a listener; null if it does not.
-    fn refuses(&self, id: ListenerId, listener: &Listener) -> Value {
+    pub(super) fn refuses(&self, id: ListenerId, listener: &Listener) -> Value {
         let door = self.doors[id.index()];
         match (self.stopping_since, self.phase) {
             (Some(since), _) => {
@@ -150,7 +158,7 @@ impl View<'_> {
         }
     }
 
-    fn pools(&self) -> Value {
+    pub(super) fn pools(&self) -> Value {
         let each = self.snapshot.pools.iter().map(|pool| {
             let backends: Vec<Value> = pool.backends.iter().map(|id| self.backend(*id)).collect();
             json!({
@@ -197,6 +205,8 @@ impl View<'_> {
             "sessions_active": sum(|cells| cells.sessions_active.get()),
             "sessions_placed": placed,
             "max_sessions": backend.max_sessions,
+            "max_sessions_by": notes.max_sessions.by(),
+            "max_sessions_since": seconds(notes.max_sessions.since),
             "sessions_total": sum(|cells| cells.sessions_total.get()),
             "source_ports": self.source_ports(id),
             "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),

@@ -244,6 +244,8 @@ impl Control {
             } => {
                 words::log_transition(vrrp.name(router), &transition, priority);
                 vrrp.notify.push(router, &transition, priority);
+                let facts = words::facts(vrrp.name(router), &transition, priority);
+                self.journal.note("virtual_router", facts);
             }
             Report::EndSessions { router, ticket } => self.end_sessions(router, ticket),
             Report::Said {

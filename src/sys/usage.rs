@@ -105,7 +105,13 @@ mod tests {
     fn threads_are_found_by_their_names() {
         let (end, is_over) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::Builder::new().name("usage-7".to_owned());
-        let thread = thread.spawn(move || is_over.recv().is_err()).unwrap();
+        let (begin, has_begun) = std::sync::mpsc::channel();
+        let thread = thread.spawn(move || {
+            begin.send(()).unwrap();
+            is_over.recv().is_err()
+        });
+        let thread = thread.unwrap();
+        has_begun.recv().unwrap();
         let found = of_threads("usage-");
         assert_eq!(
             found.iter().map(|(number, _)| *number).collect::<Vec<_>>(),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::explain::Explain;
+use super::sweep::Sweep;
 use super::udp::Heard;
 use crate::control::snapshot::Snapshot;
 use crate::ids::{BackendId, ListenerId};
@@ -48,6 +50,10 @@ pub enum Command {
     Kill(CloseReason),
     /// End every session on these addresses of this host, then report `AddressesCleared` with this ticket.
     ClearAddresses(Arc<[IpAddr]>, Ticket),
+    /// Look at some sessions, or end them, and tell.
+    Sweep(Sweep),
+    /// Tell what a connection would get.
+    Explain(Explain),
     /// Show that you are at work.
     Beat(Arc<Progress>),
     /// Freeze every session; thaw each again once all hold still.

@@ -6,6 +6,7 @@
 
 mod accept;
 mod clearing;
+mod explain;
 mod held;
 mod mailbox;
 mod picks;
@@ -14,6 +15,7 @@ mod pump;
 mod shared;
 mod slab;
 mod sources;
+mod sweep;
 mod tcp;
 pub mod timers;
 mod token;
@@ -28,9 +30,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use accept::{Listening, accepts_of};
+pub use explain::{Candidate, Explain, Explained};
 pub use mailbox::{Accepted, Command, Mailbox};
 pub use pipes::PIPE_SIZE;
 pub use shared::Shared;
+pub use sweep::{Clients, Filter, Reply, SessionFacts, SessionId, Sweep, Swept};
 pub use udp::{Heard, LINES_ENDING};
 
 use accept::Accepts;
@@ -391,6 +395,8 @@ impl Worker {
                     self.clear_addresses(&addresses, ticket);
                 }
                 Command::Beat(progress) => progress.beat(1 + self.id.index()),
+                Command::Sweep(sweep) => self.sweep(sweep),
+                Command::Explain(explain) => self.explain(explain),
                 Command::FreezeAndThaw => self.freeze_all(),
             }
         }

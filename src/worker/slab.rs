@@ -33,6 +33,12 @@ impl<T> Slab<T> {
         self.len
     }
 
+    /// How many places there are, taken or not; they are numbered from 0.
+    pub(super) fn places(&self) -> u32 {
+        let places: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
+        u32::try_from(places).unwrap_or(u32::MAX)
+    }
+
     /// None when it is full.
     pub(super) fn insert(&mut self, entry: T) -> Option<Key> {
         if self.free.is_empty() {

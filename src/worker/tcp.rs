@@ -38,7 +38,7 @@ pub(super) struct Slot {
     is_tcp: [bool; 2],
     held: [Held; 2],
     pub(super) listener: ListenerId,
-    client: Option<SocketAddr>,
+    pub(super) client: Option<SocketAddr>,
     pub(super) pool: PoolId,
     backend: Option<BackendId>,
     /// When the backend said something last, or accepted.

@@ -297,8 +297,8 @@ fn requests_that_make_no_sense_are_answered_with_what_would() {
     for (request, status, part) in [
         (get("/"), 404, "/v1/status"),
         (post("/v1/status", ""), 405, "GET /v1/status"),
-        (get(&name), 405, "POST"),
-        (post(&name, ""), 400, "no change"),
+        (get(&name), 200, "takes_sessions"),
+        (post(&name, ""), 400, "not what is asked for"),
         (post(&name, "{}"), 400, "nothing to change"),
         (post(&name, r#"{"state": "up"}"#), 400, "maintenance"),
         (post(&name, r#"{"weight": 257}"#), 400, "0 to 256"),

@@ -15,6 +15,7 @@ mod harness;
 
 mod addresses;
 mod admin;
+mod api;
 mod balance;
 mod commands;
 mod connect;
