@@ -23,6 +23,7 @@ mod onlooker;
 mod vrrp_bad_input;
 mod vrrp_databases;
 mod vrrp_figures;
+mod vrrp_metrics;
 mod vrrp_moves;
 mod vrrp_pair;
 mod vrrp_readiness;
