@@ -21,12 +21,12 @@
 //! | [`health`] | pure | what traffic says about a backend |
 //! | [`vrrp`] | pure | who holds a virtual address: advertisements on the wire, the machine of one virtual router |
 //! | [`vrrp::thread`] | shell | a thread that receives, decides and sends; one beside it that asks for addresses |
-//! | [`metrics`] | pure | the counters: cells with one writer each |
+//! | [`metrics`] | pure | the counters: cells with one writer each; the list of metrics, and how they are written |
 //! | [`ids`], [`time`] | pure | names of configured things; time as a value |
 //! | [`config`] | pure | the YAML file as written, resolved and checked |
 //! | [`worker`] | shell | the event loop; sessions on the ring; accepts, timers, mailbox, pipes |
 //! | [`control`] | shell | the owner of the truth: listeners, workers, signals; the snapshot that workers read |
-//! | [`admin`] | shell | HTTP and JSON over a unix socket: requests for control, and asking a running process |
+//! | [`admin`] | shell | HTTP and JSON over a unix socket and TCP: requests for control, and asking a running process |
 //! | [`doctor`] | shell | what this host is like, judged: facts gathered, checked (pure), shown |
 //! | [`cli`] | shell | one file per command |
 //! | [`demo`] | shell | a balancer, its backends and a load in one process, to be looked at |

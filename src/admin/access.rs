@@ -2,6 +2,7 @@
 //! whose file has an owner and a mode.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use super::Refusal;
 
 const TOKEN_MIN: usize = 16;
 const TOKEN_MAX: usize = 1024;
+/// What those may who are neither owner nor of the group.
+const OTHERS: u32 = 0o007;
 
 /// What changes need.
 #[derive(Clone)]
@@ -32,6 +35,10 @@ impl Token {
     pub(super) fn read(path: &Path) -> Result<Token, String> {
         let name = path.display();
         let text = std::fs::read(path).map_err(|error| format!("{name}: {error}"))?;
+        let mode = std::fs::metadata(path).map(|meta| meta.permissions().mode());
+        if mode.is_ok_and(|mode| mode & OTHERS != 0) {
+            tracing::warn!(file = %name, "everybody on this host can read the token: chmod o-rwx mends that");
+        }
         Token::new(text.trim_ascii()).ok_or_else(|| {
             format!("{name} does not hold a token of {TOKEN_MIN} to {TOKEN_MAX} printable ASCII characters")
         })

@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::{Change, CloseRequest, Level, LevelRequest, MoveRequest};
+use super::{Change, CloseRequest, MoveRequest};
 
 /// Control answers within milliseconds; somebody else may hold all places for some seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -108,15 +108,6 @@ pub fn close_sessions(socket: &Path, request: &CloseRequest) -> Result<Value, Er
 pub fn explain(socket: &Path, query: &[(&str, &str)]) -> Result<Value, Error> {
     let path = with_query("/v1/explain", query);
     ask(socket, Method::GET, &path, Vec::new())
-}
-
-/// Logs from this level on.
-///
-/// # Errors
-/// When nobody answers.
-pub fn set_level(socket: &Path, level: Level) -> Result<Value, Error> {
-    let body = serde_json::to_vec(&LevelRequest { level }).expect("a level can always be written");
-    ask(socket, Method::POST, "/v1/log", body)
 }
 
 fn with_query(path: &str, query: &[(&str, &str)]) -> String {

@@ -235,7 +235,19 @@ pub struct Change {
     )]
     #[schema(nullable = false)]
     pub max_sessions: Option<Most>,
+    /// With `drain` or `maintenance`: after so many seconds the sessions that are left end, instead of after the pool's
+    /// `drain_timeout`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "deadline"
+    )]
+    #[schema(minimum = 0, maximum = 31_536_000, nullable = false)]
+    pub deadline_seconds: Option<u32>,
 }
+
+/// The longest [`Change::deadline_seconds`]: a year.
+pub const DEADLINE_MAX: u32 = 31_536_000;
 
 /// The words for what the operator says about a backend.
 #[derive(ToSchema)]
@@ -342,6 +354,15 @@ fn weight<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u1
     let weight = number.and_then(|number| u16::try_from(number).ok());
     let wrong = || serde::de::Error::custom(format!("a weight is a number from 0 to {WEIGHT_MAX}"));
     weight.map(Some).ok_or_else(wrong)
+}
+
+fn deadline<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let number = whole(&Number::deserialize(deserializer)?);
+    let seconds = number.and_then(|number| u32::try_from(number).ok());
+    let seconds = seconds.filter(|seconds| *seconds <= DEADLINE_MAX);
+    let wrong =
+        || serde::de::Error::custom(format!("a deadline is 0 to {DEADLINE_MAX} whole seconds"));
+    seconds.map(Some).ok_or_else(wrong)
 }
 
 /// A value that may be left out, but not be null.

@@ -171,6 +171,7 @@ async fn backend(
         (status = 401, description = "A token is needed, or it is wrong"),
         (status = 403, description = "Nothing can be changed at this address"),
         (status = 404, description = "There is no such backend"),
+        (status = 409, description = "A deadline without drain or maintenance"),
         (status = 413, description = "The body is too large"),
         (status = 415, description = "The body is no JSON")
     ))]

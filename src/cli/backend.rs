@@ -4,12 +4,13 @@ use clap::{Args, Subcommand};
 
 use super::status::SocketArguments;
 use super::{Failure, Outcome};
-use crate::admin::{Change, Most, client};
+use crate::admin::{Change, DEADLINE_MAX, Most, client};
 use crate::control::snapshot::OperatorState;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  ringway backend pg/pg2 drain            no new sessions; those it has go on
+  ringway backend pg/pg2 drain            no new sessions; those it has go on, until the pool's drain_timeout if any
+  ringway backend pg/pg2 drain --deadline 30s     those that are left then end
   ringway backend pg/pg2 maintenance      the same, and it is not probed
   ringway backend pg/pg2 ready            in use again
   ringway backend pg/pg2 weight 10        0 takes no new sessions
@@ -40,9 +41,9 @@ enum What {
     /// In use
     Ready,
     /// No new sessions; those it has go on
-    Drain,
-    /// No new sessions, and not probed
-    Maintenance,
+    Drain(Out),
+    /// No new sessions, and not probed; those it has go on
+    Maintenance(Out),
     /// Its part of the new sessions, relative to the others
     Weight {
         /// 0 to 256; 0 takes no new sessions
@@ -54,6 +55,21 @@ enum What {
         /// A number, or `none`
         most: Most,
     },
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct Out {
+    /// End the sessions that are left after so long, as in 30s or 1h
+    #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
+    deadline: Option<u32>,
+}
+
+fn whole_seconds(text: &str) -> Result<u32, String> {
+    let period = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let seconds = u32::try_from(period.as_secs()).ok();
+    seconds
+        .filter(|seconds| period.subsec_nanos() == 0 && *seconds <= DEADLINE_MAX)
+        .ok_or_else(|| "write whole seconds, up to a year".to_owned())
 }
 
 fn weight(text: &str) -> Result<u16, String> {
@@ -74,9 +90,9 @@ fn pool_and_name(text: &str) -> Result<(String, String), String> {
 /// Changes it and says how it is then.
 pub(super) fn backend(arguments: &Arguments) -> Result<Outcome, Failure> {
     let change = match arguments.change {
-        What::Ready => state(OperatorState::Ready),
-        What::Drain => state(OperatorState::Drain),
-        What::Maintenance => state(OperatorState::Maintenance),
+        What::Ready => state(OperatorState::Ready, None),
+        What::Drain(Out { deadline }) => state(OperatorState::Drain, deadline),
+        What::Maintenance(Out { deadline }) => state(OperatorState::Maintenance, deadline),
         What::Weight { weight } => Change {
             weight: Some(weight),
             ..Change::default()
@@ -105,9 +121,10 @@ pub(super) fn backend(arguments: &Arguments) -> Result<Outcome, Failure> {
     Ok(Outcome::Success)
 }
 
-fn state(state: OperatorState) -> Change {
+fn state(state: OperatorState, deadline_seconds: Option<u32>) -> Change {
     Change {
         state: Some(state),
+        deadline_seconds,
         ..Change::default()
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::operator::{self, Notes};
-use super::snapshot::{OperatorState, Snapshot};
+use super::snapshot::{Backend, OperatorState, Snapshot};
 use crate::admin::{Change, Most};
 use crate::ids::BackendId;
 
@@ -67,9 +67,14 @@ impl Remembered {
     /// What differs from the configuration now.
     pub(super) fn of(snapshot: &Snapshot, notes: &[Notes]) -> Remembered {
         let both = snapshot.backends.iter().zip(notes);
-        let entries = both.filter_map(|(backend, notes)| {
+        let differs = |(backend, notes): &(&Backend, &Notes)| {
+            let file = &notes.file;
+            (backend.state, backend.weight, backend.max_sessions)
+                != (file.state, file.weight, file.max_sessions)
+        };
+        let entries = both.filter(differs).map(|(backend, notes)| {
             let (now, file) = (backend.state.as_str(), notes.file.state.as_str());
-            let entry = Entry {
+            Entry {
                 pool: snapshot.pools[backend.pool.index()].name.to_string(),
                 backend: backend.name.to_string(),
                 state: Kept::of(now.to_owned(), file.to_owned(), notes.state.since),
@@ -79,10 +84,7 @@ impl Remembered {
                     notes.file.max_sessions,
                     notes.max_sessions.since,
                 ),
-            };
-            let is_new =
-                entry.state.is_some() || entry.weight.is_some() || entry.max_sessions.is_some();
-            is_new.then_some(entry)
+            }
         });
         Remembered {
             version: 1,
@@ -248,6 +250,7 @@ mod tests {
             state: Some(OperatorState::Drain),
             weight: Some(9),
             max_sessions: Some(Most::from(Some(5))),
+            ..Change::default()
         };
         let at = UNIX_EPOCH + Duration::from_secs(77);
         operator::operate(&mut snapshot, &mut notes, BackendId(0), &change, at).unwrap();

@@ -131,6 +131,15 @@ pub(super) fn operate(
             "nothing to change: give a state, a weight or max_sessions".to_owned(),
         ));
     }
+    let is_out = matches!(
+        change.state,
+        Some(OperatorState::Drain | OperatorState::Maintenance)
+    );
+    if change.deadline_seconds.is_some() && !is_out {
+        return Err(Refusal::conflict(
+            "a deadline goes with the state drain or maintenance".to_owned(),
+        ));
+    }
     if let Some(weight) = change.weight.filter(|weight| *weight > WEIGHT_MAX) {
         return Err(Refusal::bad_request(format!(
             "a weight is 0 to {WEIGHT_MAX}, not {weight}"

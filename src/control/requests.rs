@@ -1,12 +1,13 @@
 //! What control answers to the admin API.
 
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Control;
+use super::alarms::Alarm;
 use super::journal::Journal;
 use super::memory::Remembered;
 use super::operator;
@@ -85,6 +86,10 @@ impl Control {
         if self.snapshot.backends[id.index()].state != old_state {
             self.watch.retarget(&self.snapshot, id);
             self.time_drain(id, old_state);
+        }
+        if let Some(seconds) = change.deadline_seconds {
+            let until = Instant::now() + Duration::from_secs(u64::from(seconds));
+            self.alarms.set(Alarm::Drained(id), until);
         }
         Ok(self.view().backend(id))
     }

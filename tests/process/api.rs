@@ -406,6 +406,42 @@ fn what_an_operator_changed_holds_after_a_restart_unless_the_file_says_otherwise
 }
 
 #[test]
+fn sessions_on_a_backend_that_drains_end_at_the_deadline_and_not_before() {
+    let (first, second) = (Backend::echo(), Backend::echo());
+    let ringway = Launch::config(two_backends(&first, &second)).start();
+    let mut clients: Vec<TcpStream> = (0..4).map(|_| ringway.connect()).collect();
+    for client in &mut clients {
+        stream::exchange(client, b"hello");
+    }
+    let (code, _, said) = ringway.command(&["backend", "p/one", "drain", "--deadline", "1h"]);
+    assert_eq!(code, Some(0), "{said}");
+    let one = || ringway.get("/v1/backends/p/one").json();
+    assert!(one()["drain_until"].is_u64(), "{}", one());
+    for client in &mut clients {
+        stream::exchange(client, b"still");
+    }
+    let (code, _, said) = ringway.command(&["backend", "p/one", "maintenance", "--deadline", "0s"]);
+    assert_eq!(code, Some(0), "{said}");
+    eventually(SOON, "they end", || one()["sessions_active"] == 0);
+    for path in [
+        r#"{"deadline_seconds": 5}"#,
+        r#"{"state": "ready", "deadline_seconds": 5}"#,
+    ] {
+        let body: Value = serde_json::from_str(path).unwrap();
+        assert_eq!(
+            ringway.post("/v1/backends/p/one", &body).status,
+            409,
+            "{path}"
+        );
+    }
+    drop(clients);
+    assert_ends(
+        &ringway.finish(),
+        &[("client_closed", 2), ("drain_timeout", 2)],
+    );
+}
+
+#[test]
 fn level_of_the_log_changes_while_it_runs() {
     let (first, second) = (Backend::echo(), Backend::echo());
     let ringway = Launch::config(two_backends(&first, &second)).start();
