@@ -98,7 +98,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         if !is_json {
             return Err(Refusal {
                 status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                message: "the body is not application/json".to_owned(),
+                message:
+                    "the body is not application/json: say so with `Content-Type` (curl --json)"
+                        .to_owned(),
             });
         }
         let bytes = axum::body::Bytes::from_request(request, state)

@@ -103,6 +103,13 @@ fn shown(answer: &Value) -> String {
             candidate["sessions"],
         ));
     }
+    if let Some(omitted) = answer["candidates_omitted"]
+        .as_u64()
+        .filter(|count| *count > 0)
+    {
+        let picked = word(&answer["picked"]);
+        text.push_str(&format!("   and {omitted} more; picked: {picked}\n"));
+    }
     text
 }
 

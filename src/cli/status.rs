@@ -367,7 +367,15 @@ fn remarks(backend: &Value, look: Look) -> Vec<String> {
         .chain(ramps(&backend["slow_start_until"], look))
         .chain(hindered(&health["probes_hindered"], look.now))
         .chain(ports_running_out(&backend["source_ports"]))
+        .chain(changed(&backend["not_as_in_file"]))
         .collect()
+}
+
+/// What the operator changed while it ran.
+fn changed(keys: &Value) -> Option<String> {
+    let keys: Vec<&str> = items(keys).map(word).collect();
+    let is_any = !keys.is_empty();
+    is_any.then(|| format!("changed on this node only: {}", keys.join(", ")))
 }
 
 /// It has come back, and gets its full share later.

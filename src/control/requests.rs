@@ -227,6 +227,7 @@ fn explanation(
         "hash": explained.hash.map(|hash| format!("{hash:016x}")),
         "picked": explained.picked.as_deref(),
         "candidates": candidates.collect::<Vec<_>>(),
+        "candidates_omitted": explained.omitted,
     })
 }
 

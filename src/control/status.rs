@@ -198,6 +198,7 @@ impl View<'_> {
             "weight_by": notes.weight.by(),
             "weight_since": seconds(notes.weight.since),
             "backup": backend.backup,
+            "not_as_in_file": not_as_in_file(backend, notes),
             "takes_sessions": backend.takes_sessions() && full.is_none(),
             "why_not": why_not(backend).or_else(why_full),
             "slow_start_until": (ramps > self.clock.now())
@@ -287,7 +288,18 @@ fn state(is_up: Option<bool>) -> &'static str {
     }
 }
 
-/// Why a backend takes no new sessions although its health is good, in words.
+/// The keys that an operator has changed at runtime.
+fn not_as_in_file(backend: &Backend, notes: &Notes) -> Value {
+    let file = &notes.file;
+    let keys = [
+        ("state", backend.state != file.state),
+        ("weight", backend.weight != file.weight),
+        ("max_sessions", backend.max_sessions != file.max_sessions),
+    ];
+    let changed = keys.iter().filter(|(_, is_changed)| *is_changed);
+    changed.map(|(key, _)| json!(key)).collect()
+}
+
 /// Those that this host does not have now.
 pub(super) fn absent(sources: &[IpAddr]) -> Vec<IpAddr> {
     let is_absent = |source: &&IpAddr| {
@@ -301,6 +313,7 @@ fn system_time(at: Instant) -> SystemTime {
     SystemTime::now() + at.saturating_duration_since(Instant::now())
 }
 
+/// Why a backend takes no new sessions although its health is good, in words.
 fn why_not(backend: &Backend) -> Option<String> {
     match (backend.state, backend.weight) {
         (OperatorState::Drain | OperatorState::Maintenance, _) => {

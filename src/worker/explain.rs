@@ -39,6 +39,8 @@ pub struct Explained {
     pub is_full: bool,
     /// The first backends of the pool, in the order of the file.
     pub candidates: Vec<Candidate>,
+    /// How many more there are.
+    pub omitted: usize,
 }
 
 /// A backend that could be picked.

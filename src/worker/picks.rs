@@ -158,6 +158,7 @@ impl Picks {
             hash: picker.hash(client),
             picked: picked.map(|place| name(pool.backends[place])),
             is_full: false,
+            omitted: pool.backends.len().saturating_sub(CANDIDATES_MAX),
             candidates: all
                 .map(|(place, id)| {
                     let backend = &snapshot.backends[id.index()];

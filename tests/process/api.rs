@@ -332,6 +332,19 @@ fn events_come_as_they_happen_and_are_remembered() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_those_who_watch() {
+    let (first, second) = (Backend::echo(), Backend::echo());
+    let ringway = Launch::config(two_backends(&first, &second)).start();
+    let mut events = Events::subscribe(&ringway, "/v1/events");
+    ringway.command(&["backend", "p/one", "drain"]);
+    events.next(|event| event["facts"]["state"] == "drain");
+    ringway.stop();
+    let mut rest = Vec::new();
+    // The end of the process ends the stream, in whichever way.
+    let _ = std::io::Read::read_to_end(&mut events.0, &mut rest);
+}
+
+#[test]
 fn subscribers_that_do_not_read_cost_nobody_anything_and_are_told_what_they_lost() {
     let (first, second) = (Backend::echo(), Backend::echo());
     let ringway = Launch::config(two_backends(&first, &second)).start();
@@ -385,6 +398,13 @@ fn what_an_operator_changed_holds_after_a_restart_unless_the_file_says_otherwise
     for key in ["state_by", "weight_by", "max_sessions_by"] {
         assert_eq!(found[key], "operator", "{found}");
     }
+    assert_eq!(
+        found["not_as_in_file"],
+        json!(["state", "weight", "max_sessions"])
+    );
+    let (_, shown, _) = ringway.command(&["status"]);
+    let remark = "changed on this node only: state, weight, max_sessions";
+    assert!(shown.contains(remark), "{shown}");
     for _ in 0..4 {
         stream::exchange(&mut ringway.connect(), b"hello");
     }
