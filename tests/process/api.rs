@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use crate::harness::backend::Backend;
 use crate::harness::http::{self, Answer, request};
 use crate::harness::stream::{self, Ended};
-use crate::harness::{Folder, Launch, Ringway, SOON, assert_ends, eventually, one_pool, skip};
+use crate::harness::{
+    Folder, Launch, Ringway, SOON, assert_ends, eventually, one_pool, raise_files_limit, skip,
+};
 
 const TOKEN: &str = "a-token-of-the-tests-0123456789";
 
@@ -144,6 +146,49 @@ fn sessions_are_listed_filtered_and_paged() {
     );
     let (_, out, _) = ringway.command(&["sessions", "--limit", "3"]);
     assert!(out.contains("the first 3 sessions"), "{out}");
+}
+
+#[test]
+fn thousands_of_sessions_are_listed_and_ended_in_portions_while_others_are_served() {
+    const SESSIONS: usize = 3_000;
+    raise_files_limit();
+    let (first, second) = (Backend::echo(), Backend::echo());
+    let config = two_backends(&first, &second).replace("workers: 2", "workers: 1");
+    let ringway = Launch::config(config).start();
+    let mut clients: Vec<TcpStream> = (0..SESSIONS).map(|_| ringway.connect()).collect();
+    ringway.counters_become("all are connected", |counters| {
+        counters["connects_established_total"] == SESSIONS
+    });
+    let (code, out, said) = ringway.command(&["sessions", "--limit", "5000", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let out: Value = serde_json::from_str(&out).unwrap();
+    let ids = out["sessions"].as_array().unwrap().iter();
+    let mut ids: Vec<String> = ids
+        .map(|one| one["id"].as_str().unwrap().to_owned())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), SESSIONS);
+    // The last one lies in the last portion.
+    let last = clients.last().unwrap().local_addr().unwrap();
+    let found = sessions(&ringway.get(&format!("/v1/sessions?client={last}")));
+    assert_eq!(found.len(), 1);
+    let closed = ringway.post(
+        "/v1/sessions/close",
+        &json!({"pool": "p", "backend": "one"}),
+    );
+    assert_eq!(closed.json()["sessions"], SESSIONS / 2);
+    let mut stays = 0;
+    for client in &mut clients {
+        if client.write_all(b"x").is_ok()
+            && std::io::Read::read(client, &mut [0]).is_ok_and(|read| read == 1)
+        {
+            stays += 1;
+        }
+    }
+    assert_eq!(stays, SESSIONS / 2);
+    drop(clients);
+    ringway.finish();
 }
 
 fn sorted(texts: impl IntoIterator<Item = String>) -> Vec<String> {
