@@ -4,10 +4,11 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
+use nix::unistd::{Group, User};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::access::{Rights, Token};
 use super::bounded::{self, Entrance};
 use super::{Ask, Request, metrics, routes};
-use crate::config::Http;
+use crate::config::{Http, Socket};
 use crate::sys::unix::{self, SocketFile};
 
 /// Owner and group may write to the socket.
@@ -28,7 +29,7 @@ const MODE: u32 = 0o660;
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The unix socket; none = there is none.
-    pub socket: Option<PathBuf>,
+    pub socket: Option<Socket>,
     /// The API over TCP.
     pub http: Option<Http>,
     /// Metrics alone.
@@ -64,8 +65,8 @@ pub fn serve(settings: &Settings, requests: &Sender<Request>) -> Option<SocketFi
             }
         }
     }
-    let path = settings.socket.as_deref()?;
-    match bind(path) {
+    let socket = settings.socket.as_ref()?;
+    match bind(socket) {
         Ok((listener, file)) => {
             serve(
                 Entrance::Unix(listener),
@@ -75,7 +76,7 @@ pub fn serve(settings: &Settings, requests: &Sender<Request>) -> Option<SocketFi
         }
         Err(error) => {
             tracing::warn!(
-                socket = %path.display(), %error,
+                socket = %socket.path.display(), %error,
                 "no admin socket: `ringway status` cannot reach this process (admin.socket names another path, or off)"
             );
             None
@@ -84,14 +85,47 @@ pub fn serve(settings: &Settings, requests: &Sender<Request>) -> Option<SocketFi
 }
 
 /// Makes the socket, and its folder if that is missing. A socket that nobody listens on is left over from a crash.
-fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+fn bind(socket: &Socket) -> io::Result<(UnixListener, SocketFile)> {
+    let path = &*socket.path;
+    let owner = socket.owner.as_deref().map(user_id).transpose()?;
+    let group = socket.group.as_deref().map(group_id).transpose()?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
     unix::make_room(path)?;
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
-    Ok((listener, SocketFile::made(path)?))
+    let file = SocketFile::made(path)?;
+    let given = std::os::unix::fs::chown(path, owner, group);
+    let permitted = std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE));
+    if let Err(error) = given.and(permitted) {
+        file.remove();
+        return Err(error);
+    }
+    Ok((listener, file))
+}
+
+/// By its number, or by its name.
+fn user_id(owner: &str) -> io::Result<u32> {
+    if let Ok(number) = owner.parse() {
+        return Ok(number);
+    }
+    let unknown = || io::Error::new(io::ErrorKind::NotFound, format!("there is no user {owner}"));
+    let user = User::from_name(owner)?.ok_or_else(unknown)?;
+    Ok(user.uid.as_raw())
+}
+
+fn group_id(group: &str) -> io::Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let unknown = || {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no group {group}"),
+        )
+    };
+    let group = Group::from_name(group)?.ok_or_else(unknown)?;
+    Ok(group.gid.as_raw())
 }
 
 fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {

@@ -9,7 +9,7 @@ use super::file::{self, FileArguments};
 use super::log;
 use super::{Failure, Outcome};
 use crate::admin::Settings;
-use crate::config::{self, Config, StateFile};
+use crate::config::{self, Config, Socket, StateFile};
 use crate::control::{self, Options};
 use crate::ring::ReceiveTier;
 
@@ -96,7 +96,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     } = config;
     let socket = match &arguments.socket {
         Some(path) if path.as_os_str() == "off" => None,
-        Some(path) => Some(path.clone()),
+        Some(path) => Some(Socket::at(path.clone())),
         None => admin.socket,
     };
     let options = Options {

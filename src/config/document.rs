@@ -100,8 +100,8 @@ section! {
     /// How a running process is talked to.
     pub(super) struct Admin {
         /// Unix socket with HTTP and JSON: what `ringway status` and `ringway backend` talk to. Who may write
-        /// to it may change backends.
-        socket: Or<Off, SocketPath> = "/run/ringway/admin.sock",
+        /// to it may change everything that can be changed while it runs.
+        socket: Or<Off, AdminSocket> = "/run/ringway/admin.sock",
         /// Address of the API for other programs. It only shows, unless there is a token.
         http: Or<Off, AdminHttp> = "off",
         /// Address with only /metrics, /healthz and /readyz, which may face the network, as in `0.0.0.0:9902`.
@@ -109,6 +109,18 @@ section! {
         /// File that keeps what the operator changed while it ran (`ringway backend`), so that it holds after a
         /// restart; `auto` is `state.json` in the folder that the service manager gives (StateDirectory=), or none.
         state_file: Or<Auto, Or<Off, FilePath>> = "auto",
+    }
+}
+
+section! {
+    /// The unix socket of the API. Its owner and its group may use it (mode 0660).
+    pub(super) struct AdminSocket short path {
+        /// Where it is.
+        path: SocketPath = "/run/ringway/admin.sock",
+        /// Name or number of the user that it belongs to; `none` is the one that Ringway runs as.
+        owner: Or<Nothing, Text> = "none",
+        /// Name or number of the group whose members may use it, too; `none` is Ringway's own.
+        group: Or<Nothing, Text> = "none",
     }
 }
 

@@ -80,14 +80,37 @@ pub struct Log {
 /// How the process is talked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// Path of the unix socket; none = there is none.
-    pub socket: Option<PathBuf>,
+    /// The unix socket; none = there is none.
+    pub socket: Option<Socket>,
     /// The API over TCP.
     pub http: Option<Http>,
     /// Where only metrics are served.
     pub metrics: Option<SocketAddr>,
     /// What keeps the operator's changes.
     pub state_file: StateFile,
+}
+
+/// The unix socket of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Name or number of its owner; none = who runs the process.
+    pub owner: Option<String>,
+    /// Name or number of its group; none = that of the process.
+    pub group: Option<String>,
+}
+
+impl Socket {
+    /// At this path, with the process' owner and group.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Socket {
+        Socket {
+            path,
+            owner: None,
+            group: None,
+        }
+    }
 }
 
 /// The file that keeps the operator's changes.

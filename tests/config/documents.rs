@@ -386,7 +386,11 @@ fn top() -> BoxedStrategy<Map<String, Value>> {
             "socket",
             or(
                 "off",
-                one_of(&["/run/a.sock", "unix:/run/b c.sock"]).boxed(),
+                prop_oneof![
+                    one_of(&["/run/a.sock", "unix:/run/b c.sock"]),
+                    Just(json!({"path": "/run/c.sock", "group": "adm"})),
+                ]
+                .boxed(),
             ),
         ),
         ("http", http()),

@@ -534,6 +534,39 @@ fn over_tcp(folder: &Folder, first: &Backend, more: &str) -> Launch {
 }
 
 #[test]
+fn the_socket_has_the_owner_and_the_group_of_the_file() {
+    use std::os::unix::fs::MetadataExt;
+    if !nix::unistd::geteuid().is_root() {
+        skip("only root can give a file away");
+        return;
+    }
+    let (backend, folder) = (Backend::echo(), Folder::new());
+    let path = folder.path().join("own.sock");
+    let start = |owner: &str| {
+        let config = format!(
+            "admin: {{socket: {{path: {}, owner: {owner}, group: daemon}}}}\n\
+             listeners: [{{bind: \"127.0.0.1:0\", pool: p}}]\npools: {{p: [\"{}\"]}}\n",
+            path.display(),
+            backend.address()
+        );
+        Launch::config(config).without_own_socket().start()
+    };
+    let ringway = start("4711");
+    let daemon = nix::unistd::Group::from_name("daemon").unwrap().unwrap();
+    let meta = fs::metadata(&path).unwrap();
+    assert_eq!((meta.uid(), meta.gid()), (4711, daemon.gid.as_raw()));
+    assert_eq!(meta.mode() & 0o777, 0o660);
+    ringway.finish();
+    let ringway = start("nobody-of-that-name");
+    let line = ringway.wait_line("no admin socket");
+    assert!(
+        line.contains("there is no user nobody-of-that-name"),
+        "{line}"
+    );
+    assert!(!path.exists());
+}
+
+#[test]
 fn over_tcp_nothing_changes_without_the_token() {
     let (backend, folder) = (Backend::echo(), Folder::new());
     let token_file = format!(", token_file: {}/token", folder.path().display());

@@ -321,9 +321,10 @@ impl Resolver<'_> {
     }
 
     pub(super) fn admin_socket(&mut self, admin: &document::Admin) {
-        let Some(path) = &admin.socket.0 else {
+        let Some(socket) = &admin.socket.0 else {
             return;
         };
+        let path = &socket.path;
         if let Some(claim) = self.taken[0].paths.get(&plain(&path.0)) {
             let message = format!(
                 "listener `{}` has the path of `admin.socket`, {}",

@@ -17,7 +17,7 @@ use super::kind::{Field, Kind, Number, Or};
 use super::report::{Problem, Problems};
 use super::units::{FilePath, Period, unusable_name};
 use super::yaml::{Key, Place};
-use super::{Admin, Config, Http, Log, StateFile};
+use super::{Admin, Config, Http, Log, Socket, StateFile};
 use crate::control::snapshot::{
     Backend, BackendAddress, Check, Global, HttpCheck, Pool, Probe, Protocol, Snapshot,
 };
@@ -94,7 +94,11 @@ fn admin(section: &document::Admin) -> Admin {
         tls: (http.tls.0.as_ref()).map(|tls| (path(&tls.cert), path(&tls.key))),
     };
     Admin {
-        socket: section.socket.0.as_ref().map(|path| path.0.clone()),
+        socket: section.socket.0.as_ref().map(|socket| Socket {
+            path: socket.path.0.clone(),
+            owner: socket.owner.0.as_ref().map(|name| name.0.clone()),
+            group: socket.group.0.as_ref().map(|name| name.0.clone()),
+        }),
         http: section.http.0.as_ref().map(http),
         metrics: section.metrics.0.map(|address| address.0),
         state_file: match section.state_file.0.as_ref().map(|file| &file.0) {
