@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use ringway::metrics::list::{self, Kind, Metric};
 
 use crate::harness::backend::Backend;
+use crate::harness::datagram::{self, Responder};
 use crate::harness::http::{self, request};
 use crate::harness::stream;
 use crate::harness::{Launch, Ringway, SOON, eventually, skip};
@@ -194,6 +195,56 @@ fn failed_connects_retries_and_ends_are_told_by_pool() {
     ] {
         let found = sum(&series, name, labels);
         assert!((found - expected).abs() < 0.5, "{name} {labels:?}: {found}");
+    }
+}
+
+#[test]
+fn datagrams_are_those_that_a_client_counted_and_listeners_tell_when_they_are_shut() {
+    let responder = Responder::echo();
+    let ringway = Launch::config(format!(
+        "listeners:\n\
+         - {{name: in, bind: \"127.0.0.1:0\", pool: p, protocol: udp}}\n\
+         - {{name: tcp, bind: \"127.0.0.1:0\", pool: q}}\n\
+         pools:\n\
+         \x20 p: {{probe: none, backends: [{{name: one, address: \"{0}\"}}]}}\n\
+         \x20 q: {{probe: none, backends: [{{name: two, address: \"{0}\"}}]}}\n",
+        responder.address()
+    ))
+    .start();
+    let client = datagram::client(ringway.address_of("in"));
+    for _ in 0..10 {
+        assert_eq!(datagram::ask(&client, b"twelve bytes"), b"twelve bytes");
+    }
+    let (_, series) = scrape(&ringway);
+    for direction in ["direction=\"to_backend\"", "direction=\"to_client\""] {
+        for of in ["listener", "backend"] {
+            let count = |what: &str| {
+                let labels = match of {
+                    "listener" => ["listener=\"in\"", direction],
+                    _ => ["backend=\"one\"", direction],
+                };
+                sum(&series, &format!("ringway_{of}_{what}_total"), &labels)
+            };
+            assert!((count("datagrams") - 10.0).abs() < 0.5, "{of} {direction}");
+            assert!(
+                (count("datagram_bytes") - 120.0).abs() < 0.5,
+                "{of} {direction}"
+            );
+        }
+    }
+    assert!((sum(&series, "ringway_flows_active", &[]) - 1.0).abs() < 0.5);
+    let open = |series: &Series| sum(series, "ringway_listener_open", &["listener=\"tcp\""]);
+    assert!(open(&series) > 0.5);
+    ringway.command(&["backend", "q/two", "drain"]);
+    let (_, series) = scrape(&ringway);
+    assert!(open(&series) < 0.5);
+    for (name, labels, expected) in [
+        ("ringway_listener_shut_total", "listener=\"tcp\"", 1.0),
+        ("ringway_pool_backends_usable", "pool=\"q\"", 0.0),
+        ("ringway_backend_state", "state=\"drain\"", 1.0),
+    ] {
+        let found = sum(&series, name, &[labels]);
+        assert!((found - expected).abs() < 0.5, "{name} {labels}: {found}");
     }
 }
 
