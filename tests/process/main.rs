@@ -33,6 +33,7 @@ mod scale;
 mod servers;
 mod start;
 mod stop;
+mod storm;
 mod timeouts;
 mod udp;
 mod udp_flood;
