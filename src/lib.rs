@@ -5,7 +5,8 @@
 //! The **data plane** is one [`worker`] per core: a thread with its own [`ring`], its own listening sockets, sessions,
 //! buffers, pipes, timers and counters. A session lives on the worker that adopted it and never moves. The **control
 //! plane** is one thread, [`control`]: it owns the configuration and the listening sockets, starts and stops the
-//! workers and answers signals. Commands go to workers by mailbox, reports come back by channel.
+//! workers and answers signals. Commands go to workers by mailbox, reports come back by channel. **Virtual addresses**
+//! have a thread of their own, [`vrrp::thread`], which nothing else can delay.
 //!
 //! # Logic returns, the loop acts
 //!
@@ -15,9 +16,11 @@
 //! | module | kind | what it is for |
 //! |---|---|---|
 //! | [`session`] | pure | one TCP session: events in, steps out; both endings; its simulation |
+//! | [`flow`] | pure | UDP: which client is bound to what, and for how long |
 //! | [`balance`] | pure | who gets the next connection, one file per algorithm |
 //! | [`health`] | pure | what traffic says about a backend |
 //! | [`vrrp`] | pure | who holds a virtual address: advertisements on the wire, the machine of one virtual router |
+//! | [`vrrp::thread`] | shell | a thread that receives, decides and sends; one beside it that asks for addresses |
 //! | [`metrics`] | pure | the counters: cells with one writer each |
 //! | [`ids`], [`time`] | pure | names of configured things; time as a value |
 //! | [`config`] | pure | the YAML file as written, resolved and checked |
@@ -47,6 +50,12 @@
 //!    a reset, after what came before it was delivered. Then everything that is still in the kernel is cancelled and
 //!    waited for, and the sockets are closed.
 //!
+//! # The path of a datagram
+//!
+//! `worker::udp` receives it with its addresses into a buffer for the largest one, asks [`flow`] whose it is, has
+//! `worker::picks` choose a backend if it is nobody's, and sends it on at once; an answer goes the same way back. What
+//! cannot be sent at once is lost, and counted.
+//!
 //! # Invariants
 //!
 //! - A worker blocks nowhere but in its ring's wait, takes no lock on the byte path, and allocates nothing per read.
@@ -57,6 +66,8 @@
 //! - A receive always ends by itself: nothing is pinned across turns by a client that does not read.
 //! - Nothing is closed while something of it is in flight, so no completion is ever for somebody else.
 //! - Only a FIN becomes a FIN.
+//! - The thread that sends advertisements waits for no other thread, no lock and no file; nothing that it keeps grows.
+//! - A virtual address is on an interface for a lease, unless the file says otherwise: who stops renewing loses it.
 //! - Nothing on a session's sockets makes it impossible to freeze the session: no direct descriptors, no zero-copy
 //!   sends, no linked requests.
 
@@ -69,6 +80,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod doctor;
+pub mod flow;
 pub mod health;
 pub mod ids;
 pub mod metrics;

@@ -50,6 +50,11 @@ const PURE: &[&str] = &[
     "worker::timers",
     "vrrp::packet",
     "vrrp::machine",
+    "vrrp::settings",
+    "vrrp::fitness",
+    "vrrp::wishes",
+    "vrrp::paced",
+    "vrrp::frames",
 ];
 
 /// Shells that live inside a pure module's folder.

@@ -1,5 +1,6 @@
 //! The role that plays all backends: answers requests, swallows uploads, sends downloads.
 
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use nix::sys::epoll::EpollFlags;
 use socket2::Socket;
 
 use crate::Outcome;
+use crate::datagrams;
 use crate::process;
 use crate::sockets::{CHUNK, EDGE, Endless, Events, Read, Scratch, listen};
 use crate::spec::{Serve, Service, Sizes};
@@ -16,6 +18,8 @@ pub(crate) const ROLE: &str = "__backend";
 
 /// Tokens from here on are listeners, below are connections.
 const LISTENERS: u64 = 1 << 32;
+/// And from here on sockets for datagrams.
+const DATAGRAMS: u64 = 1 << 33;
 
 /// Serves until it is killed.
 pub(crate) fn run(arguments: &[String]) -> Outcome<()> {
@@ -30,10 +34,16 @@ pub(crate) fn run(arguments: &[String]) -> Outcome<()> {
             LISTENERS + index as u64,
         )?;
     }
+    for (index, socket) in backend.datagrams.iter().enumerate() {
+        events.add(socket, EpollFlags::EPOLLIN, DATAGRAMS + index as u64)?;
+    }
     loop {
         for index in 0..events.wait(Duration::from_secs(1))? {
             let (token, flags) = events.at(index);
-            if token >= LISTENERS {
+            if token >= DATAGRAMS {
+                let socket = &backend.datagrams[(token - DATAGRAMS) as usize];
+                datagrams::answer(socket, &mut backend.memory, backend.sizes);
+            } else if token >= LISTENERS {
                 backend.accept((token - LISTENERS) as usize, &events)?;
             } else {
                 backend.progress(token as usize, flags);
@@ -58,6 +68,8 @@ struct Connection {
 
 struct Backend {
     listeners: Vec<Listener>,
+    datagrams: Vec<UdpSocket>,
+    memory: Vec<u8>,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
     sizes: Sizes,
@@ -67,9 +79,15 @@ struct Backend {
 
 impl Backend {
     fn new(serve: &Serve) -> Outcome<Self> {
-        let mut listeners = Vec::new();
+        let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
         for address in &serve.addresses {
             for (service, port) in &serve.services {
+                if matches!(service, Service::Datagrams) {
+                    let socket = UdpSocket::bind((*address, *port))?;
+                    socket.set_nonblocking(true)?;
+                    datagrams.push(socket);
+                    continue;
+                }
                 listeners.push(Listener {
                     socket: listen(*address, *port)?,
                     service: *service,
@@ -79,6 +97,8 @@ impl Backend {
         let (scratch, endless) = (Scratch::new(), Endless::new()?);
         Ok(Self {
             listeners,
+            datagrams,
+            memory: vec![b'r'; 65_536],
             connections: Vec::new(),
             free: Vec::new(),
             sizes: serve.sizes,
@@ -95,6 +115,7 @@ impl Backend {
                 Service::Answer => EDGE,
                 Service::Swallow => EpollFlags::EPOLLIN,
                 Service::Pour => EpollFlags::EPOLLOUT,
+                Service::Datagrams => continue,
             };
             socket.set_nonblocking(true)?;
             let slot = self.free.pop().unwrap_or(self.connections.len());
@@ -120,6 +141,7 @@ impl Backend {
             Service::Answer => connection.answer(&mut self.scratch, self.sizes, flags),
             Service::Swallow => self.scratch.read(&connection.socket, CHUNK, flags) != Read::Ended,
             Service::Pour => self.endless.send(&connection.socket).is_some(),
+            Service::Datagrams => false,
         };
         if !open {
             self.connections[slot] = None;

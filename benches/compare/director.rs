@@ -202,6 +202,7 @@ fn contenders(row: &Row, peers: &[Peer], quick: bool) -> Vec<Contender> {
     let mut all: Vec<Contender> = peers
         .iter()
         .filter(|peer| !(memory && peer.is_direct()) && (!quick || named(peer)))
+        .filter(|peer| peer.speaks_udp() || !row.is_udp())
         .map(|peer| Contender::new(peer.name, Some(peer.clone())))
         .collect();
     match row.work {
@@ -240,11 +241,12 @@ struct TurnPlaces {
 }
 
 impl TurnPlaces {
-    fn balanced(&self) -> Places {
+    fn balanced(&self, row: &Row) -> Places {
         let Ports {
             small,
             upload,
             download,
+            datagrams,
         } = self.ports;
         let services = [("small", small), ("upload", upload), ("download", download)];
         let service = |(name, port): (&str, u16)| Balanced {
@@ -257,6 +259,7 @@ impl TurnPlaces {
                 .collect(),
         };
         Places {
+            datagrams: row.is_udp().then(|| service(("datagrams", datagrams))),
             services: services.map(service).into(),
             network: self.network.clone(),
         }
@@ -278,6 +281,7 @@ impl TurnPlaces {
                 .collect(),
         };
         Places {
+            datagrams: None,
             services: (0..listeners).map(service).collect(),
             network: String::new(),
         }
@@ -308,6 +312,7 @@ impl PlaceSource {
             small: self.free_port()?,
             upload: self.free_port()?,
             download: self.free_port()?,
+            datagrams: self.free_port()?,
         };
         Ok(match link {
             Link::Loopback => TurnPlaces {
@@ -402,13 +407,17 @@ impl Turn<'_> {
         let mixed = matches!(self.row.work, Work::Mixed { .. });
         let ports = turn.ports;
         // Dropped in reverse: the generators first, then the balancer, then the backends.
-        let _small = self.serve(turn, &[(Service::Answer, ports.small)], 0)?;
+        let small = [
+            (Service::Answer, ports.small),
+            (Service::Datagrams, ports.datagrams),
+        ];
+        let _small = self.serve(turn, &small, 0)?;
         let bulk = [
             (Service::Swallow, ports.upload),
             (Service::Pour, ports.download),
         ];
         let _bulk = self.serve(turn, &bulk, if mixed { BULK_STEPS_BACK } else { 0 })?;
-        let balancer = peer.start(self.folder, &turn.balanced(), self.nice)?;
+        let balancer = peer.start(self.folder, &turn.balanced(self.row), self.nice)?;
         self.load(contender, turn, balancer.as_ref())
     }
 
@@ -537,6 +546,7 @@ impl Turn<'_> {
         let ports = turn.ports;
         let port = match load {
             Load::Requests { .. } | Load::Connects { .. } | Load::Bare { .. } => ports.small,
+            Load::Datagrams { .. } => ports.datagrams,
             Load::Upload { .. } => ports.upload,
             Load::Download { .. } => ports.download,
         };

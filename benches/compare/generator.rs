@@ -13,6 +13,7 @@ use nix::sys::epoll::EpollFlags;
 use crate::Outcome;
 use crate::bulk::Bulk;
 use crate::connects::Connects;
+use crate::datagrams::Datagrams;
 use crate::machine::Cpu;
 use crate::process;
 use crate::requests::{self, Requests};
@@ -79,6 +80,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome<()> {
     let mut driver: Box<dyn Driver> = match generate.load {
         Load::Requests { active, idle } => Box::new(Requests::new(routes, sizes, active, idle)),
         Load::Connects { at_once } => Box::new(Connects::new(routes, sizes, at_once)),
+        Load::Datagrams { clients } => Box::new(Datagrams::new(routes, sizes, clients)),
         Load::Upload { streams } => Box::new(Bulk::upload(routes, streams)?),
         Load::Download { streams } => Box::new(Bulk::download(routes, streams)?),
         Load::Bare { pairs } => return hold(&requests::bare_pairs(&mut routes, pairs)?),

@@ -14,6 +14,7 @@
 mod backend;
 mod bulk;
 mod connects;
+mod datagrams;
 mod director;
 mod figures;
 mod generator;

@@ -45,6 +45,8 @@ enum Kind {
 /// What a balancer is to balance.
 pub(crate) struct Places {
     pub(crate) services: Vec<Balanced>,
+    /// The same for UDP, where that is measured.
+    pub(crate) datagrams: Option<Balanced>,
     /// The network namespace that it runs in; empty for everybody's.
     pub(crate) network: String,
 }
@@ -109,6 +111,10 @@ impl Peer {
 
     pub(crate) fn is_ours(&self) -> bool {
         matches!(self.kind, Kind::Ringway { .. })
+    }
+
+    pub(crate) fn speaks_udp(&self) -> bool {
+        !matches!(self.kind, Kind::Haproxy { .. })
     }
 
     pub(crate) fn is_direct(&self) -> bool {
@@ -221,6 +227,20 @@ fn ringway(places: &Places) -> String {
             .collect();
         pools += &format!("  {name}: {{backends: [{}]}}\n", backends.join(", "));
     }
+    if let Some(Balanced {
+        name,
+        listen,
+        backends,
+    }) = &places.datagrams
+    {
+        let backends: Vec<String> = backends.iter().map(|it| format!("\"{it}\"")).collect();
+        listeners +=
+            &format!("  - {{name: {name}, bind: \"{listen}\", protocol: udp, pool: {name}}}\n");
+        pools += &format!(
+            "  {name}: {{backends: [{}], udp: {{idle: 1h}}}}\n",
+            backends.join(", ")
+        );
+    }
     format!(
         "global: {{workers: 1, pin_workers: false, drain_timeout: 1s}}\nadmin: {{socket: off}}\n\
          defaults: {{pool: {{balance: round_robin, probe: none, keepalive: {{idle: 60s, interval: 10s, count: 6}}}}}}\n\
@@ -279,6 +299,20 @@ fn nginx(places: &Places) -> Outcome<String> {
             "  }}\n  server {{\n    listen {listen} backlog=4096 so_keepalive=60s:10s:6;\n\
              \x20   proxy_pass {name};\n    proxy_connect_timeout 5s;\n    proxy_timeout 1h;\n\
              \x20   proxy_socket_keepalive on;\n  }}\n"
+        );
+    }
+    if let Some(Balanced {
+        name,
+        listen,
+        backends,
+    }) = &places.datagrams
+    {
+        text += &format!("  upstream {name} {{\n");
+        for backend in backends {
+            text += &format!("    server {backend};\n");
+        }
+        text += &format!(
+            "  }}\n  server {{\n    listen {listen} udp;\n    proxy_pass {name};\n    proxy_timeout 1h;\n  }}\n"
         );
     }
     Ok(text + "}\n")

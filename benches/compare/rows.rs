@@ -1,6 +1,6 @@
 //! The workloads, what is counted in each, and the bars that they are held against.
 //!
-//! A workload over UDP is a new kind of `Work` here, a driver beside `requests` and `bulk`, and a case in
+//! What a row's load is made of is a kind of `Work` here, a driver beside `requests` and `bulk`, and a case in
 //! `director::Turn`; nothing else knows which kinds there are.
 
 use crate::spec::{Load, Sizes};
@@ -24,6 +24,13 @@ pub(crate) enum Link {
     Loopback,
     /// A pair of interfaces with MTU 1500; the balancer has a network namespace of its own.
     Veth,
+}
+
+impl Row {
+    /// Whether its load is UDP, which not everybody forwards.
+    pub(crate) fn is_udp(&self) -> bool {
+        matches!(self.work, Work::Single(Load::Datagrams { .. }))
+    }
 }
 
 /// What the load of a row is made of.
@@ -249,6 +256,16 @@ pub(crate) const ROWS: &[Row] = &[
         unit: Unit::SmallLatency,
         link: Link::Loopback,
         bars: &[haproxy(1.0, 0.5)],
+        most: None,
+    },
+    Row {
+        name: "udp-64-100",
+        what: "UDP request/response, 64 B, 100 clients",
+        work: Work::Single(Load::Datagrams { clients: 100 }),
+        sizes: SMALL,
+        unit: Unit::Request,
+        link: Link::Loopback,
+        bars: &[nginx(0.70, 0.55)],
         most: None,
     },
     Row {

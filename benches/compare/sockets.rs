@@ -1,7 +1,7 @@
 //! Sockets and the epoll set, as the generator and the backends use them.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -181,6 +181,18 @@ impl Routes {
             Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(error),
             _ => Ok(socket.into()),
         }
+    }
+}
+
+impl Routes {
+    /// A UDP socket that talks to the next target.
+    pub(crate) fn connect_datagrams(&mut self) -> io::Result<UdpSocket> {
+        let target = self.targets[self.next % self.targets.len()];
+        let source = self.sources[(self.next / self.targets.len()) % self.sources.len()];
+        self.next += 1;
+        let socket = UdpSocket::bind((source, 0))?;
+        socket.connect(target)?;
+        Ok(socket)
     }
 }
 

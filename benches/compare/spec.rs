@@ -12,6 +12,8 @@ pub(crate) enum Load {
     Requests { active: usize, idle: usize },
     /// Connect, one request, its answer, close; `at_once` at a time.
     Connects { at_once: usize },
+    /// `clients` each send a datagram, wait for its answer, send the next.
+    Datagrams { clients: usize },
     /// Streams that carry as much as they can, client to backend.
     Upload { streams: usize },
     /// Streams that carry as much as they can, backend to client.
@@ -57,6 +59,8 @@ pub(crate) enum Service {
     Swallow,
     /// Sends without end.
     Pour,
+    /// Answers datagrams.
+    Datagrams,
 }
 
 /// One port per kind of service; the balancer listens on the same three on its own address.
@@ -65,6 +69,8 @@ pub(crate) struct Ports {
     pub(crate) small: u16,
     pub(crate) upload: u16,
     pub(crate) download: u16,
+    /// UDP; balancers listen there only where it is measured.
+    pub(crate) datagrams: u16,
 }
 
 /// What a load generator measured.

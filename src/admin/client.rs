@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::Change;
+use super::{Change, MoveRequest};
 
 /// Control answers within milliseconds; somebody else may hold all places for some seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -72,6 +72,15 @@ pub fn operate(socket: &Path, pool: &str, backend: &str, change: &Change) -> Res
     let path = format!("/v1/backends/{}/{}", segment(pool), segment(backend));
     let body = serde_json::to_vec(change).expect("a change can always be written");
     ask(socket, Method::POST, &path, body)
+}
+
+/// Moves virtual addresses to another machine; what became of each virtual router.
+///
+/// # Errors
+/// When nobody answers, or there is no such virtual router.
+pub fn failover(socket: &Path, request: &MoveRequest) -> Result<Value, Error> {
+    let body = serde_json::to_vec(request).expect("a request can always be written");
+    ask(socket, Method::POST, "/v1/failover", body)
 }
 
 fn ask(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> Result<Value, Error> {

@@ -44,6 +44,38 @@ pub enum Request {
         /// The backend's status after it.
         reply: oneshot::Sender<Result<Value, Refusal>>,
     },
+    /// Move virtual addresses to another machine, or keep them from coming back.
+    Move {
+        /// The virtual router's name; none = all of them.
+        name: Option<String>,
+        /// What is wanted.
+        wanted: Move,
+        /// What became of each virtual router.
+        reply: oneshot::Sender<Result<Value, Refusal>>,
+    },
+}
+
+/// What the operator wants of virtual addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Move {
+    /// Another machine takes over, if there is one.
+    Failover,
+    /// The same, and they do not come back while another machine serves.
+    Hold,
+    /// They may come back.
+    Release,
+}
+
+/// The body of a request to move virtual addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoveRequest {
+    /// The virtual router's name; none = all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What is wanted.
+    pub action: Move,
 }
 
 /// What the operator says about a backend; what is none stays as it is.
@@ -165,6 +197,7 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/backends/{pool}/{backend}", post(operate))
+        .route("/v1/failover", post(failover))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -194,9 +227,23 @@ async fn operate(
     ask(control, request).await?.map(Json)
 }
 
+async fn failover(control: Control, body: axum::body::Bytes) -> Result<Json<Value>, Refusal> {
+    let MoveRequest { name, action } = serde_json::from_slice(&body).map_err(|error| {
+        Refusal::bad_request(format!(
+            "the body is no fail-over: {error}; write {{\"action\": \"failover\"}}, hold or release, with a name"
+        ))
+    })?;
+    let request = |reply| Request::Move {
+        name,
+        wanted: action,
+        reply,
+    };
+    ask(control, request).await?.map(Json)
+}
+
 async fn unknown(uri: Uri) -> Refusal {
     Refusal::not_found(format!(
-        "there is no {}; there are GET /v1/status and POST /v1/backends/POOL/NAME",
+        "there is no {}; there are GET /v1/status, POST /v1/backends/POOL/NAME, POST /v1/failover",
         uri.path()
     ))
 }
@@ -205,7 +252,7 @@ async fn not_allowed(method: Method, uri: Uri) -> Refusal {
     Refusal {
         status: StatusCode::METHOD_NOT_ALLOWED,
         message: format!(
-            "{method} makes no sense for {}; there are GET /v1/status and POST /v1/backends/POOL/NAME",
+            "{method} makes no sense for {}; there are GET /v1/status, POST /v1/backends/POOL/NAME, POST /v1/failover",
             uri.path()
         ),
     }

@@ -4,6 +4,7 @@ mod backend;
 mod check;
 mod demo;
 mod doctor;
+mod failover;
 mod file;
 mod log;
 mod run;
@@ -53,6 +54,10 @@ enum Command {
     /// Take a backend of a running Ringway out of use and back, or change its weight
     #[command(after_help = backend::EXAMPLES)]
     Backend(backend::Arguments),
+
+    /// Hand the virtual addresses of a running Ringway over to another node
+    #[command(after_help = failover::EXAMPLES)]
+    Failover(failover::Arguments),
 
     /// Print the JSON Schema of the configuration, for editors
     #[command(after_help = schema::EXAMPLES)]
@@ -174,6 +179,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Backend(arguments) => backend::backend(&arguments),
+        Command::Failover(arguments) => failover::failover(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
     };

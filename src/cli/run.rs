@@ -38,6 +38,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ALGORITHM", requires = "listen")]
     balance: Option<String>,
 
+    /// Without a file: forward UDP datagrams instead of TCP connections
+    #[arg(long, requires = "listen")]
+    udp: bool,
+
     /// Print the file that this stands for, as this host reads it and without defaults, and end
     #[arg(long)]
     print_config: bool,
@@ -70,6 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
             &arguments.listen,
             &arguments.to,
             arguments.balance.as_deref(),
+            arguments.udp,
         );
         let loaded = config::parse(&text, "command line", &arguments.file.host());
         loaded.into_result().map_err(file::invalid)?

@@ -1,5 +1,7 @@
 //! `ringway status`.
 
+mod routers;
+
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -89,12 +91,13 @@ fn render(status: &Value, look: Look) -> String {
     };
     let mut shown = paragraph(
         &format!(
-            "ringway {}  pid {}  {}  {} of {} sessions",
+            "ringway {}  pid {}  {}  {} of {} sessions{}",
             text(&status["version"]),
             status["pid"],
             phase(status, look),
             status["sessions_active"],
             status["max_sessions"],
+            flows(status),
         ),
         "",
         look,
@@ -119,11 +122,20 @@ fn render(status: &Value, look: Look) -> String {
             pools.join(", "),
         );
         shown.push_str(&paragraph(&line, "", look));
-        if let Some(why) = listener["refuses"]["why"].as_str() {
-            let since = age(&listener["refuses"]["since"], look.now);
-            let line = format!("refuses connects for {since}: {why}");
+        if let Some(line) = datagrams(listener) {
             shown.push_str(&paragraph(&line, "  ", look));
         }
+        if let Some(why) = listener["refuses"]["why"].as_str() {
+            let since = age(&listener["refuses"]["since"], look.now);
+            let is_udp = listener["datagrams"].is_object();
+            let what = if is_udp { "datagrams" } else { "connects" };
+            let line = format!("refuses {what} for {since}: {why}");
+            shown.push_str(&paragraph(&line, "  ", look));
+        }
+    }
+    for (is_further_in, line) in routers::lines(status, look.now) {
+        let indent = if is_further_in { "  " } else { "" };
+        shown.push_str(&paragraph(&line, indent, look));
     }
     for pool in items(&status["pools"]) {
         let takes = |backend: &&Value| backend["takes_sessions"] == Value::Bool(true);
@@ -157,6 +169,32 @@ fn render(status: &Value, look: Look) -> String {
         }
     }
     shown
+}
+
+/// How many UDP flows there are, where there may be any.
+fn flows(status: &Value) -> String {
+    match status["max_flows"].as_u64() {
+        Some(most @ 1..) => format!(", {} of {most} flows", status["flows_active"]),
+        Some(0) | None => String::new(),
+    }
+}
+
+/// What went through a UDP listener; none for another.
+fn datagrams(listener: &Value) -> Option<String> {
+    let datagrams = listener["datagrams"].as_object()?;
+    let lost = datagrams["datagrams_lost"].as_object()?;
+    let lost: Vec<String> = lost
+        .iter()
+        .map(|(why, count)| format!("{count} {why}"))
+        .collect();
+    let lost = match lost.is_empty() {
+        true => String::new(),
+        false => format!("; lost: {}", lost.join(", ")),
+    };
+    Some(format!(
+        "udp: {} flows, {} datagrams from clients, {} to clients{lost}",
+        listener["flows_active"], datagrams["datagrams_received"], datagrams["datagrams_sent"],
+    ))
 }
 
 /// What the process is doing, and since when.
@@ -289,16 +327,22 @@ fn row(backend: &Value, look: Look) -> [Cell; COLUMNS.len()] {
         };
         paint(Cell::new(format!("{state} {since}{left}")), Color::Yellow)
     };
+    // A flow is to a pool of UDP what a session is to others.
+    let both = |sessions: &str, flows: &str| {
+        let count = |key: &str| backend[key].as_u64().unwrap_or(0);
+        count(sessions) + count(flows)
+    };
+    let active = both("sessions_active", "flows_active");
     [
         Cell::new(name(backend).join(" ")),
         paint(Cell::new(health), colour),
         state,
         Cell::new(&backend["weight"]),
         match backend["max_sessions"].as_u64() {
-            Some(most) => Cell::new(format!("{}/{most}", backend["sessions_active"])),
-            None => Cell::new(&backend["sessions_active"]),
+            Some(most) => Cell::new(format!("{active}/{most}")),
+            None => Cell::new(active),
         },
-        Cell::new(&backend["sessions_total"]),
+        Cell::new(both("sessions_total", "flows_total")),
         Cell::new(&backend["connect_failures_total"]),
     ]
 }
@@ -409,7 +453,12 @@ mod tests {
         json!({
             "version": "1.0.0", "pid": 4711, "phase": "serving", "started": 0, "sessions_active": 3,
             "max_sessions": 500_000,
-            "listeners": [{"name": "in", "addresses": ["*:5432"], "pools": [{"pool": "pg", "weight": 1}]}],
+            "max_flows": 9_000, "flows_active": 7,
+            "listeners": [
+                {"name": "in", "addresses": ["*:5432"], "pools": [{"pool": "pg", "weight": 1}]},
+                {"name": "dns", "addresses": ["*:53"], "pools": [{"pool": "pg", "weight": 1}], "flows_active": 7,
+                 "datagrams": {"datagrams_received": 25, "datagrams_sent": 21, "datagrams_lost": {"full": 3}}},
+            ],
             "pools": [{"name": "pg", "balance": "least_connections", "backends": [
                 backend("plain", Some("10.0.0.11:5432"), health("up", "it connects", "it connects"), None),
                 backend("avoided", Some("10.0.0.13:5432"), health("up", "connects fail", "it connects"), None),
@@ -454,6 +503,8 @@ mod tests {
                     .to_owned(),
                 "weightless: its weight is 0".to_owned(),
                 "lost: no such host".to_owned(),
+                "7 of 9000 flows".to_owned(),
+                "udp: 7 flows, 25 datagrams from clients, 21 to clients; lost: 3 full".to_owned(),
                 "10.0.0.12:5432".to_owned(),
                 "lost.example:5432".to_owned(),
                 format!("backend health operator {head}"),

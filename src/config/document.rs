@@ -2,17 +2,20 @@
 //! [`super::resolve`]'s business.
 
 use super::address::{BackendAt, ListenOn, Source};
+use super::items::Items;
 use super::kind::{
     Auto, List, Named, NotYet, Nothing, Number, Off, OneOrMore, Optional, Or, Text, words,
 };
 use super::section::section;
 use super::units::{
-    Bytes, HttpHost, HttpPath, MILLISECOND, Name, Pattern, Period, SECOND, Size, SocketPath,
-    Statuses, Steps,
+    Bytes, DnsName, HttpHost, HttpPath, MILLISECOND, Name, Pattern, Period, SECOND, Size,
+    SocketPath, Statuses, Steps,
 };
+use super::virtual_router::VirtualRouter;
 use super::yaml::{Node, Value};
 use crate::balance::{Algorithm, HashKey};
-use crate::control::snapshot::{OnDown, OnUp, OperatorState, WhenEmpty};
+use crate::control::snapshot::{OnDown, OnUp, OperatorState, Protocol, WhenEmpty};
+use crate::health::dns::{DnsCode, DnsType};
 
 section! {
     /// The configuration of Ringway.
@@ -34,8 +37,8 @@ section! {
         listeners: List<Listener>,
         /// Groups of backends, by name.
         pools: Named<Pool>,
-        /// Virtual routers.
-        vrrp: NotYet,
+        /// Virtual routers: addresses that move between nodes.
+        vrrp: Items<VirtualRouter> = "[]",
     }
 }
 
@@ -49,8 +52,10 @@ section! {
         /// Most sessions of the whole process; `auto` is what RLIMIT_NOFILE allows. At the limit, clients
         /// wait in the kernel's backlog.
         max_sessions: Or<Auto, Number<1, 16_777_216>> = "auto",
-        /// Most UDP flows of the whole process. UDP is not supported yet.
-        max_flows: Or<Auto, NotYet> = "auto",
+        /// Most UDP flows of the whole process; each worker has an equal share. `auto` is a share of what RLIMIT_NOFILE
+        /// and the ports for connections to backends allow. At the limit, the oldest flow whose client has not shown
+        /// that it gets answers makes room for a new one.
+        max_flows: Or<Auto, Number<1, 16_777_216>> = "auto",
         /// Bound for all splice pipes and all held data together; at least 1MiB.
         pipe_memory: Size = "256MiB",
         /// How long a graceful stop waits for sessions before it resets them.
@@ -114,17 +119,15 @@ section! {
     }
 }
 
-words! {
-    /// What a listener speaks.
-    pub(super) enum Protocol("protocol") {
-        Tcp = "tcp",
-    }
-    later "udp"
-}
+words!(impl Protocol, "protocol" {
+    Tcp = "tcp",
+    Udp = "udp",
+});
 
 words!(impl WhenEmpty, "choice" {
     Refuse = "refuse",
     Reset = "reset",
+    Drop = "drop",
 });
 
 section! {
@@ -142,11 +145,12 @@ section! {
         /// `keepalive` towards clients is that of the first.
         split: Optional<List<Share>>,
         /// When no backend is usable: `refuse` lets the kernel refuse connects, so that clients with several
-        /// addresses move on at once; `reset` accepts and resets, as a unix socket always does.
+        /// addresses move on at once; `reset` accepts and resets, as a unix socket always does. For UDP, `refuse` lets
+        /// the kernel answer with ICMP port unreachable, `drop` answers nothing.
         when_empty: WhenEmpty = "refuse",
-        /// Most sessions of this listener.
+        /// Most sessions of this listener. TCP only.
         max_sessions: Or<Nothing, Number<1, 16_777_216>> = "none",
-        /// Connections that the kernel keeps until they are accepted; net.core.somaxconn bounds it.
+        /// Connections that the kernel keeps until they are accepted; net.core.somaxconn bounds it. TCP only.
         backlog: Number<1, 1_048_576> = "4096",
         /// PROXY protocol from clients.
         proxy_protocol: NotYet,
@@ -179,8 +183,8 @@ section! {
         /// `10.0.0.1:6000-6009` for a range of ports, or `unix:/run/x.sock`.
         address: ListenOn,
         /// What happens when this host does not have the address (yet): `auto` and `true` bind it all the same, so
-        /// that clients are served as soon as the host has it, `auto` with a warning in the log; `false` does not
-        /// start.
+        /// that clients are served as soon as the host has it, `auto` with a warning in the log unless the address
+        /// is a virtual one of this file; `false` does not start.
         freebind: Freebind = "auto",
     }
 }
@@ -262,8 +266,8 @@ section! {
         /// A port whose connection we closed first is free again after a minute (TIME_WAIT), with
         /// `net.ipv4.tcp_tw_reuse=1` after a second.
         source: Or<Nothing, OneOrMore<Source>> = "none",
-        /// For UDP.
-        udp: NotYet,
+        /// When a UDP flow, which is a client's address bound to a backend, ends.
+        udp: Udp = "{}",
         /// Sessions that wait for a backend.
         queue: NotYet,
         /// PROXY protocol towards backends.
@@ -285,7 +289,7 @@ section! {
         weight: Number<0, 256> = "1",
         /// Used only when no other backend is usable.
         backup: bool = "false",
-        /// Most sessions on it.
+        /// Most sessions on it; UDP flows count, too.
         max_sessions: Or<Nothing, Number<1, 16_777_216>> = "none",
         /// What the operator says: `drain` takes no new sessions, `maintenance` neither and is not probed.
         state: OperatorState = "ready",
@@ -298,17 +302,19 @@ words! {
         Tcp = "tcp",
         Http = "http",
         SendExpect = "send_expect",
+        Dns = "dns",
         None = "none",
     }
-    later "dns", "tls", "postgres", "mysql", "redis", "agent"
+    later "tls", "postgres", "mysql", "redis", "agent"
 }
 
 section! {
     /// How backends are probed.
     pub(super) struct Probe short type {
-        /// `tcp` connects, `http` asks for a page, `send_expect` sends a text and waits for another, `none`
-        /// leaves it to the sessions' own connects.
-        r#type: ProbeType = "tcp",
+        /// `tcp` connects, `http` asks for a page, `send_expect` sends a text and waits for another, `dns` asks a
+        /// name server over UDP, `none` leaves it to the sessions' own connects. `auto` is `tcp`, and `none` for a pool
+        /// that only UDP listeners lead to; `send_expect` speaks UDP there.
+        r#type: Or<Auto, ProbeType> = "auto",
         /// Another port than the backend's.
         port: Or<Nothing, Number<1, 65_535>> = "none",
         /// Address of this host that probes come from.
@@ -336,7 +342,7 @@ section! {
         /// `/an expression/`.
         expect: Or<Nothing, Pattern> = "none",
         /// For the type `dns`.
-        dns: NotYet,
+        dns: DnsProbe = "{}",
     }
 }
 
@@ -365,8 +371,55 @@ section! {
     }
 }
 
+words!(impl DnsType, "record type" {
+    A = "A",
+    Aaaa = "AAAA",
+    Cname = "CNAME",
+    Mx = "MX",
+    Ns = "NS",
+    Ptr = "PTR",
+    Soa = "SOA",
+    Srv = "SRV",
+    Txt = "TXT",
+});
+
+words!(impl DnsCode, "response code" {
+    NoError = "NOERROR",
+    FormErr = "FORMERR",
+    ServFail = "SERVFAIL",
+    NxDomain = "NXDOMAIN",
+    NotImp = "NOTIMP",
+    Refused = "REFUSED",
+});
+
 section! {
-    /// What failed connects of sessions say about a backend.
+    /// What a DNS probe asks for and accepts.
+    pub(super) struct DnsProbe {
+        /// The name that is asked for; a dot is the root.
+        name: DnsName = ".",
+        /// The type of record.
+        r#type: DnsType = "NS",
+        /// The response codes that are a success.
+        rcodes: List<DnsCode> = "[\"NOERROR\", \"NXDOMAIN\"]",
+    }
+}
+
+section! {
+    /// When UDP flows end.
+    pub(super) struct Udp {
+        /// Without a datagram in either direction.
+        idle: Period = "30s",
+        /// So many datagrams of the client; the next one begins another flow, for which a backend is picked anew. With
+        /// 1 each datagram is balanced.
+        requests: Or<Nothing, Number<1, 1_000_000_000>> = "none",
+        /// So many datagrams of the backend for each of the client, after which nothing is waited for. With 1 a flow
+        /// ends with its answer, which suits DNS and RADIUS; with 0 none is expected, which suits syslog.
+        responses: Or<Nothing, Number<0, 1_000_000>> = "none",
+    }
+}
+
+section! {
+    /// What failed connects of sessions, and UDP datagrams that a backend refused, say about it.
     pub(super) struct Passive {
         /// So many in a row take it down, unless a probe succeeds or it is the last usable one; `none`
         /// switches it off.

@@ -2,7 +2,7 @@
 //! and what rules out what, but no value: reading is [`super::kind`]'s business, mistakes in `defaults` included.
 
 use super::document::{
-    Bind, Defaults, HttpProbe, Keepalive, Listener, Passive, Pool, Probe, Timeouts,
+    Bind, Defaults, DnsProbe, HttpProbe, Keepalive, Listener, Passive, Pool, Probe, Timeouts, Udp,
 };
 use super::kind::{Kind, is_by_host};
 use super::report::Problem;
@@ -85,6 +85,7 @@ const POOL: Shape = Shape {
         ),
         ("timeouts", &Shape::of::<Timeouts>()),
         ("keepalive", &Shape::of::<Keepalive>()),
+        ("udp", &Shape::of::<Udp>()),
     ],
     rules_out: |item, host, key| {
         key == "hash_key" && says(item, "balance", host).is_some_and(|balance| balance != "hash")
@@ -94,7 +95,10 @@ const POOL: Shape = Shape {
 
 const PROBE: Shape = Shape {
     short: Some("type"),
-    maps: &[("http", &Shape::of::<HttpProbe>())],
+    maps: &[
+        ("http", &Shape::of::<HttpProbe>()),
+        ("dns", &Shape::of::<DnsProbe>()),
+    ],
     rules_out: |item, host, key| {
         let Some(kind) = says(item, "type", host) else {
             return false;
@@ -102,6 +106,7 @@ const PROBE: Shape = Shape {
         match key {
             _ if kind == "none" => true,
             "http" => kind != "http",
+            "dns" => kind != "dns",
             "send" | "expect" => kind != "send_expect",
             _ => false,
         }

@@ -5,14 +5,17 @@
 //! All problems are collected before anything is said. Nothing here opens a socket or starts anything.
 
 mod address;
+mod datagrams;
 mod document;
 mod inherit;
+mod items;
 mod kind;
 mod report;
 mod resolve;
 mod schema;
 mod section;
 mod units;
+mod virtual_router;
 mod vocabulary;
 mod yaml;
 
@@ -168,13 +171,16 @@ pub fn parse(text: &str, name: &str, host: &str) -> Loaded {
     }
 }
 
-/// The file that `--listen`, `--to` and `--balance` stand for.
+/// The file that `--listen`, `--to`, `--balance` and `--udp` stand for.
 #[must_use]
-pub fn of_flags(listen: &[String], to: &[String], balance: Option<&str>) -> String {
-    let listener = serde_json::json!({"bind": one_or_more(listen), "pool": "default"});
+pub fn of_flags(listen: &[String], to: &[String], balance: Option<&str>, udp: bool) -> String {
+    let mut listener = serde_json::json!({"bind": one_or_more(listen), "pool": "default"});
     let mut pool = serde_json::json!({"backends": to});
     if let Some(balance) = balance {
         pool["balance"] = serde_json::json!(balance);
+    }
+    if udp {
+        listener["protocol"] = serde_json::json!("udp");
     }
     let file = serde_json::json!({"listeners": [listener], "pools": {"default": pool}});
     written(&file)

@@ -170,14 +170,15 @@ impl Problems {
         }
     }
 
+    /// Whether it stands in `defaults`, so that it may be meant for others.
+    pub(super) fn is_inherited(&self, place: Place) -> bool {
+        let holds = |all: Place| (all.start..all.end).contains(&place.start);
+        self.inherited.is_some_and(holds)
+    }
+
     /// Warns of something that has no effect where it is. What is inherited may have one elsewhere.
     pub(super) fn push_idle(&mut self, problem: Problem) {
-        let is_inherited = match (self.inherited, problem.place) {
-            (Some(inherited), Some(place)) => {
-                (inherited.start..inherited.end).contains(&place.start)
-            }
-            (None, _) | (_, None) => false,
-        };
+        let is_inherited = problem.place.is_some_and(|place| self.is_inherited(place));
         if !is_inherited {
             self.push(problem.warning());
         }

@@ -480,6 +480,33 @@ impl Kind for Pattern {
     }
 }
 
+/// A name that can be asked for in the DNS.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct DnsName(pub(super) String);
+
+impl Kind for DnsName {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        if crate::health::dns::is_name(text) {
+            return Some(DnsName(text.to_owned()));
+        }
+        reader.expected(node, &Self::expected());
+        None
+    }
+
+    fn schema() -> Json {
+        json!({"type": "string", "minLength": 1, "maxLength": 254})
+    }
+
+    fn expected() -> String {
+        "a domain name, or `.` for the root".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        json!(self.0)
+    }
+}
+
 /// Path and query of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct HttpPath(pub(super) String);

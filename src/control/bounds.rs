@@ -1,6 +1,7 @@
-//! How many sessions and pipes the limit of open files makes. Arithmetic only: who asks reads the limit, and raises it.
+//! How many sessions, UDP flows and pipes the limit of open files makes. Arithmetic only: who asks reads the
+//! limit, and raises it.
 
-use crate::worker::{PIPE_SIZE, accepts_of};
+use crate::worker::{LINES_ENDING, PIPE_SIZE, accepts_of};
 
 /// File descriptors that are neither sessions nor pipes: listeners come on top.
 const FILES_RESERVED: u64 = 64;
@@ -10,20 +11,28 @@ const SHARE: u64 = 20;
 const PROBES_MOST: u64 = 256;
 /// Most sessions that a process can count.
 const SESSIONS_MAX: u32 = 1 << 24;
+/// Where there are TCP listeners, UDP flows take at most this part of what is left, unless the file says how many.
+const FLOWS_SHARE: u64 = 4;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand {
     /// Data-plane threads; at least one.
     pub workers: usize,
-    /// Addresses that are listened on, of all listeners.
+    /// Addresses that are listened on, of all TCP listeners.
     pub addresses: usize,
+    /// The same of all UDP listeners.
+    pub datagram_addresses: usize,
     /// Backends of all pools.
     pub backends: usize,
     /// Bytes for splice pipes and spilled data together.
     pub pipe_memory: u64,
     /// Most sessions at a time; none = as many as possible.
     pub max_sessions: Option<u32>,
+    /// Most UDP flows at a time; none = as many as fit.
+    pub max_flows: Option<u32>,
+    /// Source ports for UDP flows, if they are known.
+    pub flow_ports: Option<u32>,
 }
 
 /// What the process may use.
@@ -33,12 +42,25 @@ pub struct Bounds {
     pub max_sessions: u32,
     /// Sessions for which there are file descriptors; at least one is tried.
     pub possible_sessions: u32,
+    /// UDP flows at a time: as asked for, or else what is possible; 0 without UDP listeners.
+    pub max_flows: u32,
+    /// UDP flows for which there are file descriptors and ports.
+    pub possible_flows: u32,
     /// Pipes of each worker.
     pub pipes: usize,
     /// Bytes of spilled data of each worker.
     pub spill_memory: u64,
     /// Probes at a time.
     pub probes: usize,
+}
+
+impl Bounds {
+    /// UDP flows of each of so many workers: an equal share.
+    #[must_use]
+    pub fn max_flows_each(&self, workers: usize) -> u32 {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        (self.max_flows / workers.max(1)).max(1)
+    }
 }
 
 impl Demand {
@@ -50,16 +72,40 @@ impl Demand {
         let pipes = self.pipes_wanted().min(files / SHARE / 2);
         let probes = self.probes_wanted().min(files / SHARE).max(1);
         let reserved = self.files_of_our_own() + probes + 2 * pipes;
-        let possible_sessions = u32::try_from(files.saturating_sub(reserved) / 2)
+        let left = files.saturating_sub(reserved);
+        let possible_flows = self.possible_flows(left);
+        let max_flows = match self.max_flows {
+            Some(flows) if self.datagram_addresses > 0 => flows,
+            Some(_) | None => possible_flows,
+        };
+        let left = left.saturating_sub(u64::from(max_flows));
+        let possible_sessions = u32::try_from(left / 2)
             .unwrap_or(u32::MAX)
             .clamp(1, SESSIONS_MAX);
         Bounds {
             max_sessions: self.max_sessions.unwrap_or(possible_sessions),
             possible_sessions,
+            max_flows,
+            possible_flows,
             pipes: usize::try_from(pipes).unwrap_or(0) / workers,
             spill_memory: (self.pipe_memory - pipes * pipe_size) / workers as u64,
             probes: usize::try_from(probes).unwrap_or(1),
         }
+    }
+
+    /// UDP flows for which there is room in `left` files.
+    fn possible_flows(&self, left: u64) -> u32 {
+        if self.datagram_addresses == 0 {
+            return 0;
+        }
+        let files = match self.addresses {
+            0 => left.saturating_sub(2),
+            _ => left / FLOWS_SHARE,
+        };
+        let ports = self.flow_ports.map_or(u64::MAX, u64::from);
+        u32::try_from(files.min(ports))
+            .unwrap_or(u32::MAX)
+            .clamp(1, SESSIONS_MAX)
     }
 
     /// Open files that are certainly enough for so many sessions, with all pipes that are wanted.
@@ -89,7 +135,11 @@ impl Demand {
 
     /// Listening sockets, rings, mailboxes, and accepted sockets that are not sessions yet.
     fn files_of_our_own(&self) -> u64 {
-        let listening = self.addresses * self.workers;
+        let ending = match self.datagram_addresses {
+            0 => 0,
+            _ => self.workers * LINES_ENDING as usize,
+        };
+        let listening = (self.addresses + self.datagram_addresses) * self.workers + ending;
         let own = listening + self.workers * (8 + accepts_of(self.addresses));
         FILES_RESERVED + own as u64
     }
@@ -103,8 +153,11 @@ mod tests {
         workers: 2,
         addresses: 1,
         backends: 3,
+        datagram_addresses: 0,
         pipe_memory: 256 << 20,
         max_sessions: None,
+        max_flows: None,
+        flow_ports: None,
     };
 
     #[test]
@@ -139,6 +192,33 @@ mod tests {
         let few = DEMAND.bounds(200);
         assert_eq!(few.pipes, 2);
         assert!((1..100).contains(&few.possible_sessions), "{few:?}");
+    }
+
+    #[test]
+    fn flows_leave_the_files_that_sessions_need() {
+        let demand = Demand {
+            datagram_addresses: 2,
+            flow_ports: Some(28_000),
+            ..DEMAND
+        };
+        let (without, bounds) = (DEMAND.bounds(40_000), demand.bounds(40_000));
+        assert!((8_000..10_000).contains(&bounds.max_flows), "{bounds:?}");
+        let files = 2 * bounds.possible_sessions + bounds.max_flows;
+        assert!(files <= 2 * without.possible_sessions);
+        let all = Demand {
+            addresses: 0,
+            ..demand
+        };
+        assert_eq!(all.bounds(1 << 20).max_flows, 28_000, "no more ports");
+        assert!(all.bounds(20_000).max_flows > 15_000);
+        let asked = Demand {
+            max_flows: Some(20_000),
+            ..demand
+        };
+        let bounds = asked.bounds(40_000);
+        assert_eq!(bounds.max_flows, 20_000);
+        assert!(bounds.possible_sessions < 10_000, "{bounds:?}");
+        assert_eq!(without.max_flows, 0);
     }
 
     #[test]

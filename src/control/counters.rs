@@ -5,13 +5,20 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::snapshot::Snapshot;
-use crate::ids::BackendId;
-use crate::metrics::WorkerCells;
+use super::datagrams::Datagrams;
+use super::snapshot::{Protocol, Snapshot};
+use crate::flow::Loss;
+use crate::ids::{BackendId, ListenerId};
+use crate::metrics::{Cell, ListenerCells, WorkerCells};
 use crate::session::CloseReason;
 use crate::time::Time;
 
-pub(super) fn as_json(snapshot: &Snapshot, cells: &[Arc<WorkerCells>], now: Time) -> Value {
+pub(super) fn as_json(
+    snapshot: &Snapshot,
+    cells: &[Arc<WorkerCells>],
+    datagrams: &Datagrams,
+    now: Time,
+) -> Value {
     let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
     for (name, value) in cells.iter().flat_map(|cells| cells.named()) {
         *sums.entry(name).or_default() += value;
@@ -26,7 +33,15 @@ pub(super) fn as_json(snapshot: &Snapshot, cells: &[Arc<WorkerCells>], now: Time
     }
     all.insert("workers".to_owned(), json!(cells.len()));
     all.insert("accept_errors".to_owned(), Value::Object(accept_errors));
-    all.insert("ends".to_owned(), ends(cells));
+    all.insert("ends".to_owned(), ends(cells, |cells| &cells.ends));
+    all.insert(
+        "flow_ends".to_owned(),
+        ends(cells, |cells| &cells.flow_ends),
+    );
+    all.insert(
+        "listeners".to_owned(),
+        listeners(snapshot, cells, datagrams),
+    );
     all.insert(
         "per_worker".to_owned(),
         cells.iter().map(|cells| per_worker(cells)).collect(),
@@ -35,12 +50,15 @@ pub(super) fn as_json(snapshot: &Snapshot, cells: &[Arc<WorkerCells>], now: Time
     Value::Object(all)
 }
 
-/// How many sessions ended for each reason that occurred.
-pub(super) fn ends(cells: &[Arc<WorkerCells>]) -> Value {
+/// By reason.
+type Ends = [Cell; CloseReason::ALL.len()];
+
+/// How many sessions, or flows, ended for each reason that occurred.
+pub(super) fn ends(cells: &[Arc<WorkerCells>], of: fn(&WorkerCells) -> &Ends) -> Value {
     let count = |reason: &CloseReason| {
         cells
             .iter()
-            .map(|cells| cells.ends[reason.index()].get())
+            .map(|cells| of(cells)[reason.index()].get())
             .sum::<u64>()
     };
     let occurred = CloseReason::ALL
@@ -54,11 +72,56 @@ pub(super) fn ends(cells: &[Arc<WorkerCells>]) -> Value {
     )
 }
 
+/// UDP listeners only.
+fn listeners(snapshot: &Snapshot, cells: &[Arc<WorkerCells>], datagrams: &Datagrams) -> Value {
+    let all = snapshot.listeners.iter().zip((0..).map(ListenerId));
+    let udp = all.filter(|(listener, _)| listener.protocol == Protocol::Udp);
+    udp.map(|(listener, id)| {
+        let mut traffic = of_listener(cells, id, datagrams);
+        traffic["name"] = json!(&*listener.name);
+        traffic
+    })
+    .collect()
+}
+
+/// The datagrams of a UDP listener.
+pub(super) fn of_listener(
+    cells: &[Arc<WorkerCells>],
+    id: ListenerId,
+    datagrams: &Datagrams,
+) -> Value {
+    let sum = |read: &dyn Fn(&ListenerCells) -> u64| {
+        let each = cells.iter().map(|cells| read(cells.listener(id)));
+        each.sum::<u64>()
+    };
+    let mut lost: Map<String, Value> = Map::new();
+    for loss in Loss::ALL {
+        let count = sum(&|cells| cells.lost[loss.index()].get());
+        if count > 0 {
+            lost.insert(loss.as_str().to_owned(), json!(count));
+        }
+    }
+    let overflows = datagrams.overflows(id);
+    if overflows > 0 {
+        lost.insert("overflow".to_owned(), json!(overflows));
+    }
+    json!({
+        "flows_total": sum(&|cells| cells.flows_total.get()),
+        "datagrams_received": sum(&|cells| cells.received.datagrams.get()),
+        "bytes_received": sum(&|cells| cells.received.bytes.get()),
+        "datagrams_sent": sum(&|cells| cells.sent.datagrams.get()),
+        "bytes_sent": sum(&|cells| cells.sent.bytes.get()),
+        "datagrams_lost": lost,
+    })
+}
+
 fn per_worker(cells: &WorkerCells) -> Value {
     json!({
         "sessions_active": cells.sessions_active.get(),
         "sessions_total": cells.sessions_total.get(),
         "accepts_total": cells.accepts_total.get(),
+        "flows_active": cells.flows_active.get(),
+        "flows_total": cells.flows_total.get(),
     })
 }
 
@@ -88,6 +151,12 @@ fn backends(snapshot: &Snapshot, cells: &[Arc<WorkerCells>], now: Time) -> Value
                 "sessions_total": sum(|cells| cells.sessions_total.get()),
                 "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
                 "avoided": avoiding(cells, id, now),
+                "flows_active": sum(|cells| cells.flows_active.get()),
+                "flows_total": sum(|cells| cells.flows_total.get()),
+                "datagrams_sent": sum(|cells| cells.sent.datagrams.get()),
+                "bytes_sent": sum(|cells| cells.sent.bytes.get()),
+                "datagrams_received": sum(|cells| cells.received.datagrams.get()),
+                "bytes_received": sum(|cells| cells.received.bytes.get()),
             })
         });
     each.collect()

@@ -2,7 +2,8 @@
 //! socket for every TCP address (`SO_REUSEPORT`); a unix socket is one that all accept from.
 //!
 //! A listener that is shut keeps its sockets and ports, but the kernel refuses connects. Which ones are to be open is
-//! decided elsewhere ([`super::usable`]). A unix socket cannot be shut and opened again: it always listens.
+//! decided elsewhere ([`super::usable`]). A unix socket cannot be shut and opened again: it always listens. The sockets
+//! of UDP listeners are in [`super::datagrams`].
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -12,12 +13,13 @@ use std::time::SystemTime;
 use socket2::Socket;
 
 use super::Error;
-use super::snapshot::{Freebind, ListenAddress, Snapshot};
+use super::datagrams::Datagrams;
+use super::snapshot::{Freebind, ListenAddress, Listener, Protocol, Snapshot};
 use super::usable;
 use crate::ids::{ListenerId, WorkerId};
 use crate::sys::socket::{self, Bind, Keepalive};
 use crate::sys::unix::{self, SocketFile};
-use crate::worker::Listening;
+use crate::worker::{Listening, Shared};
 
 /// Who may connect to a unix socket: everybody who gets to its folder.
 const UNIX_MODE: u32 = 0o666;
@@ -26,6 +28,7 @@ const UNIX_MODE: u32 = 0o666;
 pub(super) struct Listeners {
     workers: usize,
     bound: Vec<Bound>,
+    datagrams: Datagrams,
     /// By listener.
     doors: Vec<Door>,
     /// A socket could not be opened again.
@@ -100,7 +103,8 @@ impl Listeners {
         let mut bound = Vec::new();
         for (listener, id) in snapshot.listeners.iter().zip((0..).map(ListenerId)) {
             let keepalive = snapshot.pools[listener.pools[0].0.index()].keepalive;
-            for address in &listener.addresses {
+            let is_stream = |address: &&ListenAddress| !matches!(address, ListenAddress::Udp(..));
+            for address in listener.addresses.iter().filter(is_stream) {
                 let sockets = bind(&listener.name, address, &keepalive, workers)
                     .map_err(|error| bind_error(&listener.name, address, &error))?;
                 let mut one = Bound {
@@ -114,6 +118,9 @@ impl Listeners {
                 bound.push(one);
             }
         }
+        let datagrams = Datagrams::bind(snapshot, workers).map_err(|(id, address, error)| {
+            bind_error(&snapshot.listeners[id.index()].name, &address, &error)
+        })?;
         let shut = Door {
             is_open: false,
             since: SystemTime::now(),
@@ -122,6 +129,7 @@ impl Listeners {
         Ok(Listeners {
             workers,
             bound,
+            datagrams,
             doors: vec![shut; snapshot.listeners.len()],
             is_behind: false,
         })
@@ -131,9 +139,14 @@ impl Listeners {
         self.workers
     }
 
-    /// Addresses in all, each with a socket for every worker.
+    /// Addresses for connections, each with a socket for every worker.
     pub(super) fn count(&self) -> usize {
         self.bound.len()
+    }
+
+    /// The sockets of UDP listeners.
+    pub(super) fn datagrams(&self) -> &Datagrams {
+        &self.datagrams
     }
 
     pub(super) fn of_worker(&self, worker: WorkerId) -> Vec<Listening> {
@@ -160,7 +173,19 @@ impl Listeners {
                 tracing::warn!(listener = %listener.name, %address, %why, "not listening");
             }
         }
-        for (door, is_open) in self.doors.iter_mut().zip(open) {
+        for (id, address) in self.datagrams.names() {
+            let listener = &snapshot.listeners[id.index()];
+            if open[id.index()] {
+                tracing::info!(listener = %listener.name, %address, "listening");
+            } else {
+                let why = usable::why_none(snapshot, listener);
+                tracing::warn!(listener = %listener.name, %address, %why, "not listening");
+            }
+        }
+        for (door, (id, is_open)) in self.doors.iter_mut().zip((0..).map(ListenerId).zip(open)) {
+            if !is_open {
+                self.datagrams.shut(id);
+            }
             *door = Door {
                 is_open,
                 since: now,
@@ -170,8 +195,9 @@ impl Listeners {
         Ok(())
     }
 
-    /// Opens and shuts listeners as the snapshot has it. Whether any changed.
-    pub(super) fn settle(&mut self, snapshot: &Snapshot) -> bool {
+    /// Opens and shuts listeners as the snapshot has it. Whether any changed. One with UDP flows stays open: on its
+    /// sockets they go on.
+    pub(super) fn settle(&mut self, snapshot: &Snapshot, shared: &Shared) -> bool {
         let was_behind = std::mem::take(&mut self.is_behind);
         let mut is_changed = false;
         let open = usable::open(snapshot);
@@ -180,7 +206,12 @@ impl Listeners {
             if is_open == self.doors[id.index()].is_open {
                 continue;
             }
-            if is_open && let Err(error) = self.reopen(id, listener.backlog) {
+            let is_udp = listener.protocol == Protocol::Udp;
+            if is_udp && !is_open && shared.sessions_of(id) > 0 {
+                self.is_behind = true;
+                continue;
+            }
+            if is_open && let Err(error) = self.reopen(id, listener) {
                 if !was_behind {
                     tracing::error!(listener = %listener.name, %error, "cannot listen again; trying on");
                 }
@@ -191,8 +222,10 @@ impl Listeners {
                 tracing::info!(listener = %listener.name, "listening again");
             } else {
                 self.of_listener(id).for_each(Bound::shut);
+                self.datagrams.shut(id);
                 let why = usable::why_none(snapshot, listener);
-                tracing::warn!(listener = %listener.name, %why, "connects are refused");
+                let what = if is_udp { "datagrams" } else { "connects" };
+                tracing::warn!(listener = %listener.name, %why, "{what} are refused");
             }
             let door = &mut self.doors[id.index()];
             door.is_open = is_open;
@@ -204,10 +237,11 @@ impl Listeners {
     }
 
     /// All of its addresses, or none: nobody would accept from the others.
-    fn reopen(&self, id: ListenerId, backlog: u32) -> io::Result<()> {
+    fn reopen(&mut self, id: ListenerId, listener: &Listener) -> io::Result<()> {
+        self.datagrams.open(id, &listener.name)?;
         let opened = self
             .of_listener(id)
-            .try_for_each(|bound| bound.listen(backlog));
+            .try_for_each(|bound| bound.listen(listener.backlog));
         if opened.is_err() {
             self.of_listener(id).for_each(Bound::shut);
         }
@@ -220,7 +254,7 @@ impl Listeners {
         self.bound.iter().filter(is_its)
     }
 
-    /// Whether a listener that should be open is not.
+    /// Whether a listener that should be open is not, or one that should be shut still has flows.
     pub(super) fn is_behind(&self) -> bool {
         self.is_behind
     }
@@ -242,12 +276,16 @@ impl Listeners {
         for bound in &self.bound {
             addresses[bound.listener.index()].push(bound.name());
         }
+        for (listener, name) in self.datagrams.names() {
+            addresses[listener.index()].push(name);
+        }
         addresses
     }
 
-    /// From now on the kernel refuses connects.
-    pub(super) fn refuse(&self) {
+    /// From now on the kernel refuses connects, and datagrams once the workers have let go.
+    pub(super) fn refuse(&mut self) {
         self.bound.iter().for_each(Bound::shut);
+        self.datagrams.shut_all();
     }
 
     /// Removes the files of unix sockets.
@@ -273,19 +311,11 @@ fn bind(
         ListenAddress::Tcp(bind, freebind) => {
             let is_missing = is_missing(*bind)?;
             if is_missing {
-                match freebind {
-                    Freebind::On => {}
-                    Freebind::Off => return Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)),
-                    Freebind::Auto => tracing::warn!(
-                        listener,
-                        address = %describe(address),
-                        "this host does not have the address; clients are served as soon as it has \
-                         (`ip address` shows those it has; `freebind: true` silences this)"
-                    ),
-                }
+                freebind.allows(listener, &describe(address))?;
             }
             bind_group(*bind, keepalive, is_missing, workers)
         }
+        ListenAddress::Udp(..) => Ok(Vec::new()),
     }
 }
 
@@ -310,7 +340,7 @@ fn bind_group(
     // A port that the kernel chose is asked for like any other: a socket would lose it when it is shut.
     let first = socket::bind_tcp(bind, keepalive, freebind)?;
     let bind = match socket::local_address(&first) {
-        Some(chosen) => with_port(bind, chosen.port()),
+        Some(chosen) => bind.with_port(chosen.port()),
         None => bind,
     };
     (0..workers)
@@ -318,14 +348,21 @@ fn bind_group(
         .collect()
 }
 
-/// The same with this port.
-fn with_port(bind: Bind, port: u16) -> Bind {
-    match bind {
-        Bind::Address(mut address) => {
-            address.set_port(port);
-            Bind::Address(address)
+impl Freebind {
+    /// Whether an address that the host does not have is bound all the same, with a word in the log where that may be
+    /// a mistake.
+    pub(super) fn allows(self, listener: &str, address: &str) -> io::Result<()> {
+        match self {
+            Freebind::On => {}
+            Freebind::Off => return Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)),
+            Freebind::Auto => tracing::warn!(
+                listener,
+                address,
+                "this host does not have the address; clients are served as soon as it has \
+                 (`ip address` shows those it has; `freebind: true` silences this)"
+            ),
         }
-        Bind::Any(_) => Bind::Any(port),
+        Ok(())
     }
 }
 
@@ -341,7 +378,8 @@ fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Err
         )),
         _ if error.kind() == io::ErrorKind::AddrInUse => Error::Host(format!(
             "{place}: another process (or another listener of this file) has it already; \
-             `ss -ltnp` (`ss -lxp` for a unix socket) shows which"
+             `{}` shows which",
+            who_has(address)
         )),
         Some(libc::EADDRNOTAVAIL) => Error::Host(format!(
             "{place}: this host does not have that address, and `freebind: false` says that it must; \
@@ -351,10 +389,22 @@ fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Err
     }
 }
 
+/// The command that shows who has an address.
+fn who_has(address: &ListenAddress) -> &'static str {
+    match address {
+        ListenAddress::Tcp(..) => "ss -ltnp",
+        ListenAddress::Udp(..) => "ss -lunp",
+        ListenAddress::Unix(_) => "ss -lxp",
+    }
+}
+
 fn describe(address: &ListenAddress) -> String {
     match address {
-        ListenAddress::Tcp(Bind::Address(address), _) => address.to_string(),
-        ListenAddress::Tcp(Bind::Any(port), _) => format!("*:{port}"),
+        ListenAddress::Tcp(Bind::Address(address), _)
+        | ListenAddress::Udp(Bind::Address(address), _) => address.to_string(),
+        ListenAddress::Tcp(Bind::Any(port), _) | ListenAddress::Udp(Bind::Any(port), _) => {
+            format!("*:{port}")
+        }
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),
     }
 }

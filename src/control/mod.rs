@@ -4,6 +4,7 @@
 mod alarms;
 pub mod bounds;
 mod counters;
+mod datagrams;
 mod listeners;
 mod names;
 mod operator;
@@ -12,6 +13,7 @@ mod signals;
 pub mod snapshot;
 mod status;
 mod usable;
+mod vrrp;
 mod watch;
 
 use std::collections::VecDeque;
@@ -45,6 +47,7 @@ use operator::Notes;
 use signals::{Sign, Signals};
 use snapshot::{Backend, BackendAddress, Global, OperatorState, Snapshot};
 use status::View;
+use vrrp::Vrrp;
 use watch::Watch;
 
 /// After a failure, so long may the other workers take to reset their sessions.
@@ -61,8 +64,8 @@ const SESSIONS_FEW: u32 = 100;
 /// The target of the event that has the counters: it was asked for, whatever the level of the log is.
 pub const COUNTERS: &str = "ringway::counters";
 
-/// Before a listener that could not be opened is tried again.
-const OPEN_AGAIN: Duration = Duration::from_secs(1);
+/// Before a listener that could not be opened, or not be shut for the flows that it has, is looked at again.
+const OPEN_AGAIN: Duration = Duration::from_millis(100);
 
 /// What only the command line can say.
 #[derive(Debug, Default)]
@@ -131,10 +134,16 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
             .workers
             .unwrap_or(u16::try_from(cpus.len()).unwrap_or(u16::MAX)),
     );
+    let prepared = vrrp::prepare(&snapshot)?;
     let listeners = Listeners::bind(&snapshot, workers)?;
-    let bounds = bounds(global, files, &listeners, snapshot.backends.len());
+    let bounds = bounds(global, files, &listeners, &snapshot);
     let tier = options.tier.unwrap_or(findings.tier);
-    let control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
+    let mut control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
+    if let Some(prepared) = prepared {
+        let started = runtime.block_on(async { Vrrp::start(prepared, &control.snapshot, workers) });
+        let started = started.map_err(|error| Error::Host(format!("virtual routers: {error}")))?;
+        control.vrrp = Some(started);
+    }
     let result = runtime.block_on(control.serve(options, signals));
     // A look-up that hangs is not waited for.
     runtime.shutdown_background();
@@ -142,13 +151,16 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
 }
 
 /// What the process may use, and a word in the log when the file asks for more.
-fn bounds(global: &Global, files: u64, listeners: &Listeners, backends: usize) -> Bounds {
+fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapshot) -> Bounds {
     let demand = Demand {
         workers: listeners.workers(),
         addresses: listeners.count(),
-        backends,
+        datagram_addresses: listeners.datagrams().count(),
+        backends: snapshot.backends.len(),
         pipe_memory: global.pipe_memory,
         max_sessions: global.max_sessions,
+        max_flows: global.max_flows,
+        flow_ports: ports::of_flows(snapshot),
     };
     let bounds = demand.bounds(files);
     let (max_sessions, possible) = (bounds.max_sessions, bounds.possible_sessions);
@@ -166,6 +178,16 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, backends: usize) -
             "RLIMIT_NOFILE allows few sessions: raise it (LimitNOFILE= in the unit, ulimit -n)"
         );
     }
+    let (max_flows, possible) = (bounds.max_flows, bounds.possible_flows);
+    if max_flows > possible {
+        tracing::warn!(
+            max_flows,
+            possible,
+            open_files = files,
+            "global.max_flows is more than RLIMIT_NOFILE (LimitNOFILE= in the unit, ulimit -n) and \
+             net.ipv4.ip_local_port_range allow: raise what is missing, or give the pools `source` addresses"
+        );
+    }
     bounds
 }
 
@@ -175,6 +197,8 @@ struct Control {
     notes: Vec<Notes>,
     names: Names,
     watch: Watch,
+    /// None if the file has no virtual router.
+    vrrp: Option<Vrrp>,
     alarms: Alarms,
     clock: Clock,
     stopping_since: Option<Time>,
@@ -186,6 +210,7 @@ struct Control {
     reports: UnboundedReceiver<Report>,
     drain_timeout: Option<Duration>,
     max_sessions: u32,
+    max_flows: u32,
     tier: ReceiveTier,
     phase: Phase,
     /// Which workers have not stopped.
@@ -270,14 +295,19 @@ impl Control {
                 clock,
                 snapshot: Arc::clone(&snapshot),
                 sockets: listeners.of_worker(id),
+                places: listeners.datagrams().places(),
                 tier,
                 limits: Limits {
                     max_sessions: bounds.max_sessions,
+                    max_flows: bounds.max_flows_each(workers),
                     pipes: bounds.pipes,
                     spill_memory: bounds.spill_memory,
                 },
                 shared: Arc::clone(&shared),
-                cells: Arc::new(WorkerCells::new(snapshot.backends.len())),
+                cells: Arc::new(WorkerCells::new(
+                    snapshot.backends.len(),
+                    snapshot.listeners.len(),
+                )),
             };
             cells.push(Arc::clone(&parts.cells));
             let cpu = global.pin_workers.then(|| cpus[id.index() % cpus.len()]);
@@ -290,6 +320,7 @@ impl Control {
             names: Names::new(&snapshot),
             watch: Watch::start(&snapshot, bounds.probes, clock)
                 .map_err(|error| Error::Host(format!("the prober's thread: {error}")))?,
+            vrrp: None,
             alarms: Alarms::default(),
             clock,
             stopping_since: None,
@@ -302,6 +333,7 @@ impl Control {
             reports,
             drain_timeout: global.drain_timeout,
             max_sessions: bounds.max_sessions,
+            max_flows: bounds.max_flows,
             tier,
             phase: Phase::Starting(workers),
             live: vec![true; workers],
@@ -334,6 +366,8 @@ impl Control {
                         tracing::warn!(signal, "ignored: this version reloads nothing while it runs");
                     }
                 },
+                // Also shows that this loop is at work, which nothing below may hide.
+                happening = vrrp::next(self.vrrp.as_mut()) => self.vrrp_happened(happening),
                 Some(request) = next(requests.as_mut()) => self.answer(request),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
@@ -345,6 +379,7 @@ impl Control {
                 () = first_round(self.phase, first_round_until) => self.open_or_fail(),
             }
         }
+        self.let_go_of_addresses().await;
         self.listeners.clean_up();
         if let Some(file) = admin_file {
             file.remove();
@@ -382,6 +417,7 @@ impl Control {
             }
             Report::SourceExhausted { backend, source } => self.log_exhausted(backend, source),
             Report::SourceAbsent { pool, source } => self.log_absent(pool, source),
+            Report::AddressesCleared(ticket) => self.addresses_cleared(ticket),
             Report::Stopped(worker) => self.live[worker.index()] = false,
             Report::Failed(worker, failure) => {
                 self.live[worker.index()] = false;
@@ -398,6 +434,7 @@ impl Control {
         self.phase = Phase::Killing {
             until: Some(Instant::now() + FAILURE_PATIENCE),
         };
+        self.judge_readiness();
     }
 
     fn log_avoided(&self, backend: BackendId, errno: i32) {
@@ -489,6 +526,7 @@ impl Control {
         self.tell_accepting();
         self.phase = Phase::Serving;
         self.warn_of_absent_sources();
+        self.probes_ended();
         if let Some(ready) = self.ready.take() {
             let addresses = self.listeners.addresses(self.snapshot.listeners.len());
             // Whoever contains us may have changed its mind.
@@ -505,14 +543,24 @@ impl Control {
 
     /// A listener is open if and only if one of its backends is usable.
     fn settle_listeners(&mut self) {
-        if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot) {
+        if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot, &self.shared) {
             self.tell_accepting();
         }
+        self.judge_readiness();
     }
 
     fn tell_accepting(&mut self) {
         let accepting = self.listeners.accepting();
         self.tell_all(|| Command::Accept(Arc::clone(&accepting)));
+        if self.listeners.datagrams().count() == 0 {
+            return;
+        }
+        for worker in (0..self.mailboxes.len()).filter(|worker| self.live[*worker]) {
+            let id = WorkerId(u16::try_from(worker).expect("workers are numbered so"));
+            let heard = self.listeners.datagrams().of_worker(id);
+            self.unsent.push_back((worker, Command::Hear(heard)));
+        }
+        self.send_again();
     }
 
     /// Probes have outcomes. All of them make one new snapshot: the work of making one grows with the backends.
@@ -549,6 +597,9 @@ impl Control {
     }
 
     fn told_to_stop(&mut self) {
+        if self.hands_over_first() {
+            return;
+        }
         match self.phase {
             Phase::Starting(_) | Phase::Serving => {
                 tracing::info!(
@@ -616,7 +667,12 @@ impl Control {
     /// Whoever asked may be gone by now.
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Status(reply) => drop(reply.send(self.view().status())),
+            Request::Status(reply) => self.status_later(reply),
+            Request::Move {
+                name,
+                wanted,
+                reply,
+            } => self.move_addresses(name.as_deref(), wanted, reply),
             Request::Operate {
                 pool,
                 backend,
@@ -770,6 +826,7 @@ impl Control {
             shared: &self.shared,
             notes: &self.notes,
             watch: &self.watch,
+            vrrp: self.vrrp.as_ref(),
             alarms: &self.alarms,
             doors: self.listeners.doors(),
             addresses: self.listeners.addresses(self.snapshot.listeners.len()),
@@ -790,13 +847,20 @@ impl Control {
                 | Phase::Over => None,
             },
             max_sessions: self.max_sessions,
+            max_flows: self.max_flows,
+            datagrams: self.listeners.datagrams(),
             ports: ports::of_backends(&self.snapshot, |id| self.shared.active(id)),
             ports_each: crate::sys::ports::outgoing(),
         }
     }
 
     fn print_counters(&self) {
-        let counters = counters::as_json(&self.snapshot, &self.cells, self.clock.now());
+        let counters = counters::as_json(
+            &self.snapshot,
+            &self.cells,
+            self.listeners.datagrams(),
+            self.clock.now(),
+        );
         tracing::info!(target: COUNTERS, "counters {counters}");
     }
 }

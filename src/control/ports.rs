@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::snapshot::{BackendAddress, Snapshot};
+use super::snapshot::{BackendAddress, Listener, Protocol, Snapshot};
 use crate::ids::BackendId;
 
 /// The source ports of one backend.
@@ -25,6 +25,26 @@ pub(super) struct Ports {
 struct Group {
     sources: Vec<IpAddr>,
     members: Vec<BackendId>,
+}
+
+/// Source ports for UDP flows of all pools together: a socket of a flow has a port of its own, whatever its backend.
+/// None if the kernel does not show its range.
+pub(super) fn of_flows(snapshot: &Snapshot) -> Option<u32> {
+    let each = crate::sys::ports::outgoing()?;
+    let is_udp = |listener: &&Listener| listener.protocol == Protocol::Udp;
+    let listeners = snapshot.listeners.iter().filter(is_udp);
+    let mut sources: Vec<Option<IpAddr>> = Vec::new();
+    for (pool, _) in listeners.flat_map(|listener| &listener.pools) {
+        let of_pool = &snapshot.pools[pool.index()].sources;
+        if of_pool.is_empty() {
+            sources.push(None);
+        }
+        sources.extend(of_pool.iter().copied().map(Some));
+    }
+    sources.sort_unstable();
+    sources.dedup();
+    let sources = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+    Some(each.saturating_mul(sources))
 }
 
 /// By backend; none for one that is no TCP address.

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::{Algorithm, HashKey, Member, Plan};
+use crate::flow;
 use crate::health::PassiveRule;
+use crate::health::dns::DnsCheck;
 use crate::ids::{BackendId, PoolId};
 use crate::session::Rules;
 use crate::sys::socket::{Bind, Keepalive};
 use crate::time::Time;
+use crate::vrrp::settings::Settings;
 
 /// Everything that workers need to know.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +27,8 @@ pub struct Snapshot {
     pub pools: Vec<Pool>,
     /// By [`BackendId`].
     pub backends: Vec<Backend>,
+    /// In the order of the file.
+    pub virtual_routers: Vec<Arc<Settings>>,
 }
 
 impl Snapshot {
@@ -56,6 +61,8 @@ impl Snapshot {
 pub struct Listener {
     /// As in the file.
     pub name: Arc<str>,
+    /// What it speaks; all its addresses are of that kind.
+    pub protocol: Protocol,
     /// Where it listens; at least one.
     pub addresses: Vec<ListenAddress>,
     /// Where its sessions go: at least one, with its weight relative to the others'.
@@ -75,27 +82,63 @@ impl Listener {
     pub fn is_reached_at(&self, address: SocketAddr) -> bool {
         let ip = address.ip();
         self.addresses.iter().any(|listens| match listens {
-            ListenAddress::Tcp(Bind::Address(bound), _) => {
+            ListenAddress::Tcp(Bind::Address(bound), _)
+            | ListenAddress::Udp(Bind::Address(bound), _) => {
                 let is_bound = bound.ip() == ip
                     || (bound.ip().is_unspecified()
                         && ip.is_loopback()
                         && bound.is_ipv4() == ip.is_ipv4());
                 is_bound && bound.port() == address.port()
             }
-            ListenAddress::Tcp(Bind::Any(port), _) => ip.is_loopback() && *port == address.port(),
+            ListenAddress::Tcp(Bind::Any(port), _) | ListenAddress::Udp(Bind::Any(port), _) => {
+                ip.is_loopback() && *port == address.port()
+            }
             ListenAddress::Unix(_) => false,
         })
+    }
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Connections, through unix sockets too.
+    #[default]
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl Protocol {
+    /// The position in a table of both.
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Protocol::Tcp => 0,
+            Protocol::Udp => 1,
+        }
+    }
+
+    /// The word of the file and the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
     }
 }
 
 /// What clients of a listener see when no backend is usable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenEmpty {
-    /// The kernel refuses connects: clients with several addresses move on at once.
+    /// The kernel refuses connects, and answers datagrams with ICMP port unreachable: clients with several addresses
+    /// move on at once.
     #[default]
     Refuse,
-    /// They are accepted and reset.
+    /// They are accepted and reset. TCP only.
     Reset,
+    /// Datagrams get no answer. UDP only.
+    Drop,
 }
 
 /// Where clients connect to.
@@ -103,6 +146,8 @@ pub enum WhenEmpty {
 pub enum ListenAddress {
     /// TCP.
     Tcp(Bind, Freebind),
+    /// UDP.
+    Udp(Bind, Freebind),
     /// A unix socket.
     Unix(PathBuf),
 }
@@ -128,6 +173,8 @@ pub struct Pool {
     pub backends: Vec<BackendId>,
     /// For its sessions.
     pub rules: Rules,
+    /// For its UDP flows.
+    pub flows: flow::Rules,
     /// For both sides of its sessions.
     pub keepalive: Keepalive,
     /// Who gets the next session.
@@ -286,11 +333,15 @@ pub enum Check {
     Http(HttpCheck),
     /// It sends a text and waits for another.
     SendExpect {
+        /// What it speaks.
+        protocol: Protocol,
         /// What is sent once connected.
         send: Vec<u8>,
         /// What the answer has to contain: a text, or `/an expression/`.
         expect: Option<String>,
     },
+    /// It asks a name server over UDP.
+    Dns(DnsCheck),
 }
 
 /// What an HTTP probe asks for and accepts.
@@ -311,7 +362,7 @@ pub struct HttpCheck {
 /// Where a backend is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendAddress {
-    /// TCP.
+    /// An address for TCP, and for UDP.
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
@@ -326,6 +377,8 @@ pub struct Global {
     pub pin_workers: bool,
     /// Most sessions at a time; none = what the limit of open files allows.
     pub max_sessions: Option<u32>,
+    /// Most UDP flows at a time; none = what that limit and the ports of this host allow.
+    pub max_flows: Option<u32>,
     /// Bytes for splice pipes and spilled data together.
     pub pipe_memory: u64,
     /// How long a graceful stop waits for sessions.

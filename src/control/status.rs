@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 
 use super::alarms::{Alarm, Alarms};
 use super::counters;
+use super::datagrams::Datagrams;
 use super::listeners::Door;
 use super::operator::Notes;
 use super::ports::Ports;
-use super::snapshot::{Backend, BackendAddress, Listener, OperatorState, Snapshot};
+use super::snapshot::{Backend, BackendAddress, Listener, OperatorState, Protocol, Snapshot};
 use super::usable;
+use super::vrrp::Vrrp;
 use super::watch::Watch;
 use crate::ids::{BackendId, ListenerId};
 use crate::metrics::{BackendCells, WorkerCells};
@@ -29,6 +31,7 @@ pub(super) struct View<'a> {
     pub(super) shared: &'a Shared,
     pub(super) notes: &'a [Notes],
     pub(super) watch: &'a Watch,
+    pub(super) vrrp: Option<&'a Vrrp>,
     /// As the listeners are bound: with the ports that the kernel chose.
     pub(super) addresses: Vec<Vec<String>>,
     pub(super) alarms: &'a Alarms,
@@ -41,6 +44,8 @@ pub(super) struct View<'a> {
     /// When the sessions that are left then end.
     pub(super) stopping_until: Option<Instant>,
     pub(super) max_sessions: u32,
+    pub(super) max_flows: u32,
+    pub(super) datagrams: &'a Datagrams,
     /// By backend.
     pub(super) ports: Vec<Option<Ports>>,
     /// Ports that the kernel gives to connections of one source address; none if it does not show them.
@@ -66,7 +71,12 @@ impl View<'_> {
             "accepts_parked": self.sum(|cells| cells.accepts_parked.get()),
             "listeners": self.listeners(),
             "pools": self.pools(),
-            "ends": counters::ends(self.cells),
+            "ends": counters::ends(self.cells, |cells| &cells.ends),
+            "flows_active": self.sum(|cells| cells.flows_active.get()),
+            "flows_total": self.sum(|cells| cells.flows_total.get()),
+            "max_flows": self.max_flows,
+            "flow_ends": counters::ends(self.cells, |cells| &cells.flow_ends),
+            "virtual_routers": self.vrrp.map_or_else(|| json!([]), Vrrp::status),
         })
     }
 
@@ -97,12 +107,23 @@ impl View<'_> {
                 let pools = listener.pools.iter().map(|(pool, weight)| {
                 json!({"pool": &*self.snapshot.pools[pool.index()].name, "weight": weight})
             });
+                let active = self.shared.sessions_of(id);
+                let (sessions, flows, datagrams) = match listener.protocol {
+                    Protocol::Tcp => (active, 0, Value::Null),
+                    Protocol::Udp => {
+                        let datagrams = counters::of_listener(self.cells, id, self.datagrams);
+                        (0, active, datagrams)
+                    }
+                };
                 json!({
                     "name": &*listener.name,
+                    "protocol": listener.protocol.as_str(),
                     "addresses": addresses,
                     "pools": pools.collect::<Vec<_>>(),
-                    "sessions_active": self.shared.sessions_of(id),
+                    "sessions_active": sessions,
                     "max_sessions": listener.max_sessions,
+                    "flows_active": flows,
+                    "datagrams": datagrams,
                     "refuses": self.refuses(id, listener),
                     "shut_total": self.doors[id.index()].shut_total,
                 })
@@ -176,6 +197,10 @@ impl View<'_> {
             "sessions_total": sum(|cells| cells.sessions_total.get()),
             "source_ports": self.source_ports(id),
             "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
+            "flows_active": sum(|cells| cells.flows_active.get()),
+            "flows_total": sum(|cells| cells.flows_total.get()),
+            "datagrams_sent": sum(|cells| cells.sent.datagrams.get()),
+            "datagrams_received": sum(|cells| cells.received.datagrams.get()),
         })
     }
 }

@@ -13,7 +13,7 @@ pub(super) fn open(snapshot: &Snapshot) -> Vec<bool> {
     };
     let usable: Vec<bool> = snapshot.pools.iter().map(is_usable).collect();
     let is_open = |listener: &Listener| match listener.when_empty {
-        WhenEmpty::Reset => true,
+        WhenEmpty::Reset | WhenEmpty::Drop => true,
         WhenEmpty::Refuse => pools(listener).any(|pool| usable[pool.index()]),
     };
     snapshot.listeners.iter().map(is_open).collect()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::snapshot::{self, Backend, BackendAddress, OperatorState, Pool, Snapshot};
+use super::snapshot::{self, Backend, BackendAddress, OperatorState, Pool, Protocol, Snapshot};
 use crate::config::pattern;
 use crate::health::prober::{Check, Outcome, Place, Prober, Target, Wrong};
 use crate::health::{Health, RiseFall, Transition};
@@ -184,10 +184,18 @@ fn target(pool: &Pool, backend: &Backend) -> Option<Target> {
             statuses: check.statuses.clone(),
             body: check.body.as_deref().and_then(pattern),
         },
-        snapshot::Check::SendExpect { send, expect } => Check::SendExpect {
-            send: send.clone(),
-            expect: expect.as_deref().and_then(pattern),
-        },
+        snapshot::Check::SendExpect {
+            protocol,
+            send,
+            expect,
+        } => {
+            let (send, expect) = (send.clone(), expect.as_deref().and_then(pattern));
+            match protocol {
+                Protocol::Tcp => Check::SendExpect { send, expect },
+                Protocol::Udp => Check::Datagram { send, expect },
+            }
+        }
+        snapshot::Check::Dns(check) => Check::Dns(check.clone()),
     };
     let place = match address {
         BackendAddress::Unix(path) => Place::Unix(path.clone()),

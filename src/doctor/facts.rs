@@ -80,6 +80,14 @@ pub enum Quota {
 /// Capabilities that are in effect.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Privileges {
+    /// CAP_NET_ADMIN.
+    pub net_admin: Option<bool>,
+    /// CAP_NET_RAW.
+    pub net_raw: Option<bool>,
+    /// CAP_SYS_NICE.
+    pub sys_nice: Option<bool>,
+    /// CAP_IPC_LOCK.
+    pub ipc_lock: Option<bool>,
     /// CAP_NET_BIND_SERVICE.
     pub net_bind_service: Option<bool>,
     /// CAP_SYS_RESOURCE.
@@ -200,6 +208,10 @@ impl Privileges {
             net_bind_service: has(Capability::CAP_NET_BIND_SERVICE),
             sys_resource: has(Capability::CAP_SYS_RESOURCE),
             sys_admin: has(Capability::CAP_SYS_ADMIN),
+            net_admin: has(Capability::CAP_NET_ADMIN),
+            net_raw: has(Capability::CAP_NET_RAW),
+            sys_nice: has(Capability::CAP_SYS_NICE),
+            ipc_lock: has(Capability::CAP_IPC_LOCK),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::config::Config;
-use crate::control::snapshot::{BackendAddress, Freebind, ListenAddress};
+use crate::control::snapshot::{BackendAddress, Freebind, ListenAddress, Protocol};
 use crate::sys::socket::Bind;
 
 /// Connections that the kernel keeps for a listener unless the file says otherwise.
@@ -19,6 +19,10 @@ pub struct Wanted {
     pub workers: Option<u16>,
     /// Most sessions at a time; none = what the limit of open files allows.
     pub max_sessions: Option<u32>,
+    /// Most UDP flows at a time; none = as many as fit.
+    pub max_flows: Option<u32>,
+    /// Addresses of UDP listeners.
+    pub datagram_addresses: usize,
     /// Bytes for splice pipes and spilled data together.
     pub pipe_memory: u64,
     /// Every address of every listener.
@@ -28,6 +32,8 @@ pub struct Wanted {
     pub backends: Vec<(Option<IpAddr>, SocketAddr)>,
     /// Backends of all kinds, also unix sockets and names.
     pub backends_in_all: usize,
+    /// Virtual routers.
+    pub virtual_routers: usize,
     /// Names of pools and the address that their connections to backends come from.
     pub sources: Vec<(String, IpAddr)>,
 }
@@ -82,10 +88,13 @@ impl Default for Wanted {
         Wanted {
             workers: None,
             max_sessions: None,
+            max_flows: None,
+            datagram_addresses: 0,
             pipe_memory: PIPE_MEMORY_DEFAULT,
             listens: Vec::new(),
             backends: Vec::new(),
             backends_in_all: 0,
+            virtual_routers: 0,
             sources: Vec::new(),
         }
     }
@@ -105,24 +114,31 @@ impl From<&Config> for Wanted {
         let mut wanted = Wanted {
             workers: config.global.workers,
             max_sessions: config.global.max_sessions,
+            max_flows: config.global.max_flows,
             pipe_memory: config.global.pipe_memory,
             backends_in_all: config.snapshot.backends.len(),
+            virtual_routers: config.snapshot.virtual_routers.len(),
             ..Wanted::default()
         };
         for listener in &config.snapshot.listeners {
+            if listener.protocol == Protocol::Udp {
+                wanted.datagram_addresses += listener.addresses.len();
+            }
             wanted
                 .listens
-                .extend(listener.addresses.iter().map(|address| {
+                .extend(listener.addresses.iter().filter_map(|address| {
                     let (place, freebind) = match address {
+                        // Whether they are free the start says.
+                        ListenAddress::Udp(..) => return None,
                         ListenAddress::Tcp(bind, freebind) => (Place::Tcp(*bind), *freebind),
                         ListenAddress::Unix(path) => (Place::Unix(path.clone()), Freebind::Off),
                     };
-                    Listen {
+                    Some(Listen {
                         listener: listener.name.to_string(),
                         place,
                         backlog: listener.backlog,
                         freebind,
-                    }
+                    })
                 }));
         }
         for backend in &config.snapshot.backends {

@@ -1,6 +1,8 @@
 //! The shell that probes: a thread of its own, so that no answer of the admin API delays a probe. One task for each
 //! backend waits, probes and tells control the outcome; control counts, and tells how soon the next one is wanted.
 
+mod datagram;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -19,6 +21,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::dns::DnsCheck;
 use super::machine::Pace;
 use crate::ids::BackendId;
 use crate::sys::socket::bind_source;
@@ -81,6 +84,21 @@ pub enum Check {
         /// What the answer has to contain.
         expect: Option<Regex>,
     },
+    /// The same in one datagram each. Without `expect` it waits whether the datagram is refused.
+    Datagram {
+        /// What is sent.
+        send: Vec<u8>,
+        /// What the answer has to contain.
+        expect: Option<Regex>,
+    },
+    /// It asks a name server over UDP.
+    Dns(DnsCheck),
+}
+
+impl Check {
+    fn is_by_datagram(&self) -> bool {
+        matches!(self, Check::Datagram { .. } | Check::Dns(_))
+    }
 }
 
 /// What a probe found.
@@ -308,7 +326,7 @@ impl Progress {
         }
         let sent: &[u8] = match check {
             Check::SendExpect { send, .. } => send,
-            Check::Connect | Check::Http { .. } => b"",
+            Check::Connect | Check::Http { .. } | Check::Datagram { .. } | Check::Dns(_) => b"",
         };
         // What speaks in lines waits for the end of one.
         let hint = match sent {
@@ -360,6 +378,9 @@ fn plain(error: &io::Error) -> String {
 impl Target {
     async fn check(&self, progress: &mut Progress) -> Result<(), Wrong> {
         match &self.place {
+            Place::Tcp(address) if self.check.is_by_datagram() => {
+                self.talk_by_datagram(*address).await
+            }
             Place::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.map_err(|error| Wrong::io("connect", &error))?;
@@ -383,6 +404,17 @@ impl Target {
         }
     }
 
+    async fn talk_by_datagram(&self, address: SocketAddr) -> Result<(), Wrong> {
+        let socket = datagram::connect(address, self.source).await?;
+        match &self.check {
+            Check::Dns(check) => datagram::ask(&socket, check).await,
+            Check::Datagram { send, expect } => {
+                datagram::exchange(&socket, send, expect.as_ref(), self.timeout / 2).await
+            }
+            Check::Connect | Check::Http { .. } | Check::SendExpect { .. } => Ok(()),
+        }
+    }
+
     /// Ends with a FIN, so that a database does not log a reset. So each probe leaves a connection in TIME_WAIT here
     /// for a minute: 30 for each backend that is probed every 2 s. Each takes a port only towards its own backend.
     async fn talk(
@@ -392,7 +424,8 @@ impl Target {
     ) -> Result<(), Wrong> {
         progress.connected = true;
         match &self.check {
-            Check::Connect => {}
+            // The last two never connect.
+            Check::Connect | Check::Datagram { .. } | Check::Dns(_) => {}
             Check::SendExpect { send, expect } => {
                 exchange(&mut stream, send, expect.as_ref(), &mut progress.heard).await?;
             }
@@ -437,10 +470,13 @@ async fn exchange(
         }
         if has_ended || answer.len() > ANSWER_MAX {
             let ended = if has_ended { " and the end" } else { "" };
-            let why = format!("unexpected answer {}{ended}", shown(answer));
-            return Err(Wrong::Theirs(why));
+            return Err(unexpected(answer, ended));
         }
     }
+}
+
+fn unexpected(answer: &[u8], ended: &str) -> Wrong {
+    Wrong::Theirs(format!("unexpected answer {}{ended}", shown(answer)))
 }
 
 async fn http(

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::ids::BackendId;
+use crate::flow::Loss;
+use crate::ids::{BackendId, ListenerId};
 use crate::session::{CloseReason, Direction};
 
 /// A number with one writer. Monotonic as a counter, up and down as a gauge.
@@ -45,18 +46,24 @@ macro_rules! worker_cells {
             $($(#[$doc])* pub $name: Cell,)+
             /// Sessions ended, by reason.
             pub ends: [Cell; CloseReason::ALL.len()],
+            /// UDP flows ended, by reason.
+            pub flow_ends: [Cell; CloseReason::ALL.len()],
             /// What each backend got from this worker.
             pub backends: Box<[BackendCells]>,
+            /// What came to each listener by UDP.
+            pub listeners: Box<[ListenerCells]>,
         }
 
         impl WorkerCells {
-            /// Cells at zero, for so many backends.
+            /// Cells at zero, for so many backends and listeners.
             #[must_use]
-            pub fn new(backends: usize) -> WorkerCells {
+            pub fn new(backends: usize, listeners: usize) -> WorkerCells {
                 WorkerCells {
                     $($name: Cell::default(),)+
                     ends: std::array::from_fn(|_| Cell::default()),
+                    flow_ends: std::array::from_fn(|_| Cell::default()),
                     backends: (0..backends).map(|_| BackendCells::default()).collect(),
+                    listeners: (0..listeners).map(|_| ListenerCells::default()).collect(),
                 }
             }
 
@@ -140,6 +147,20 @@ worker_cells! {
     mailbox_full_total,
     /// Turns of the loop.
     turns_total,
+    /// UDP flows that live now.
+    flows_active,
+    /// UDP flows begun.
+    flows_total,
+    /// Flows that went on with another backend.
+    flows_moved_total,
+    /// Sockets of flows, those of ended ones that are still to be closed included.
+    lines_used,
+    /// Buffers for datagrams.
+    datagram_buffers_total,
+    /// Of those, free.
+    datagram_buffers_free,
+    /// Receives of datagrams that found no free buffer.
+    datagrams_starved_total,
 }
 
 /// What one backend got from one worker.
@@ -155,6 +176,44 @@ pub struct BackendCells {
     pub avoided_until: Cell,
     /// Until when it gets less than its full share because it has come back, in microseconds of the process' clock.
     pub ramp_until: Cell,
+    /// UDP flows that live now.
+    pub flows_active: Cell,
+    /// UDP flows that were led to it.
+    pub flows_total: Cell,
+    /// Datagrams sent to it, and their bytes.
+    pub sent: Traffic,
+    /// Datagrams that came from it, and their bytes.
+    pub received: Traffic,
+}
+
+/// What came to one listener by UDP.
+#[derive(Debug, Default)]
+pub struct ListenerCells {
+    /// UDP flows begun.
+    pub flows_total: Cell,
+    /// Datagrams of clients, and their bytes; those that were lost then included.
+    pub received: Traffic,
+    /// Datagrams sent to clients, and their bytes.
+    pub sent: Traffic,
+    /// Datagrams that were not forwarded, by reason.
+    pub lost: [Cell; Loss::ALL.len()],
+}
+
+/// Datagrams and their bytes.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Datagrams.
+    pub datagrams: Cell,
+    /// Bytes that they carried.
+    pub bytes: Cell,
+}
+
+impl Traffic {
+    /// Notes a datagram.
+    pub fn add(&self, bytes: u32) {
+        self.datagrams.add(1);
+        self.bytes.add(u64::from(bytes));
+    }
 }
 
 impl WorkerCells {
@@ -162,6 +221,22 @@ impl WorkerCells {
     #[must_use]
     pub fn backend(&self, id: BackendId) -> &BackendCells {
         &self.backends[id.index()]
+    }
+
+    /// The cells of one listener.
+    #[must_use]
+    pub fn listener(&self, id: ListenerId) -> &ListenerCells {
+        &self.listeners[id.index()]
+    }
+
+    /// Notes a datagram that was not forwarded.
+    pub fn lost(&self, listener: ListenerId, loss: Loss) {
+        self.listener(listener).lost[loss.index()].add(1);
+    }
+
+    /// Notes why a flow ended.
+    pub fn flow_ended(&self, reason: CloseReason) {
+        self.flow_ends[reason.index()].add(1);
     }
 
     /// Notes bytes that a target took.
@@ -191,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_gauge_goes_up_and_down() {
-        let cells = WorkerCells::new(1);
+        let cells = WorkerCells::new(1, 1);
         cells.sessions_active.add(2);
         cells.sessions_active.sub(1);
         assert_eq!(cells.named()[0], ("sessions_active", 1));

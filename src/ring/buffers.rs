@@ -13,8 +13,11 @@ use io_uring::types::BufRingEntry;
 
 use super::SetupError;
 
-/// The one buffer group of a ring.
+/// The buffer group of streams.
 pub(super) const GROUP: u16 = 0;
+/// The buffer group of datagrams, whose numbers begin where those of streams end.
+pub(super) const DATAGRAM_GROUP: u16 = 1;
+pub(super) const DATAGRAMS_FIRST: u16 = 1 << 15;
 
 const PAGE: usize = 4096;
 
@@ -50,10 +53,11 @@ impl Drop for Pages {
     }
 }
 
-/// The buffers of one ring.
+/// The buffers of one group.
 pub struct Buffers {
     entries: Pages,
     memory: Pages,
+    first: u16,
     count: u16,
     size: u32,
     tail: u16,
@@ -61,7 +65,14 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    pub(super) fn register(io: &mut IoUring, count: u16, size: u32) -> Result<Buffers, SetupError> {
+    /// So many buffers of this size, with numbers from `first` on.
+    pub(super) fn register(
+        io: &mut IoUring,
+        group: u16,
+        first: u16,
+        count: u16,
+        size: u32,
+    ) -> Result<Buffers, SetupError> {
         assert!(count.is_power_of_two(), "the kernel wants a power of two");
         let entries = Pages::new(usize::from(count) * size_of::<BufRingEntry>());
         let memory = Pages::new(usize::from(count) * (size as usize + SPACING));
@@ -70,19 +81,20 @@ impl Buffers {
         // is dropped first.
         let registered = unsafe {
             io.submitter()
-                .register_buf_ring_with_flags(address, count, GROUP, 0)
+                .register_buf_ring_with_flags(address, count, group, 0)
         };
         registered.map_err(SetupError::buffers)?;
         let mut buffers = Buffers {
             entries,
             memory,
+            first,
             count,
             size,
             tail: 0,
             free: 0,
         };
-        for id in 0..count {
-            buffers.give_back(BufferId(id));
+        for place in 0..count {
+            buffers.give_back(BufferId(first + place));
         }
         Ok(buffers)
     }
@@ -102,7 +114,7 @@ impl Buffers {
     /// Gives a buffer back to the kernel.
     pub fn give_back(&mut self, id: BufferId) {
         debug_assert!(
-            id.0 < self.count && self.free < self.count,
+            self.has(id) && self.free < self.count,
             "{id:?} is given back twice"
         );
         let address = self.start_of(id).as_ptr() as u64;
@@ -122,7 +134,7 @@ impl Buffers {
     /// What a buffer of ours holds.
     pub(super) fn bytes(&self, id: BufferId, from: u32, len: u32) -> &[u8] {
         assert!(
-            id.0 < self.count && from.checked_add(len).is_some_and(|end| end <= self.size),
+            self.has(id) && from.checked_add(len).is_some_and(|end| end <= self.size),
             "{id:?} has no bytes {from}+{len}"
         );
         // SAFETY: within the buffer, as just asserted.
@@ -132,12 +144,17 @@ impl Buffers {
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len as usize) }
     }
 
+    fn has(&self, id: BufferId) -> bool {
+        id.0.wrapping_sub(self.first) < self.count
+    }
+
     fn start_of(&self, id: BufferId) -> NonNull<u8> {
-        // SAFETY: `id` is below `count` (numbers come from the kernel, which has them from us).
+        let place = usize::from(id.0 - self.first);
+        // SAFETY: `place` is below `count` (numbers come from the kernel, which has them from us).
         unsafe {
             self.memory
                 .start
-                .add(usize::from(id.0) * (self.size as usize + SPACING))
+                .add(place * (self.size as usize + SPACING))
         }
     }
 

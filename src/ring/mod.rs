@@ -6,6 +6,7 @@
 //! before [`Ring::enter`] returns (`IORING_FEAT_SUBMIT_STABLE`).
 
 mod buffers;
+mod datagrams;
 mod probe;
 mod scratch;
 
@@ -18,8 +19,10 @@ use io_uring::squeue::Entry;
 use io_uring::{IoUring, cqueue, opcode, types};
 
 pub use buffers::{BufferId, Buffers};
+pub use datagrams::{Message, Payload};
 pub use probe::{Findings, SetupError, Support, probe};
 
+use datagrams::Datagrams;
 use scratch::{AcceptAddresses, Scratch};
 
 /// Entries of the submission queue; a full one is submitted and refilled.
@@ -58,6 +61,8 @@ pub struct Setup {
     pub buffer_size: u32,
     /// Number of accepts that may be armed at once.
     pub accepts: u16,
+    /// Number of buffers for datagrams, a power of two up to 32,768; 0 = there are no datagrams.
+    pub datagrams: u16,
 }
 
 /// The result of an operation.
@@ -81,6 +86,7 @@ pub struct Ring {
     support: Support,
     setup: Setup,
     buffers: Buffers,
+    datagrams: Option<Datagrams>,
     accepts: AcceptAddresses,
     scratch: Scratch,
     batch: Vec<Completion>,
@@ -100,12 +106,16 @@ impl Ring {
         // Saves a file lookup per enter; without it everything works the same.
         let _ = io.submitter().register_ring_fd();
         let support = probe::support(&io);
-        let buffers = Buffers::register(&mut io, setup.buffers, setup.buffer_size)?;
+        let buffers =
+            Buffers::register(&mut io, buffers::GROUP, 0, setup.buffers, setup.buffer_size)?;
+        let datagrams =
+            (setup.datagrams > 0).then(|| Datagrams::register(&mut io, setup.datagrams));
         Ok(Ring {
             io,
             support,
             setup,
             buffers,
+            datagrams: datagrams.transpose()?,
             accepts: AcceptAddresses::new(setup.accepts),
             scratch: Scratch::new(),
             batch: Vec::with_capacity(BATCH),
@@ -156,6 +166,14 @@ impl Ring {
                 Ok(())
             }
             Err((_, error)) => Err(error),
+        }
+    }
+
+    /// Notes that a completion has named a buffer: it is ours now.
+    pub fn taken(&mut self, buffer: BufferId) {
+        match &mut self.datagrams {
+            Some(datagrams) if buffer.0 >= buffers::DATAGRAMS_FIRST => datagrams.buffers.taken(),
+            Some(_) | None => self.buffers.taken(),
         }
     }
 
@@ -244,6 +262,52 @@ impl Ring {
         offered
     }
 
+    /// Receives datagrams with their addresses ([`Self::message`]), again and again, until there is no buffer for one
+    /// or the receive is cancelled.
+    pub fn receive_messages(&mut self, fd: RawFd, token: u64) {
+        let entry = self.datagrams().receive_messages(fd);
+        self.push(entry, token);
+    }
+
+    /// The datagram that the completion of such a receive has put into a buffer, with its result; none if the kernel
+    /// gave no address that we know.
+    #[must_use]
+    pub fn message(&mut self, buffer: BufferId, result: i32) -> Option<Message> {
+        let bytes = u32::try_from(result).ok()?;
+        self.datagrams().message(buffer, bytes)
+    }
+
+    /// Receives datagrams on a connected socket, again and again, until there is no buffer for one, an empty one comes,
+    /// or the receive is cancelled.
+    pub fn receive_datagrams(&mut self, fd: RawFd, token: u64) {
+        let entry = opcode::RecvMulti::new(types::Fd(fd), buffers::DATAGRAM_GROUP).build();
+        self.push(entry, token);
+    }
+
+    /// Number of buffers that a datagram could be received into now.
+    #[must_use]
+    pub fn free_datagram_buffers(&self) -> u16 {
+        let datagrams = self.datagrams.as_ref();
+        datagrams.map_or(0, |datagrams| datagrams.buffers.free())
+    }
+
+    /// Gives a datagram's buffer back to the kernel.
+    pub fn drop_datagram(&mut self, buffer: BufferId) {
+        self.datagrams().buffers.give_back(buffer);
+    }
+
+    /// What a datagram carries.
+    #[must_use]
+    pub fn payload(&self, payload: Payload) -> &[u8] {
+        let datagrams = self.datagrams.as_ref();
+        datagrams.map_or(&[], |datagrams| datagrams.bytes(payload))
+    }
+
+    fn datagrams(&mut self) -> &mut Datagrams {
+        let datagrams = self.datagrams.as_mut();
+        datagrams.expect("who has datagrams has said so when the ring was made")
+    }
+
     /// Polls, edge-triggered and again and again until it is cancelled. (A one-shot poll would spin once the peer has
     /// sent FIN, since `POLLRDHUP` is always among what is waited for.)
     pub fn poll(&mut self, fd: RawFd, events: u32, token: u64) {
@@ -276,7 +340,8 @@ impl Ring {
     }
 
     fn make_room(&mut self) {
-        while !self.scratch.has_room() {
+        // With room in the queue, what is put into memory now is not forgotten before it has been queued.
+        while !self.scratch.has_room() || self.io.submission().is_full() {
             self.submit();
         }
     }

@@ -174,6 +174,7 @@ fn limited_receive_works() -> Result<bool, SetupError> {
         buffers: 8,
         buffer_size: 64,
         accepts: 1,
+        datagrams: 0,
     };
     let mut ring = Ring::new(setup)?;
     let (mut ours, theirs) = UnixStream::pair().map_err(SetupError::Other)?;

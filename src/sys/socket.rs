@@ -37,6 +37,20 @@ pub enum Bind {
     Any(u16),
 }
 
+impl Bind {
+    /// The same with this port.
+    #[must_use]
+    pub fn with_port(self, port: u16) -> Bind {
+        match self {
+            Bind::Address(mut address) => {
+                address.set_port(port);
+                Bind::Address(address)
+            }
+            Bind::Any(_) => Bind::Any(port),
+        }
+    }
+}
+
 /// A TCP socket for a listener, bound but not listening: nobody can connect yet. What is set here, accepted sockets
 /// inherit. With `freebind` the host need not have the address (`IP_FREEBIND`, which needs no privilege).
 ///
@@ -259,6 +273,13 @@ pub fn accept_waiting(listening: &Socket) -> Option<(OwnedFd, Option<SocketAddr>
     let (socket, address) = listening.accept().ok()?;
     socket.set_nonblocking(true).ok()?;
     Some((socket.into(), address.as_socket()))
+}
+
+/// The address of this host that a socket is bound to, IPv4 as such; none for a unix socket.
+#[must_use]
+pub fn own_address(socket: BorrowedFd<'_>) -> Option<IpAddr> {
+    let address = SockRef::from(&socket).local_addr().ok()?.as_socket()?;
+    Some(address.ip().to_canonical())
 }
 
 /// The address that a socket got, for a port that the kernel chose.

@@ -225,6 +225,7 @@ impl Machine {
             Event::Follow => {
                 self.leave(Purpose::Follow, now, out);
             }
+            Event::HoldBack => self.is_held_back = self.role() != Role::Active,
             Event::Release => self.is_held_back = false,
             Event::Stop => self.stop(now, out),
         }

@@ -174,7 +174,7 @@ impl Accepts {
 impl Worker {
     /// Arms accepts again where there is room for sessions, and serves those who wait.
     pub(super) fn accept_more(&mut self) {
-        if self.accepts.closing && self.accepts.is_joined() {
+        if self.accepts.closing && self.accepts.is_joined() && self.udp.is_silent() {
             self.drain_accepts();
         }
         if !self.accepts.parked.is_empty() {
@@ -226,6 +226,7 @@ impl Worker {
             self.accepts.set_open(std::iter::repeat(false));
             self.accepts.closing = true;
             self.accepts.cancel_all(&mut self.ring);
+            self.stop_datagrams();
         }
     }
 

@@ -1,16 +1,19 @@
 //! Commands to a worker: a bounded channel, and an eventfd that its ring polls. Whoever sends never waits.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::udp::Heard;
 use crate::control::snapshot::Snapshot;
 use crate::ids::{BackendId, ListenerId};
 use crate::session::CloseReason;
+use crate::vrrp::Ticket;
+use crate::vrrp::progress::Progress;
 
 /// Commands that may wait in one mailbox.
 const CAPACITY: usize = 4096;
@@ -33,6 +36,8 @@ pub enum Command {
     Adopt(Accepted),
     /// Accept from these of the listening sockets, in their order, and from no others.
     Accept(Arc<[bool]>),
+    /// Take datagrams of clients from these sockets, one for each place, and from no others.
+    Hear(Heard),
     /// Take what waits in the listeners' queues, then report `AcceptsDrained` and accept no more.
     StopAccepting,
     /// See things this way from now on.
@@ -41,6 +46,10 @@ pub enum Command {
     Trust(BackendId),
     /// End every session with this reason, and stop when there are none.
     Kill(CloseReason),
+    /// End every session on these addresses of this host, then report `AddressesCleared` with this ticket.
+    ClearAddresses(Arc<[IpAddr]>, Ticket),
+    /// Show that you are at work.
+    Beat(Arc<Progress>),
     /// Freeze every session; thaw each again once all hold still.
     FreezeAndThaw,
 }

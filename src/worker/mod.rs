@@ -5,6 +5,7 @@
 //! and opens no listener (control does).
 
 mod accept;
+mod clearing;
 mod held;
 mod mailbox;
 mod picks;
@@ -16,6 +17,7 @@ mod sources;
 mod tcp;
 pub mod timers;
 mod token;
+mod udp;
 mod view;
 
 use std::collections::VecDeque;
@@ -29,6 +31,7 @@ pub use accept::{Listening, accepts_of};
 pub use mailbox::{Accepted, Command, Mailbox};
 pub use pipes::PIPE_SIZE;
 pub use shared::Shared;
+pub use udp::{Heard, LINES_ENDING};
 
 use accept::Accepts;
 use mailbox::Inbox;
@@ -39,14 +42,16 @@ use sources::Sources;
 use tcp::Slot;
 use timers::Timers;
 use token::{Key, SLOTS_MAX, Token};
+use udp::Udp;
 
 use crate::control::snapshot::Snapshot;
-use crate::ids::{BackendId, PoolId, WorkerId};
+use crate::ids::{BackendId, ListenerId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::ring::{Completion, POLL_READABLE, ReceiveTier, Ring, Setup, SetupError};
 use crate::session::{CloseReason, Event, Links, Rules, Side};
 use crate::sys::clock::Clock;
 use crate::time::Time;
+use crate::vrrp::Ticket;
 
 /// Receive buffers of one worker: 8 MiB.
 const BUFFERS: u16 = 512;
@@ -57,6 +62,8 @@ const BUFFER_SIZE: u32 = 16 * 1024;
 pub struct Limits {
     /// Sessions of the whole process.
     pub max_sessions: u32,
+    /// UDP flows of this worker.
+    pub max_flows: u32,
     /// Pipes of this worker.
     pub pipes: usize,
     /// Bytes held in memory for targets that take no more, from which on this worker receives in small portions.
@@ -72,8 +79,10 @@ pub struct Parts {
     pub clock: Clock,
     /// The configuration.
     pub snapshot: Arc<Snapshot>,
-    /// Its listening sockets.
+    /// Its listening sockets for connections.
     pub sockets: Vec<Listening>,
+    /// Which listener each of its places for datagrams belongs to.
+    pub places: Vec<ListenerId>,
     /// How to receive.
     pub tier: ReceiveTier,
     /// What bounds it.
@@ -117,6 +126,8 @@ pub enum Report {
     },
     /// It sees a newer snapshot; this is the one before.
     Replaced(Arc<Snapshot>),
+    /// No session of it is on the addresses of this ticket any more.
+    AddressesCleared(Ticket),
     /// It has no session left and has stopped.
     Stopped(WorkerId),
     /// It cannot go on.
@@ -176,6 +187,7 @@ pub struct Worker {
     accepts: Accepts,
     slots: Slab<Slot>,
     timers: Timers,
+    udp: Udp,
     /// Sessions that changed in this turn.
     dirty: Vec<Key>,
     /// Sessions that go on in the next turn, having used up their budget.
@@ -187,6 +199,8 @@ pub struct Worker {
     /// Sessions that hold still; thawed when all do.
     frozen: Vec<Key>,
     freezing: bool,
+    /// Sessions that end because their address goes, by ticket.
+    clearing: Vec<(Ticket, Vec<Key>)>,
     due: Vec<u32>,
     stopping: bool,
     /// Every session is to end for this reason, those that are still to come included.
@@ -210,6 +224,11 @@ impl Worker {
             buffers: BUFFERS,
             buffer_size: BUFFER_SIZE,
             accepts: places,
+            datagrams: if parts.places.is_empty() {
+                0
+            } else {
+                udp::BUFFERS
+            },
         };
         let (pipes, fewer) = Pipes::new(parts.limits.pipes);
         if let Some(error) = fewer {
@@ -223,6 +242,7 @@ impl Worker {
             sources: Sources::new(parts.snapshot.pools.len(), parts.id),
             accepts: Accepts::new(parts.sockets),
             slots: Slab::new(parts.limits.max_sessions.min(SLOTS_MAX)),
+            udp: Udp::new(&parts.places, parts.limits.max_flows.min(SLOTS_MAX)),
             rules: parts
                 .snapshot
                 .pools
@@ -247,6 +267,7 @@ impl Worker {
             endings: VecDeque::new(),
             frozen: Vec::new(),
             freezing: false,
+            clearing: Vec::new(),
             due: Vec::new(),
             stopping: false,
             killing: None,
@@ -268,6 +289,7 @@ impl Worker {
             self.ring.enter(self.patience()).map_err(Failure::Ring)?;
             self.now = self.clock.now();
             self.begin_turn();
+            self.begin_datagrams();
             loop {
                 self.ring.completions(&mut completions);
                 if completions.is_empty() {
@@ -285,6 +307,7 @@ impl Worker {
                 }
             }
             self.expire_timers();
+            self.expire_flows();
             self.read_mail();
             self.run_dirty();
             self.feed_starved();
@@ -293,7 +316,9 @@ impl Worker {
             self.accept_more();
             self.run_dirty();
             self.run_endings();
+            self.report_cleared();
         }
+        self.count_gauges();
         (self.reports)(Report::Stopped(self.id));
         Ok(())
     }
@@ -305,17 +330,20 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let accept = self.accept_again_at().map(|at| at - self.now);
-        match (self.timers.next_in(self.now), accept) {
-            (Some(timer), Some(accept)) => Some(timer.min(accept)),
-            (timer, accept) => timer.or(accept),
+        let has_buffers = self.ring.free_datagram_buffers() > 0;
+        let datagrams = self.udp.patience(self.now, has_buffers);
+        if datagrams == Some(Duration::ZERO) {
+            return datagrams;
         }
+        let timer = self.timers.next_in(self.now);
+        let soonest = timer.into_iter().chain(accept).chain(datagrams).min();
         // A timeout of zero only looks; a deadline that has come is handled by the turn itself.
-        .map(|patience| patience.max(Duration::from_micros(1)))
+        soonest.map(|patience| patience.max(Duration::from_micros(1)))
     }
 
     fn complete(&mut self, completion: Completion) {
-        if completion.buffer.is_some() {
-            self.ring.buffers().taken();
+        if let Some(buffer) = completion.buffer {
+            self.ring.taken(buffer);
         }
         match Token::decode(completion.token) {
             Some(Token::Session {
@@ -336,6 +364,7 @@ impl Worker {
                 self.ring
                     .poll(self.inbox.wake_fd(), POLL_READABLE, Token::Wake.encode())
             }
+            Some(Token::Datagrams(operation)) => self.datagrams_completion(operation, completion),
             None => self.cells.stale_completions_total.add(1),
         }
     }
@@ -345,6 +374,7 @@ impl Worker {
             match command {
                 Command::Adopt(accepted) => self.begin_session(accepted),
                 Command::Accept(open) => self.accept_from(&open),
+                Command::Hear(heard) => self.hear(&heard),
                 Command::See(snapshot) => self.see(snapshot),
                 Command::Trust(backend) => self.picks.forget_failures(backend, &self.cells),
                 Command::StopAccepting => self.stop_accepting(),
@@ -355,7 +385,12 @@ impl Worker {
                     keys.into_iter()
                         .for_each(|key| self.tell(key, Event::Kill(reason)));
                     self.refuse_parked();
+                    self.end_flows(reason);
                 }
+                Command::ClearAddresses(addresses, ticket) => {
+                    self.clear_addresses(&addresses, ticket);
+                }
+                Command::Beat(progress) => progress.beat(1 + self.id.index()),
                 Command::FreezeAndThaw => self.freeze_all(),
             }
         }
@@ -396,11 +431,13 @@ impl Worker {
         cells.pipes_total.set(self.pipes.total() as u64);
         cells.pipes_free.set(self.pipes.free() as u64);
         cells.slots_used.set(self.slots.len() as u64);
+        self.count_datagram_gauges();
     }
 
     fn is_done(&self) -> bool {
         self.stopping
             && self.slots.len() == 0
+            && self.udp.is_done()
             && self.accepts.parked.is_empty()
             && self.accepts.are_drained()
             && self.inbox.is_empty()

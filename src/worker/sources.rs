@@ -74,7 +74,8 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    fn take(&mut self, sources: &[IpAddr], address: &SockAddr) -> Option<IpAddr> {
+    /// The next of them; none when each has had its turn.
+    pub(super) fn take(&mut self, sources: &[IpAddr], address: &SockAddr) -> Option<IpAddr> {
         self.left = self.left.checked_sub(1)?;
         let fitting = fitting(sources, address);
         self.source = fitting.clone().nth(self.next % fitting.count().max(1));

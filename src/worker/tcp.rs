@@ -1,6 +1,6 @@
 //! TCP sessions on the ring: completions become events, steps become operations. Every decision is the session's.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
@@ -36,7 +36,7 @@ pub(super) struct Slot {
     sockets: [Option<OwnedFd>; 2],
     is_tcp: [bool; 2],
     held: [Held; 2],
-    listener: ListenerId,
+    pub(super) listener: ListenerId,
     client: Option<SocketAddr>,
     pub(super) pool: PoolId,
     backend: Option<BackendId>,
@@ -101,6 +101,13 @@ impl Slot {
         self.sockets[side.index()]
             .as_ref()
             .expect("the session asks for open sockets only")
+    }
+
+    /// Whether one of its ends is on one of these addresses of this host.
+    pub(super) fn is_on(&self, addresses: &[IpAddr]) -> bool {
+        let own = self.sockets.iter().flatten();
+        own.filter_map(|own| socket::own_address(own.as_fd()))
+            .any(|own| addresses.contains(&own))
     }
 
     /// The end of a stream: a FIN, or a reset whose error somebody else got to see.
@@ -345,7 +352,7 @@ impl Worker {
         }
     }
 
-    fn note_connect_failure(&mut self, backend: BackendId, errno: i32) {
+    pub(super) fn note_connect_failure(&mut self, backend: BackendId, errno: i32) {
         self.cells.connect_failures_total.add(1);
         self.cells.backend(backend).connect_failures_total.add(1);
         let is_known = self.snapshot.backends[backend.index()].is_up == Some(false);

@@ -8,6 +8,7 @@ const CANCEL: u8 = 0x10;
 const ACCEPT: u8 = 0x20;
 const CANCEL_ACCEPT: u8 = 0x21;
 const WAKE: u8 = 0x22;
+const DATAGRAMS: u8 = 0x23;
 
 /// Most sessions that one worker can tell apart.
 pub(super) const SLOTS_MAX: u32 = 1 << SLOT_BITS;
@@ -33,6 +34,21 @@ pub(super) enum Token {
     CancelAccept { place: u16 },
     /// The mailbox's eventfd.
     Wake,
+    /// Something of UDP.
+    Datagrams(Datagrams),
+}
+
+/// An operation of UDP: of a place, which is a listening socket, or of a line, which is a flow's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Datagrams {
+    /// The receive of a place.
+    Place(u16),
+    /// The cancel of that.
+    CancelPlace(u16),
+    /// The receive of a line.
+    Line(Key),
+    /// The cancel of that.
+    CancelLine(Key),
 }
 
 /// A session's slot, and how often it had been used before: stale keys match nothing.
@@ -65,6 +81,15 @@ impl Token {
                     generation: 0,
                 },
             ),
+            Token::Datagrams(operation) => {
+                let (kind, key) = match operation {
+                    Datagrams::Place(place) => (0, place_key(place)),
+                    Datagrams::CancelPlace(place) => (1, place_key(place)),
+                    Datagrams::Line(key) => (2, key),
+                    Datagrams::CancelLine(key) => (3, key),
+                };
+                pack(DATAGRAMS + kind, Side::Client, key)
+            }
         }
     }
 
@@ -83,6 +108,16 @@ impl Token {
             ACCEPT => Some(Token::Accept { place: slot as u16 }),
             CANCEL_ACCEPT => Some(Token::CancelAccept { place: slot as u16 }),
             WAKE => Some(Token::Wake),
+            DATAGRAMS.. => {
+                let operation = match kind - DATAGRAMS {
+                    0 => Datagrams::Place(slot as u16),
+                    1 => Datagrams::CancelPlace(slot as u16),
+                    2 => Datagrams::Line(key),
+                    3 => Datagrams::CancelLine(key),
+                    _ => return None,
+                };
+                Some(Token::Datagrams(operation))
+            }
             _ => {
                 let operation = *Operation::ALL.get(usize::from(kind & !CANCEL))?;
                 Some(if kind & CANCEL == 0 {
@@ -139,10 +174,18 @@ mod tests {
 
     #[test]
     fn the_other_tokens_survive_too() {
+        let key = Key {
+            slot: SLOTS_MAX - 1,
+            generation: u32::MAX,
+        };
         for token in [
             Token::Accept { place: 77 },
             Token::CancelAccept { place: 78 },
             Token::Wake,
+            Token::Datagrams(Datagrams::Place(79)),
+            Token::Datagrams(Datagrams::CancelPlace(80)),
+            Token::Datagrams(Datagrams::Line(key)),
+            Token::Datagrams(Datagrams::CancelLine(key)),
         ] {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }

@@ -28,6 +28,7 @@ impl Worker {
             }
         }
         self.end_sessions(&news);
+        self.lose_backends(&news);
         (self.reports)(Report::Replaced(old));
     }
 
@@ -42,6 +43,24 @@ impl Worker {
                 self.tell(key, event);
             }
         }
+    }
+
+    /// Flows, which know no connection, just go on with another backend.
+    fn lose_backends(&mut self, news: &News) {
+        if news.is_good() {
+            return;
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        self.strand_flows(|id| {
+            if news.down.contains(&id) || news.moved.contains(&id) {
+                Some(CloseReason::BackendDown)
+            } else if news.drained.contains(&id) {
+                Some(CloseReason::DrainTimeout)
+            } else {
+                let leaves = news.is_normal_back(&snapshot, id);
+                leaves.then_some(CloseReason::BackupLeft)
+            }
+        });
     }
 
     /// What a session is to be told, if anything.
@@ -69,13 +88,7 @@ impl Worker {
             };
             return ends.then_some(Event::Kill(CloseReason::BackendDown));
         }
-        let normal_is_back = || {
-            news.back.iter().any(|id| {
-                let other = &self.snapshot.backends[id.index()];
-                other.pool == backend.pool && !other.backup
-            })
-        };
-        let ends = backend.backup && pool.on_up == OnUp::CloseBackup && normal_is_back();
+        let ends = news.is_normal_back(&self.snapshot, id);
         ends.then_some(Event::Kill(CloseReason::BackupLeft))
     }
 }
@@ -92,6 +105,8 @@ struct News {
     risen: Vec<BackendId>,
     /// Backends whose time to drain is over.
     drained: Vec<BackendId>,
+    /// Backends whose name has another address now.
+    moved: Vec<BackendId>,
 }
 
 impl News {
@@ -103,6 +118,7 @@ impl News {
             back: Vec::new(),
             risen: Vec::new(),
             drained: Vec::new(),
+            moved: Vec::new(),
         };
         let both = old.backends.iter().zip(&new.backends);
         for (id, (before, now)) in (0..).map(BackendId).zip(both) {
@@ -111,6 +127,9 @@ impl News {
                 if before.state != OperatorState::Drain && before.weight > 0 {
                     news.risen.push(id);
                 }
+            }
+            if before.address.is_some() && now.address != before.address {
+                news.moved.push(id);
             }
             if now.is_drained && !before.is_drained {
                 news.drained.push(id);
@@ -122,6 +141,26 @@ impl News {
             }
         }
         news
+    }
+
+    /// Whether it is a backup that is to be left for a normal backend which has come back.
+    fn is_normal_back(&self, snapshot: &Snapshot, id: BackendId) -> bool {
+        let backend = &snapshot.backends[id.index()];
+        let is_normal = |id: &BackendId| {
+            let other = &snapshot.backends[id.index()];
+            other.pool == backend.pool && !other.backup
+        };
+        backend.backup
+            && snapshot.pools[backend.pool.index()].on_up == OnUp::CloseBackup
+            && self.back.iter().any(is_normal)
+    }
+
+    /// Whether there is nothing that flows would have to know.
+    fn is_good(&self) -> bool {
+        self.down.is_empty()
+            && self.back.is_empty()
+            && self.drained.is_empty()
+            && self.moved.is_empty()
     }
 
     /// Why a connect to it is not worth waiting for any more.

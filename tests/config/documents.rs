@@ -365,7 +365,7 @@ fn top() -> BoxedStrategy<Map<String, Value>> {
         ("workers", or("auto", number(1..=256))),
         ("pin_workers", switch()),
         ("max_sessions", or("auto", number(1..=16_777_216))),
-        ("max_flows", one_of(&["auto"]).boxed()),
+        ("max_flows", or("auto", number(1..=16_777_216))),
         (
             "pipe_memory",
             one_of(&["1MiB", "2GiB", "1048577B", "4096KiB"]).boxed(),

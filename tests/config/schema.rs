@@ -32,16 +32,31 @@ fn with(document: &Value, path: &str, value: Value) -> Value {
 
 /// A document in which a key may stand.
 fn around(path: &str) -> Value {
-    let http = path.contains("probe.http").then(|| json!({"type": "http"}));
+    let mut types = ["http", "dns"].into_iter();
+    let of_type = types.find(|kind| path.contains(&format!("probe.{kind}")));
     let mut document = json!({
         "listeners": [{"bind": {"address": "10.0.0.1:80"}, "pool": "a"}],
         "pools": {"a": {"backends": [{"address": "10.0.0.2:80"}]}},
     });
-    if let Some(probe) = http {
-        document["pools"]["a"]["probe"] = probe;
+    if let Some(kind) = of_type {
+        document["pools"]["a"]["probe"] = json!({"type": kind});
     }
     if path.starts_with("listeners.split") {
         document["listeners"][0] = json!({"bind": "10.0.0.1:80", "split": [{"pool": "a"}]});
+    }
+    if path.starts_with("vrrp.") {
+        document["vrrp"] = json!([{
+            "name": "vip", "interface": "eth0", "vrid": 51, "priority": 254, "addresses": "10.0.0.100",
+        }]);
+    }
+    match path.rsplit_once('.').map(|(parent, _)| parent) {
+        Some("vrrp.track.pools") => {
+            document["vrrp"][0]["track"] = json!({"pools": [{"pool": "a"}]})
+        }
+        Some("vrrp.track.scripts") => {
+            document["vrrp"][0]["track"] = json!({"scripts": [{"command": "/bin/true"}]});
+        }
+        _ => {}
     }
     document
 }
@@ -169,7 +184,7 @@ fn what_the_example_of_everything_shows_as_default_is_it() {
         };
         let depth = plain.len() - plain.trim_start().len();
         parents.retain(|(other, _)| *other < depth);
-        let in_pools = parents.last().is_some_and(|(_, name)| name == "pools");
+        let in_pools = matches!(parents.as_slice(), [(_, name)] if name == "pools");
         parents.push((depth, if in_pools { "NAME" } else { key }.to_owned()));
         let path: Vec<&str> = parents.iter().map(|(_, name)| name.as_str()).collect();
         let path = path.join(".");

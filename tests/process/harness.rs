@@ -1,7 +1,7 @@
 //! What every test needs to run the real binary: start it, read its log, ask for its counters, stop it, and look at the
-//! process from outside. The parts: [`backend`] (small backends on threads), [`stream`] (how a connection ended,
-//! patterns that verify order), [`load`] (busy sessions and their latencies), [`namespace`] (network namespaces),
-//! [`facts`] (what `/proc` says).
+//! process from outside. The parts: [`backend`] (small backends on threads), [`datagram`] (the same for UDP),
+//! [`stream`] (how a connection ended, patterns that verify order), [`load`] (busy sessions and their latencies),
+//! [`namespace`] (network namespaces), [`facts`] (what `/proc` says).
 //!
 //! It can be shared with another test or bench crate by `#[path = "../process/harness.rs"] #[macro_use] mod harness;`.
 #![allow(
@@ -11,6 +11,8 @@
 
 #[path = "harness/backend.rs"]
 pub mod backend;
+#[path = "harness/datagram.rs"]
+pub mod datagram;
 #[path = "harness/facts.rs"]
 pub mod facts;
 #[path = "harness/load.rs"]

@@ -2,6 +2,7 @@
 //! loopback in a temporary folder and ends them by pid; where a program is not installed the test is skipped.
 
 mod chaos;
+mod dns;
 mod failover;
 mod iperf;
 mod mariadb;
@@ -9,6 +10,8 @@ mod nginx;
 mod postgres;
 mod program;
 mod redis;
+mod sip;
+mod syslog;
 mod watch;
 
-pub use program::mortal;
+pub use program::{mortal, setting};

@@ -13,7 +13,7 @@ use super::super::vocabulary::meant;
 use super::super::yaml::{Key, Place, shortened};
 use super::{Resolver, error, name_or, number, small, some_of, text_of, with};
 use crate::balance::Algorithm;
-use crate::control::snapshot::{Freebind, ListenAddress, Listener};
+use crate::control::snapshot::{Freebind, ListenAddress, Listener, Protocol};
 use crate::ids::PoolId;
 use crate::sys::socket::Bind;
 
@@ -70,7 +70,6 @@ impl Resolver<'_> {
         pools: &[(Key, Option<document::Pool>)],
     ) {
         let mut targets = Targets::new(pools);
-        self.used = vec![false; pools.len()];
         let mut names: HashMap<Arc<str>, Place> = HashMap::new();
         for item in &listeners.0 {
             let binds = &item.bind.0;
@@ -88,7 +87,7 @@ impl Resolver<'_> {
             let pools = self.pools_of(item, &mut targets);
             self.unix_clients(binds, targets.hashing(&pools));
             let before = self.problems.len();
-            let addresses = self.addresses(binds, &name);
+            let addresses = self.addresses(binds, &name, *item.protocol);
             let first = place.and_then(|place| names.insert(Arc::clone(&name), place));
             // Two without a name have the same address, which has been said then.
             if let Some(first) = first.filter(|_| self.problems.len() == before) {
@@ -105,6 +104,7 @@ impl Resolver<'_> {
             }
             self.snapshot.listeners.push(Listener {
                 name,
+                protocol: *item.protocol,
                 addresses,
                 pools,
                 when_empty: *item.when_empty,
@@ -188,7 +188,6 @@ impl Resolver<'_> {
                     .help("write it once, with the sum of the weights"),
                 );
             }
-            self.used[id.index()] = true;
             found.push((id, weight));
         }
         found
@@ -214,6 +213,7 @@ impl Resolver<'_> {
         &mut self,
         binds: &[Field<document::Bind>],
         name: &Arc<str>,
+        protocol: Protocol,
     ) -> Vec<ListenAddress> {
         let mut addresses = Vec::new();
         for bind in binds {
@@ -254,9 +254,13 @@ impl Resolver<'_> {
                     Some(address) => Bind::Address(SocketAddr::new(address, port)),
                     None => Bind::Any(port),
                 };
-                ListenAddress::Tcp(bind, freebind)
+                match protocol {
+                    Protocol::Tcp => ListenAddress::Tcp(bind, freebind),
+                    Protocol::Udp => ListenAddress::Udp(bind, freebind),
+                }
             }));
-            self.claim(host, ports, place, name);
+            let claim = self.claim_of(host, place, name);
+            self.claim(protocol, ports, &claim);
         }
         addresses
     }
@@ -280,22 +284,21 @@ impl Resolver<'_> {
         }
     }
 
-    fn claim(&mut self, host: Option<IpAddr>, ports: Ports, place: Option<Place>, name: &Arc<str>) {
-        let claim = self.claim_of(host, place, name);
-        if let Some((port, other)) = self.taken.add(ports, &claim) {
+    fn claim(&mut self, protocol: Protocol, ports: Ports, claim: &Claim) {
+        if let Some((port, other)) = self.taken[protocol.index()].add(ports, claim) {
             let (whose, at) = (shortened(&other.name), other.place);
             let whose = if other.listener == self.snapshot.listeners.len() {
                 "this listener".to_owned()
             } else {
                 format!("listener `{whose}`")
             };
-            let what = if other.host == host {
+            let what = if other.host == claim.host {
                 "this address"
             } else {
                 "an address that overlaps with this one"
             };
             let problem = error(
-                place,
+                claim.place,
                 "listeners.bind",
                 format!("{whose} has {what} already (port {port})"),
             );
@@ -305,7 +308,7 @@ impl Resolver<'_> {
 
     fn claim_path(&mut self, path: &Path, place: Option<Place>, name: &Arc<str>) {
         let claim = self.claim_of(None, place, name);
-        if let Some(other) = self.taken.paths.insert(plain(path), claim) {
+        if let Some(other) = self.taken[0].paths.insert(plain(path), claim) {
             let message = format!(
                 "listener `{}` has this path already",
                 shortened(&other.name)
@@ -319,7 +322,7 @@ impl Resolver<'_> {
         let Some(path) = &admin.socket.0 else {
             return;
         };
-        if let Some(claim) = self.taken.paths.get(&plain(&path.0)) {
+        if let Some(claim) = self.taken[0].paths.get(&plain(&path.0)) {
             let message = format!(
                 "listener `{}` has the path of `admin.socket`, {}",
                 shortened(&claim.name),
@@ -344,11 +347,14 @@ impl Resolver<'_> {
             });
             ways.collect()
         });
-        let to_listeners = pools.iter().map(|(pool, section)| {
+        let to_listeners = pools.iter().zip(&self.used).map(|((pool, section), used)| {
+            let taken = || self.taken.iter().zip(used).filter(|(_, used)| **used);
             let backends = section.iter().flat_map(|section| &section.backends.0);
             let ways = backends.filter_map(|backend| {
+                let mut found =
+                    taken().filter_map(|(taken, _)| taken.listening_at(&backend.address));
                 Some(Way {
-                    to: self.taken.listening_at(&backend.address)?.listener,
+                    to: found.next()?.listener,
                     backend: Some((&pool.name, backend.address.place.or(backend.place))),
                 })
             });
@@ -433,7 +439,7 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// The ports and paths that listeners have.
+/// The ports and paths that listeners of one protocol have.
 #[derive(Default)]
 pub(super) struct Taken {
     /// By port and host; none is every host.

@@ -4,12 +4,14 @@
 
 mod listeners;
 mod sense;
+mod vrrp;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::BackendAt;
+use super::datagrams::{self, Datagrams};
 use super::document::{self, Document, HttpMethod, HttpProbe, ProbeType};
 use super::kind::{Field, Kind, Number, Or};
 use super::report::{Problem, Problems};
@@ -17,7 +19,7 @@ use super::units::{Period, unusable_name};
 use super::yaml::{Key, Place};
 use super::{Admin, Config, Log};
 use crate::control::snapshot::{
-    Backend, BackendAddress, Check, Global, HttpCheck, Pool, Probe, Snapshot,
+    Backend, BackendAddress, Check, Global, HttpCheck, Pool, Probe, Protocol, Snapshot,
 };
 use crate::health::PassiveRule;
 use crate::ids::{BackendId, PoolId};
@@ -36,13 +38,15 @@ const FAST_INTERVAL: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The configuration that a document means, as far as nothing is wrong with it.
-pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Config> {
+pub(super) fn resolve(mut document: Document, problems: &mut Problems) -> Option<Config> {
+    let used = datagrams::used(&document);
+    datagrams::forget_inherited(&mut document, &used, problems);
     let mut resolver = Resolver {
         problems,
         snapshot: Snapshot::default(),
-        taken: Taken::default(),
+        taken: <[Taken; 2]>::default(),
         addresses: 0,
-        used: Vec::new(),
+        used,
     };
     let global = resolver.global(&document.global);
     resolver.pools(&document.pools.0);
@@ -55,6 +59,13 @@ pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Con
     resolver.listeners(&document.listeners, &document.pools.0);
     resolver.admin_socket(&document.admin);
     resolver.circles(&document.pools.0);
+    let datagrams = Datagrams {
+        document: &document,
+        used: &resolver.used,
+        problems: resolver.problems,
+    };
+    datagrams.resolve(&mut resolver.snapshot);
+    resolver.vrrp(&document.vrrp, &document.pools.0);
     // What is wrong elsewhere might be a pool's name.
     if !resolver.problems.has_errors() {
         resolver.unused(&document.pools.0);
@@ -80,11 +91,12 @@ pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Con
 struct Resolver<'a> {
     problems: &'a mut Problems,
     snapshot: Snapshot,
-    taken: Taken,
+    /// By protocol.
+    taken: [Taken; 2],
     /// How many addresses the listeners have so far.
     addresses: usize,
-    /// Which pools a listener leads to.
-    used: Vec<bool>,
+    /// Which pools a listener of each protocol leads to.
+    used: Vec<[bool; 2]>,
 }
 
 fn error(place: Option<Place>, key: &str, message: impl Into<String>) -> Problem {
@@ -121,6 +133,7 @@ impl Resolver<'_> {
                 .map(|workers| u16::try_from(workers).expect("at most 256")),
             pin_workers: *section.pin_workers,
             max_sessions: number(&section.max_sessions),
+            max_flows: number(&section.max_flows),
             pipe_memory: section.pipe_memory.0,
             drain_timeout: period(&section.drain_timeout),
         }
@@ -181,6 +194,7 @@ impl Resolver<'_> {
                 half_close_timeout: period(&section.timeouts.half_close),
                 session_timeout: period(&section.timeouts.session),
             },
+            flows: datagrams::rules(&section.udp),
             keepalive: Keepalive {
                 idle: section.keepalive.idle.0,
                 interval: section.keepalive.interval.0,
@@ -259,7 +273,7 @@ impl Resolver<'_> {
 
     fn unused(&mut self, pools: &[(Key, Option<document::Pool>)]) {
         for ((key, _), used) in pools.iter().zip(&self.used) {
-            if !used {
+            if *used == [false; 2] {
                 let problem = error(
                     Some(key.place),
                     &format!("pools.{}", key.name),
@@ -318,11 +332,13 @@ fn some_of(names: &[&str]) -> String {
 }
 
 fn probe(section: &document::Probe) -> Probe {
-    let check = match *section.r#type {
+    let check = match section.r#type.0.unwrap_or(ProbeType::Tcp) {
         ProbeType::None => None,
         ProbeType::Tcp => Some(Check::Tcp),
         ProbeType::Http => Some(Check::Http(http(&section.http))),
+        ProbeType::Dns => Some(Check::Dns(datagrams::dns(&section.dns))),
         ProbeType::SendExpect => Some(Check::SendExpect {
+            protocol: Protocol::Tcp,
             send: section
                 .send
                 .0

@@ -8,6 +8,7 @@ mod kernel;
 mod limits;
 mod machine;
 mod network;
+mod vrrp;
 
 use super::facts::Facts;
 use super::finding::Finding;
@@ -26,6 +27,7 @@ pub fn checks(facts: &Facts, wanted: Option<&Wanted>) -> Vec<Finding> {
     findings.extend(limits::checks(facts, wanted));
     findings.extend(network::checks(facts, wanted));
     findings.extend(addresses::checks(facts, wanted));
+    findings.extend(vrrp::checks(facts, wanted));
     findings.extend(machine::checks(facts, wanted));
     findings
 }
@@ -40,9 +42,12 @@ fn demand(facts: &Facts, wanted: &Wanted) -> Demand {
     Demand {
         workers: workers(facts, wanted),
         addresses: wanted.listens.len(),
+        datagram_addresses: wanted.datagram_addresses,
         backends: wanted.backends_in_all,
         pipe_memory: wanted.pipe_memory,
         max_sessions: wanted.max_sessions,
+        max_flows: wanted.max_flows,
+        flow_ports: None,
     }
 }
 
@@ -109,6 +114,7 @@ mod tests {
                 net_bind_service: Some(false),
                 sys_resource: Some(false),
                 sys_admin: Some(false),
+                ..Privileges::default()
             },
             page_size: 4096,
             cpus: Some(4),

@@ -1,5 +1,5 @@
 //! When the link is told where the addresses are: at once, again after 100 ms, 1 s and 5 s, then every minute; and once
-//! more on a sign of another owner, but not twice within a second.
+//! more on a sign of another owner, but for that not twice within a second.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) struct Announcements {
     next: Option<Time>,
     /// The schedule's rounds that are over.
     rounds: usize,
-    /// The last round, scheduled or not.
+    /// The last round out of turn. One of the schedule does not count: who looked elsewhere may not have heard it.
     last: Option<Time>,
     /// A round out of turn.
     doubted: Option<Time>,
@@ -53,8 +53,8 @@ impl Announcements {
         }
         if self.doubted.is_some_and(|doubted| doubted <= now) {
             self.doubted = None;
+            self.last = Some(now);
         }
-        self.last = Some(now);
         true
     }
 
@@ -104,5 +104,14 @@ mod tests {
         }
         let rounds = rounds_until(&mut announcements, millis(60_000));
         assert_eq!(rounds, [11_000]);
+    }
+
+    #[test]
+    fn a_doubt_right_after_a_round_of_the_schedule_does_not_wait() {
+        let mut announcements = Announcements::default();
+        announcements.begin(millis(0));
+        rounds_until(&mut announcements, millis(5_000));
+        announcements.doubt(millis(5_001));
+        assert_eq!(announcements.due(), Some(millis(5_001)));
     }
 }

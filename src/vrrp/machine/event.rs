@@ -59,7 +59,9 @@ pub enum Event<'a> {
     Failover,
     /// Another virtual router of the group has lost its addresses to another machine: follow it.
     Follow,
-    /// An operator lets it take over again after [`Event::Failover`].
+    /// An operator does not want it to take over while another router serves.
+    HoldBack,
+    /// An operator lets it take over again after [`Event::Failover`] or [`Event::HoldBack`].
     Release,
     /// The process ends. [`Action::Stopped`] follows.
     Stop,

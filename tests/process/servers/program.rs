@@ -124,7 +124,7 @@ impl Server {
     pub fn start(folder: &Path, command: impl Fn(u16) -> Command) -> Self {
         for _ in 0..5 {
             let port = free_port();
-            if let Ok(server) = Self::try_start(folder, port, &mut command(port)) {
+            if let Ok(server) = Self::try_start(folder, port, &mut command(port), listens) {
                 return server;
             }
         }
@@ -135,11 +135,23 @@ impl Server {
     /// Starts it on this port.
     #[track_caller]
     pub fn start_on(folder: &Path, port: u16, command: &mut Command) -> Self {
-        Self::try_start(folder, port, command)
+        Self::try_start(folder, port, command, listens)
             .unwrap_or_else(|log| panic!("{command:?} does not start:\n{log}"))
     }
 
-    fn try_start(folder: &Path, port: u16, command: &mut Command) -> Result<Self, String> {
+    /// Starts one that takes datagrams on this port.
+    #[track_caller]
+    pub fn start_for_datagrams(folder: &Path, port: u16, command: &mut Command) -> Self {
+        Self::try_start(folder, port, command, takes_datagrams)
+            .unwrap_or_else(|log| panic!("{command:?} does not start:\n{log}"))
+    }
+
+    fn try_start(
+        folder: &Path,
+        port: u16,
+        command: &mut Command,
+        is_there: fn(u16) -> bool,
+    ) -> Result<Self, String> {
         let log = log_of(folder);
         let file = fs::File::create(&log).expect("the folder can be written to");
         let errors = file.try_clone().expect("a file can be cloned");
@@ -151,7 +163,7 @@ impl Server {
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut server = Self { child, port, log };
         let listens = eventually_some(SOON, "the server listens or ends", || {
-            if listens(server.port) {
+            if is_there(server.port) {
                 return Some(true);
             }
             server
@@ -214,6 +226,19 @@ pub fn mortal(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
+}
+
+/// Whether somebody has this UDP port of 127.0.0.1, or of every address.
+fn takes_datagrams(port: u16) -> bool {
+    let table = fs::read_to_string("/proc/net/udp").expect("the kernel's list of sockets");
+    let local = [
+        format!("0100007F:{port:04X}"),
+        format!("00000000:{port:04X}"),
+    ];
+    let mut bound = table
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1));
+    bound.any(|address| local.iter().any(|local| local == address))
 }
 
 /// Whether somebody listens on this port of 127.0.0.1, without connecting to it.

@@ -1,0 +1,384 @@
+//! Virtual routers, as control sees them: how well this machine could serve their addresses, what to do when they move,
+//! and what people are told about it. When they move is decided on a thread of their own ([`crate::vrrp`]).
+
+mod answers;
+mod notify;
+mod readiness;
+mod scripts;
+mod words;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::snapshot::Snapshot;
+use super::{Control, Error, Phase};
+use crate::admin::{Move, Refusal};
+use crate::session::CloseReason;
+use crate::vrrp::machine::{HandOver, Readiness};
+use crate::vrrp::packet::Password;
+use crate::vrrp::progress::{CONTROL, Progress};
+use crate::vrrp::settings::Settings;
+use crate::vrrp::thread::{Handle, Parts};
+use crate::vrrp::{Command, Description, Report, RouterId, Ticket};
+use crate::worker;
+
+use notify::Notify;
+use scripts::{Outcome, Scripts};
+
+/// Reports that wait for control.
+const REPORTS_MAX: usize = 1024;
+/// An operator waits so long for a fail-over; it goes on then, but the answer does not.
+const MOVE_ANSWER_MAX: Duration = Duration::from_secs(4);
+/// How long the end of the process waits for addresses to be removed; their leases do the rest.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What was found of the virtual routers before anything was started.
+pub(super) struct Prepared {
+    passwords: Vec<Option<Password>>,
+}
+
+/// Reads what they need from this host.
+pub(super) fn prepare(snapshot: &Snapshot) -> Result<Option<Prepared>, Error> {
+    if snapshot.virtual_routers.is_empty() {
+        return Ok(None);
+    }
+    for (needed, name) in [
+        (caps::Capability::CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+        (caps::Capability::CAP_NET_RAW, "CAP_NET_RAW"),
+    ] {
+        if !caps::has_cap(None, caps::CapSet::Effective, needed).unwrap_or(false) {
+            return Err(Error::Permission(format!(
+                "virtual routers need {name} (AmbientCapabilities= in the unit, or run as root)"
+            )));
+        }
+    }
+    let routers = snapshot.virtual_routers.iter();
+    let passwords = routers.map(|router| {
+        let path = router.password_file.as_deref();
+        path.map(read_password).transpose()
+    });
+    Ok(Some(Prepared {
+        passwords: passwords.collect::<Result<_, Error>>()?,
+    }))
+}
+
+fn read_password(path: &Path) -> Result<Password, Error> {
+    let name = path.display();
+    let text = std::fs::read(path)
+        .map_err(|error| Error::Host(format!("the password file {name}: {error}")))?;
+    Password::new(text.trim_ascii()).ok_or_else(|| {
+        Error::Host(format!(
+            "the password file {name} does not hold a password of one to eight bytes"
+        ))
+    })
+}
+
+/// See the module's text.
+pub(super) struct Vrrp {
+    settings: Vec<Arc<Settings>>,
+    handle: Handle,
+    reports: mpsc::Receiver<Report>,
+    progress: Arc<Progress>,
+    beat: Interval,
+    scripts: Scripts,
+    notify: Notify,
+    started: SystemTime,
+    /// What the thread was told last.
+    told: Vec<Option<Readiness>>,
+    /// How many workers still end sessions for a ticket.
+    clearing: HashMap<Ticket, usize>,
+    moves: Vec<PendingMove>,
+    /// Who waits for a status.
+    statuses: Vec<oneshot::Sender<Value>>,
+    described: Vec<Description>,
+    is_stopping: bool,
+    has_stopped: bool,
+}
+
+/// A fail-over that an operator waits for.
+struct PendingMove {
+    begun: Instant,
+    outcomes: Vec<(RouterId, Option<HandOver>)>,
+    reply: oneshot::Sender<Result<Value, Refusal>>,
+}
+
+/// What can happen to them.
+pub(super) enum Happening {
+    Report(Option<Report>),
+    Script(Outcome),
+    Beat,
+}
+
+impl Vrrp {
+    /// Starts their thread. Has to be called within the runtime.
+    pub(super) fn start(
+        prepared: Prepared,
+        snapshot: &Snapshot,
+        workers: usize,
+    ) -> io::Result<Vrrp> {
+        let settings = snapshot.virtual_routers.clone();
+        let (started, wall) = (Instant::now(), SystemTime::now());
+        let progress = Arc::new(Progress::new(started, workers));
+        let (report, reports) = mpsc::channel(REPORTS_MAX);
+        let handle = crate::vrrp::thread::start(Parts {
+            settings: settings.clone(),
+            passwords: prepared.passwords,
+            progress: Arc::clone(&progress),
+            started,
+            reports: report,
+        })?;
+        let timeouts = settings.iter().map(|one| one.progress_timeout);
+        let shortest = timeouts.min().unwrap_or(Duration::from_secs(1));
+        let mut beat = interval(shortest / 4);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Vrrp {
+            scripts: Scripts::start(&settings),
+            notify: Notify::start(&settings),
+            told: vec![None; settings.len()],
+            settings,
+            handle,
+            reports,
+            progress,
+            beat,
+            started: wall,
+            clearing: HashMap::new(),
+            moves: Vec::new(),
+            statuses: Vec::new(),
+            described: Vec::new(),
+            is_stopping: false,
+            has_stopped: false,
+        })
+    }
+
+    /// The next thing that happens.
+    async fn next(&mut self) -> Happening {
+        tokio::select! {
+            report = self.reports.recv(), if !self.has_stopped => Happening::Report(report),
+            outcome = self.scripts.next() => Happening::Script(outcome),
+            _ = self.beat.tick() => Happening::Beat,
+        }
+    }
+
+    fn id_of(&self, name: &str) -> Option<RouterId> {
+        let position = self.settings.iter().position(|one| &*one.name == name)?;
+        u16::try_from(position).ok().map(RouterId)
+    }
+
+    fn all(&self) -> impl Iterator<Item = RouterId> + use<> {
+        let count = u16::try_from(self.settings.len()).expect("no more virtual routers than ids");
+        (0..count).map(RouterId)
+    }
+
+    /// It, and those that move with it.
+    fn group_of(&self, id: RouterId) -> Vec<RouterId> {
+        let group = &self.settings[id.index()].group;
+        let is_member = |other: &RouterId| {
+            *other == id || (group.is_some() && self.settings[other.index()].group == *group)
+        };
+        self.all().filter(is_member).collect()
+    }
+
+    fn name(&self, id: RouterId) -> &str {
+        &self.settings[id.index()].name
+    }
+}
+
+/// What happens to the virtual routers, if there are any.
+pub(super) async fn next(vrrp: Option<&mut Vrrp>) -> Happening {
+    match vrrp {
+        Some(vrrp) => vrrp.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Control {
+    pub(super) fn vrrp_happened(&mut self, happening: Happening) {
+        match happening {
+            Happening::Beat => self.beat(),
+            Happening::Script(outcome) => {
+                if let Some(vrrp) = &mut self.vrrp {
+                    vrrp.scripts.count(&outcome);
+                }
+                self.judge_readiness();
+            }
+            Happening::Report(Some(report)) => self.vrrp_reported(report),
+            Happening::Report(None) => self.vrrp_stopped(),
+        }
+    }
+
+    /// Shows that control is at work, and asks the workers to.
+    fn beat(&mut self) {
+        let Some(vrrp) = &mut self.vrrp else { return };
+        vrrp.progress.beat(CONTROL);
+        vrrp.answer_late_moves();
+        for (number, mailbox) in self.mailboxes.iter().enumerate() {
+            if self.live[number] {
+                // One whose mailbox is full has nothing to show.
+                let _ = mailbox.send(worker::Command::Beat(Arc::clone(&vrrp.progress)));
+            } else {
+                vrrp.progress.beat(1 + number);
+            }
+        }
+    }
+
+    fn vrrp_reported(&mut self, report: Report) {
+        let Some(vrrp) = &mut self.vrrp else { return };
+        match report {
+            Report::Changed {
+                router,
+                transition,
+                priority,
+            } => {
+                words::log_transition(vrrp.name(router), &transition, priority);
+                vrrp.notify.push(router, &transition, priority);
+            }
+            Report::EndSessions { router, ticket } => self.end_sessions(router, ticket),
+            Report::Said {
+                router,
+                is_warning,
+                text,
+            } => {
+                let name = router.map(|router| vrrp.name(router));
+                words::log_line(name, is_warning, &text);
+            }
+            Report::HandedOver(router, outcome) => vrrp.handed_over(router, outcome),
+            Report::Described(all) => {
+                vrrp.described = all;
+                let waiting = std::mem::take(&mut vrrp.statuses);
+                if !waiting.is_empty() {
+                    let status = self.view().status();
+                    for reply in waiting {
+                        // Whoever asked may be gone by now.
+                        let _ = reply.send(status.clone());
+                    }
+                }
+            }
+            Report::Stopped => self.vrrp_stopped(),
+        }
+    }
+
+    /// Before the addresses go: the reset has to reach the clients.
+    fn end_sessions(&mut self, router: RouterId, ticket: Ticket) {
+        let Some(vrrp) = &mut self.vrrp else { return };
+        let addresses: Arc<[IpAddr]> = vrrp.settings[router.index()].addresses().collect();
+        let live = self.live.iter().filter(|is_live| **is_live).count();
+        if live == 0 {
+            vrrp.handle.send(Command::SessionsEnded(ticket));
+            return;
+        }
+        vrrp.clearing.insert(ticket, live);
+        self.tell_all(|| worker::Command::ClearAddresses(Arc::clone(&addresses), ticket));
+    }
+
+    /// One more worker has no session on the addresses any more.
+    pub(super) fn addresses_cleared(&mut self, ticket: Ticket) {
+        let Some(vrrp) = &mut self.vrrp else { return };
+        let Some(missing) = vrrp.clearing.get_mut(&ticket) else {
+            return;
+        };
+        *missing -= 1;
+        if *missing == 0 {
+            vrrp.clearing.remove(&ticket);
+            vrrp.handle.send(Command::SessionsEnded(ticket));
+        }
+    }
+
+    /// Whether virtual addresses are to be handed over before anything else is stopped; if so, that begins.
+    pub(super) fn hands_over_first(&mut self) -> bool {
+        let Some(vrrp) = self.vrrp.as_mut().filter(|vrrp| !vrrp.has_stopped) else {
+            return false;
+        };
+        if self.phase != Phase::Serving {
+            vrrp.handle.send(Command::StopNow);
+            return false;
+        }
+        if vrrp.is_stopping {
+            // Asked a second time: nobody is waited for.
+            vrrp.handle.send(Command::StopNow);
+            self.kill_all(CloseReason::Shutdown);
+            return true;
+        }
+        tracing::info!("stopping: handing the virtual addresses over");
+        vrrp.is_stopping = true;
+        vrrp.handle.send(Command::Stop)
+    }
+
+    fn vrrp_stopped(&mut self) {
+        let Some(vrrp) = &mut self.vrrp else { return };
+        vrrp.has_stopped = true;
+        let was_asked = vrrp.is_stopping;
+        vrrp.handle.join();
+        if was_asked && self.phase == Phase::Serving {
+            self.told_to_stop();
+        } else if !was_asked && self.phase == Phase::Serving {
+            tracing::error!("the thread of the virtual routers has ended: their addresses lapse");
+        }
+    }
+
+    /// At the end of the process nothing of the virtual addresses is to stay behind.
+    pub(super) async fn let_go_of_addresses(&mut self) {
+        let Some(vrrp) = self.vrrp.as_mut().filter(|vrrp| !vrrp.has_stopped) else {
+            return;
+        };
+        vrrp.handle.send(Command::StopNow);
+        let stopped = async {
+            while let Some(report) = vrrp.reports.recv().await {
+                match report {
+                    Report::Stopped => break,
+                    Report::EndSessions { ticket, .. } => {
+                        vrrp.handle.send(Command::SessionsEnded(ticket));
+                    }
+                    Report::Changed {
+                        router,
+                        transition,
+                        priority,
+                    } => words::log_transition(
+                        &vrrp.settings[router.index()].name,
+                        &transition,
+                        priority,
+                    ),
+                    Report::Said { .. } | Report::HandedOver(..) | Report::Described(_) => {}
+                }
+            }
+        };
+        if tokio::time::timeout(PATIENCE, stopped).await.is_ok() {
+            vrrp.handle.join();
+        } else {
+            tracing::warn!("virtual addresses could not be removed in time; their leases end soon");
+        }
+    }
+
+    /// Whoever asks how everything is waits until the virtual routers have said how they are.
+    pub(super) fn status_later(&mut self, reply: oneshot::Sender<Value>) {
+        if let Some(vrrp) = self.vrrp.as_mut().filter(|vrrp| !vrrp.has_stopped) {
+            vrrp.statuses.push(reply);
+            vrrp.handle.send(Command::Describe);
+        } else {
+            // Whoever asked may be gone by now.
+            let _ = reply.send(self.view().status());
+        }
+    }
+
+    pub(super) fn move_addresses(
+        &mut self,
+        name: Option<&str>,
+        wanted: Move,
+        reply: oneshot::Sender<Result<Value, Refusal>>,
+    ) {
+        match &mut self.vrrp {
+            Some(vrrp) => vrrp.move_addresses(name, wanted, reply),
+            None => {
+                let text = "there are no virtual routers here".to_owned();
+                let _ = reply.send(Err(Refusal::not_found(text)));
+            }
+        }
+    }
+}

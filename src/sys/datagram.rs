@@ -1,0 +1,275 @@
+//! UDP sockets: bound for a group of receivers, or connected to one peer.
+#![allow(
+    unsafe_code,
+    reason = "options and a query that no crate offers: the discovery of path MTUs, SO_MEMINFO"
+)]
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
+
+use super::socket::{Bind, bind_source};
+
+/// Bytes that may wait in a bound socket, with what the kernel counts around each datagram: some 5,000 small ones.
+/// Datagrams have no flow control, and the kernel does not tune this by itself. `net.core.rmem_max` bounds it for who
+/// lacks CAP_NET_ADMIN.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// Room for what makes a datagram come from an address: an `in6_pktinfo` behind its header.
+const CONTROL_LEN: usize = CMSG_HEADER + 24;
+const CMSG_HEADER: usize = size_of::<libc::cmsghdr>();
+
+#[repr(align(8))]
+struct Control([u8; CONTROL_LEN]);
+
+/// Where in `SO_MEMINFO` the number of datagrams stands that did not fit (`SK_MEMINFO_DROPS`), and how many numbers
+/// there are.
+const MEMINFO_DROPS: usize = 8;
+const MEMINFO_VARS: usize = 9;
+
+/// Payloads up to here fit into one packet on every path there is.
+pub const FITS_EVERYWHERE: u32 = 1_200;
+
+/// A socket that receives its share of the datagrams to an address, together with others that are bound in the same
+/// way. On every address of the host it tells with each datagram where it was sent to. With `freebind` the host need
+/// not have the address. It sends nothing that has to be fragmented until [`allow_fragments`].
+///
+/// # Errors
+/// As of the system calls: the address is in use, not ours, or not permitted.
+pub fn bind(bind: Bind, freebind: bool) -> io::Result<Socket> {
+    let (socket, address) = socket_for(bind)?;
+    socket.set_reuse_port(true)?;
+    set_freebind(&socket, address, freebind)?;
+    forbid_fragments(&socket, address.is_ipv6())?;
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
+    if address.ip().is_unspecified() {
+        if address.is_ipv6() {
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        } else {
+            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+        }
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Whether another socket, ours or another process's, is bound where `bind` would. It is asked without `SO_REUSEPORT`,
+/// which lets two processes of one user share a port without an error.
+///
+/// # Errors
+/// `AddrInUse` if so, `AddrNotAvailable` if the host does not have the address (without `freebind`); others as of the
+/// system calls.
+pub fn check_free(bind: Bind, freebind: bool) -> io::Result<()> {
+    let (socket, address) = socket_for(bind)?;
+    set_freebind(&socket, address, freebind)?;
+    socket.bind(&address.into())
+}
+
+/// A socket that sends to `address` and receives from nowhere else, from `source` or from what the kernel chooses. It
+/// sends nothing that has to be fragmented until [`allow_fragments`].
+///
+/// # Errors
+/// `EADDRNOTAVAIL` when the host does not have the source, `EAGAIN` when it has no port left there, as of connect(2).
+pub fn connect(address: &SockAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
+    let domain = address.domain();
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    forbid_fragments(&socket, domain == Domain::IPV6)?;
+    if let Some(source) = source {
+        bind_source(socket.as_fd(), source)?;
+    }
+    socket.connect(address)?;
+    Ok(socket.into())
+}
+
+/// Sends on a connected socket, without waiting.
+///
+/// # Errors
+/// `EAGAIN` when it takes no more at the moment, that of an ICMP message about an earlier one; others as of send(2).
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    let sent = SockRef::from(&socket).send_with_flags(bytes, SEND_FLAGS);
+    sent.map(|_| ())
+}
+
+/// Sends to an address without waiting, from an address of this host if one is given.
+///
+/// # Errors
+/// As [`send`], but for those of ICMP.
+pub fn send_to(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    to: &SockAddr,
+    from: Option<IpAddr>,
+) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    let Some(from) = from else {
+        return socket.send_to_with_flags(bytes, to, SEND_FLAGS).map(|_| ());
+    };
+    let (control, len) = source(from);
+    let parts = [IoSlice::new(bytes)];
+    let message = MsgHdr::new().with_addr(to).with_buffers(&parts);
+    let message = message.with_control(&control.0[..len]);
+    socket.sendmsg(&message, SEND_FLAGS).map(|_| ())
+}
+
+/// Datagrams that did not fit into the socket's buffer since it was made; 0 when the kernel does not tell.
+#[must_use]
+pub fn overflows(socket: BorrowedFd<'_>) -> u32 {
+    let mut numbers = [0_u32; MEMINFO_VARS];
+    let mut len = libc::socklen_t::try_from(size_of_val(&numbers)).expect("a small array");
+    // SAFETY: `numbers` has room for the bytes that `len` says.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if done == 0 { numbers[MEMINFO_DROPS] } else { 0 }
+}
+
+/// A socket of the right family, and the address to bind it to. Where the kernel has no IPv6, every address is every
+/// IPv4 address.
+fn socket_for(bind: Bind) -> io::Result<(Socket, SocketAddr)> {
+    let udp = |address| {
+        let domain = Domain::for_address(address);
+        Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))
+    };
+    let (address, only_v6) = match bind {
+        Bind::Address(address) => (address, true),
+        Bind::Any(port) => (SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), false),
+    };
+    match udp(address) {
+        Ok(socket) => {
+            if address.is_ipv6() {
+                socket.set_only_v6(only_v6)?;
+            }
+            Ok((socket, address))
+        }
+        Err(error) if !only_v6 && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            Ok((udp(address)?, address))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn set_freebind(socket: &Socket, address: SocketAddr, freebind: bool) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(_) => socket.set_freebind_v4(freebind),
+        SocketAddr::V6(_) => socket.set_freebind_v6(freebind),
+    }
+}
+
+/// From now on, what is larger than the path takes leaves in fragments of the size that the path is known to take.
+pub fn allow_fragments(socket: BorrowedFd<'_>) {
+    // A socket of IPv4 has no such option; one of IPv6 alone does not mind the other.
+    let (level, name) = (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER);
+    let _ = set_number(socket, level, name, libc::IPV6_PMTUDISC_WANT);
+    let (level, name) = (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
+    let _ = set_number(socket, level, name, libc::IP_PMTUDISC_WANT);
+}
+
+/// The default would be to fragment what is too large, for which the kernel numbers every packet: 2 % of what a
+/// datagram costs. What is small enough for every path needs none, and is the same on the wire.
+fn forbid_fragments(socket: &Socket, is_v6: bool) -> io::Result<()> {
+    if is_v6 {
+        let (level, name) = (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER);
+        set_number(socket.as_fd(), level, name, libc::IPV6_PMTUDISC_DO)?;
+    }
+    let (level, name) = (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
+    set_number(socket.as_fd(), level, name, libc::IP_PMTUDISC_DO)
+}
+
+fn set_number(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of_val(&value)).expect("a number");
+    let fd = socket.as_raw_fd();
+    // SAFETY: `value` has the bytes that `len` says.
+    let done = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), len) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// What makes a datagram come from this address (`in_pktinfo`, `in6_pktinfo`), and how long that is.
+fn source(from: IpAddr) -> (Control, usize) {
+    let mut control = Control([0; CONTROL_LEN]);
+    let mut put = |at: usize, bytes: &[u8]| control.0[at..at + bytes.len()].copy_from_slice(bytes);
+    let (level, kind, len) = match from {
+        IpAddr::V4(from) => {
+            put(CMSG_HEADER + 4, &from.octets());
+            (libc::IPPROTO_IP, libc::IP_PKTINFO, CMSG_HEADER + 12)
+        }
+        IpAddr::V6(from) => {
+            put(CMSG_HEADER, &from.octets());
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, CMSG_HEADER + 20)
+        }
+    };
+    put(0, &len.to_ne_bytes());
+    put(size_of::<usize>(), &level.to_ne_bytes());
+    put(size_of::<usize>() + 4, &kind.to_ne_bytes());
+    (control, len.next_multiple_of(size_of::<usize>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_share_a_port_in_a_group_that_is_not_free_for_others() {
+        let any_port = Bind::Address(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let first = bind(any_port, false).unwrap();
+        let address = first.local_addr().unwrap().as_socket().unwrap();
+        let second = bind(Bind::Address(address), false).unwrap();
+        let taken = check_free(Bind::Address(address), false).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        drop((first, second));
+        check_free(Bind::Address(address), false).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let receiver = bind(Bind::Address(SocketAddr::from(([127, 0, 0, 1], 0))), false).unwrap();
+        receiver.set_recv_buffer_size(4096).unwrap();
+        let sender = connect(&receiver.local_addr().unwrap(), None).unwrap();
+        assert_eq!(overflows(receiver.as_fd()), 0);
+        for _ in 0..100 {
+            Socket::from(sender.try_clone().unwrap())
+                .send(&[0; 1000])
+                .unwrap();
+        }
+        assert!(overflows(receiver.as_fd()) > 50);
+    }
+
+    #[test]
+    fn a_datagram_comes_from_the_address_that_is_asked_for() {
+        for (here, from) in [("127.0.0.1:0", "127.0.0.7"), ("[::1]:0", "::1")] {
+            let receiver = std::net::UdpSocket::bind(here).unwrap();
+            let to = SockAddr::from(receiver.local_addr().unwrap());
+            let sender = bind(Bind::Any(0), false).unwrap();
+            let from: IpAddr = from.parse().unwrap();
+            // A dual-stack socket names IPv4 addresses in the form of IPv6.
+            let mapped = |address: SocketAddr| match address {
+                SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+                SocketAddr::V6(_) => address,
+            };
+            let to = SockAddr::from(mapped(to.as_socket().unwrap()));
+            let ours = match from {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+                IpAddr::V6(_) => from,
+            };
+            send_to(sender.as_fd(), b"x", &to, Some(ours)).unwrap();
+            assert_eq!(receiver.recv_from(&mut [0; 8]).unwrap().1.ip(), from);
+        }
+    }
+}

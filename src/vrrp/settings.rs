@@ -1,0 +1,150 @@
+//! A virtual router as the file has it: names resolved, defaults applied, everything checked. Nothing here has looked
+//! at this host: whether the interface is there and the password can be read shows once it runs.
+
+use std::net::IpAddr;
+use std::num::NonZeroU8;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::machine::VirtualRouter;
+use super::packet::{
+    AddressList, Addresses, Authentication, Body, Centiseconds, ChecksumForm, Password, Version,
+    Vrid,
+};
+use crate::ids::PoolId;
+
+/// See the module's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What people call it.
+    pub name: Arc<str>,
+    /// The interface that its addresses are on.
+    pub interface: Arc<str>,
+    /// Its number on that interface.
+    pub vrid: Vrid,
+    /// Of the protocol.
+    pub version: Version,
+    /// 100 to 255.
+    pub priority: u8,
+    /// The virtual addresses with their prefix lengths: at least one, all of one family.
+    pub addresses: Vec<IpNet>,
+    /// Between two advertisements, as the version can say it.
+    pub interval: Interval,
+    /// Where advertisements come from; none = the interface's own address.
+    pub source: Option<IpAddr>,
+    /// Whether it takes over from a router that is well and has a lower priority.
+    pub preempt: bool,
+    /// How long it waits with that, and how long it counts as ill after a fault.
+    pub preempt_delay: Duration,
+    /// Unicast peers; empty = multicast.
+    pub peers: Vec<IpAddr>,
+    /// How checksums are sent where there is a choice.
+    pub checksum: ChecksumForm,
+    /// The file that has the password of version 2.
+    pub password_file: Option<PathBuf>,
+    /// After so long without renewal the kernel removes the addresses, in whole seconds; none = never.
+    pub lease: Option<Duration>,
+    /// Workers or control that do nothing for so long are a hard fault.
+    pub progress_timeout: Duration,
+    /// What makes it give way.
+    pub track: Track,
+    /// Virtual routers of one group move together.
+    pub group: Option<Arc<str>>,
+    /// A command that is told of every change of state.
+    pub notify: Option<Arc<[String]>>,
+}
+
+/// Between two advertisements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interval {
+    /// Of version 2.
+    Seconds(NonZeroU8),
+    /// Of version 3.
+    Centiseconds(Centiseconds),
+}
+
+/// What makes a virtual router give way while it fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Track {
+    /// Interfaces that must be up.
+    pub interfaces: Vec<Arc<str>>,
+    /// Pools, and how many of their backends must take new sessions.
+    pub pools: Vec<(PoolId, u32)>,
+    /// Commands that must succeed.
+    pub scripts: Vec<Script>,
+}
+
+/// A command that must succeed (exit code 0).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// The program and its arguments; no shell.
+    pub command: Arc<[String]>,
+    /// From one run to the next.
+    pub interval: Duration,
+    /// A run that takes longer is a failure, and is killed.
+    pub timeout: Duration,
+    /// So many failures in a row make it fail.
+    pub fall: u32,
+    /// So many successes in a row end that.
+    pub rise: u32,
+}
+
+impl Settings {
+    /// The virtual addresses without their prefix lengths.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(IpNet::addr)
+    }
+
+    /// Whether it is one of IPv4.
+    #[must_use]
+    pub fn is_ipv4(&self) -> bool {
+        self.addresses().all(|address| address.is_ipv4())
+    }
+
+    /// What the machine needs to know of it.
+    #[must_use]
+    pub fn virtual_router(&self, password: Option<Password>) -> VirtualRouter {
+        let body = match self.interval {
+            Interval::Seconds(seconds) => Body::V2 {
+                seconds,
+                authentication: password.map_or(Authentication::None, Authentication::Password),
+                addresses: self.listed(|address| match address {
+                    IpAddr::V4(address) => Some(address),
+                    IpAddr::V6(_) => None,
+                }),
+            },
+            Interval::Centiseconds(interval) => Body::V3 {
+                interval,
+                addresses: if self.is_ipv4() {
+                    Addresses::V4(self.listed(|address| match address {
+                        IpAddr::V4(address) => Some(address),
+                        IpAddr::V6(_) => None,
+                    }))
+                } else {
+                    Addresses::V6(self.listed(|address| match address {
+                        IpAddr::V6(address) => Some(address),
+                        IpAddr::V4(_) => None,
+                    }))
+                },
+            },
+        };
+        VirtualRouter {
+            vrid: self.vrid,
+            priority: self.priority,
+            body,
+            checksum: self.checksum,
+            peers: self.peers.clone(),
+            preempt: self.preempt,
+            preempt_delay: self.preempt_delay,
+            lease: self.lease,
+        }
+    }
+
+    fn listed<A>(&self, of_family: impl Fn(IpAddr) -> Option<A>) -> AddressList<A> {
+        let addresses = self.addresses().filter_map(of_family).collect();
+        AddressList::new(addresses).expect("the file's addresses were counted, and of one family")
+    }
+}

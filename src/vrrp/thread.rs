@@ -1,0 +1,732 @@
+//! The thread that receives, decides and sends. Nothing on it waits for anything but the next moment or the next
+//! datagram: what can block is done elsewhere, and what it says leaves through a bounded channel.
+
+mod runner;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+
+use super::channel::Sender;
+use super::frames;
+use super::kernel::{self, News, Order, Wires};
+use super::machine::{Action, Event};
+use super::paced::Paced;
+use super::packet::{Datagram, Ends, LEN_MAX, Password, Rejection, Vrid};
+use super::progress::{Progress, Watchdog};
+use super::settings::Settings;
+use super::wishes::Wish;
+use super::{Command, Description, Report, RouterId, Segment, Ticket};
+use crate::sys::priority;
+use crate::time::{Seldom, Time};
+
+use runner::Runner;
+
+/// Low among the real-time ones: nothing of the kernel's own waits for it.
+const PRIORITY: u8 = 10;
+/// Of the thread beside it, which renews leases: little work, but in time.
+const PRIORITY_BESIDE: u8 = 9;
+/// Datagrams of one socket in one turn; a flood cannot keep advertisements waiting.
+const DATAGRAMS_MAX: usize = 1024;
+/// Longest datagram that is read: the longest advertisement with the longest IPv4 header.
+const DATAGRAM_MAX: usize = LEN_MAX + 60;
+/// Messages that may wait in a channel.
+const CHANNEL_MAX: usize = 4096;
+/// Reports that may wait while control is busy; log lines beyond are dropped.
+const OUTBOX_MAX: usize = 4096;
+/// Before reports that found the channel full are sent again.
+const SEND_AGAIN: Duration = Duration::from_millis(10);
+/// Between two lines about the same thing.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// How control talks to the thread.
+#[derive(Debug)]
+pub struct Handle {
+    commands: Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Never waits; whether it was sent. It is not only if the thread stands still or is gone.
+    pub fn send(&self, command: Command) -> bool {
+        self.commands.try_send(command)
+    }
+
+    /// Waits for the end of the thread, which follows [`Report::Stopped`] at once.
+    pub fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // Why it panicked has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the thread is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The virtual routers; at least one.
+    pub settings: Vec<Arc<Settings>>,
+    /// Their passwords.
+    pub passwords: Vec<Option<Password>>,
+    /// Who is to be at work.
+    pub progress: Arc<Progress>,
+    /// From when all [`Time`]s count.
+    pub started: Instant,
+    /// Where reports go.
+    pub reports: tokio::sync::mpsc::Sender<Report>,
+}
+
+/// Starts the thread, and the one beside it.
+///
+/// # Errors
+/// When there are no threads or file descriptors.
+pub fn start(parts: Parts) -> io::Result<Handle> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let event = || EventFd::from_value_and_flags(0, flags).map(Arc::new);
+    let (wake, wake_kernel) = (event()?, event()?);
+    let (command, commands) = bounded(CHANNEL_MAX);
+    let (news, told) = bounded(CHANNEL_MAX);
+    let (order, orders) = bounded(CHANNEL_MAX);
+    let mut segments: Vec<Segment> = Vec::new();
+    for settings in &parts.settings {
+        let segment = Segment::of(settings);
+        if !segments.contains(&segment) {
+            segments.push(segment);
+        }
+    }
+    let beside = kernel::Parts {
+        settings: parts.settings.clone(),
+        segments: segments.clone(),
+        orders,
+        wake: Arc::clone(&wake_kernel),
+        news: Sender::new(news, Arc::clone(&wake)),
+    };
+    let troubled = beside.news.clone();
+    let kernel = std::thread::Builder::new()
+        .name("vrrp-kernel".to_owned())
+        .spawn(move || {
+            // Where it is not permitted the other thread says so. A lease that is renewed late is an address that is
+            // gone for a while.
+            let _ = priority::real_time(PRIORITY_BESIDE);
+            if let Err(error) = kernel::run(beside) {
+                let text = format!("the kernel cannot be asked about interfaces: {error}");
+                troubled.send(News::Trouble(text));
+            }
+        })?;
+    let handle = Sender::new(command, Arc::clone(&wake));
+    let orders = Sender::new(order, wake_kernel);
+    let thread = std::thread::Builder::new()
+        .name("vrrp".to_owned())
+        .spawn(move || {
+            let reports = parts.reports.clone();
+            let channels = Channels {
+                commands,
+                told,
+                wake,
+                orders,
+            };
+            Loop::new(parts, segments, channels).run();
+            // Addresses are gone when this is told.
+            let _ = kernel.join();
+            let _ = reports.blocking_send(Report::Stopped);
+        })?;
+    Ok(Handle {
+        commands: handle,
+        thread: Some(thread),
+    })
+}
+
+struct Channels {
+    commands: Receiver<Command>,
+    told: Receiver<News>,
+    wake: Arc<EventFd>,
+    orders: Sender<Order>,
+}
+
+/// One address family of one interface.
+struct Wired {
+    wires: Option<Wires>,
+    routers: HashMap<Vrid, RouterId>,
+    paced: Paced,
+    unknown_vrid: u64,
+    malformed: u64,
+    seldom: Seldom,
+}
+
+struct Loop {
+    started: Instant,
+    runners: Vec<Runner>,
+    segments: Vec<Wired>,
+    channels: Channels,
+    reports: tokio::sync::mpsc::Sender<Report>,
+    outbox: VecDeque<Report>,
+    lines_dropped: u64,
+    watchdog: Watchdog,
+    /// How often the watchdog looks.
+    look_every: Duration,
+    look_at: Time,
+    tickets: u64,
+    is_stopping: bool,
+}
+
+impl Loop {
+    fn new(parts: Parts, segments: Vec<Segment>, channels: Channels) -> Loop {
+        let now = Time::ZERO + parts.started.elapsed();
+        let timeouts = parts.settings.iter().map(|one| one.progress_timeout);
+        let look_every = timeouts.min().unwrap_or(Duration::from_secs(1)) / 4;
+        let mut wired: Vec<Wired> = segments
+            .iter()
+            .map(|_| Wired {
+                wires: None,
+                routers: HashMap::new(),
+                paced: Paced::default(),
+                unknown_vrid: 0,
+                malformed: 0,
+                seldom: Seldom::new(SAY_EVERY),
+            })
+            .collect();
+        let all = parts.settings.iter().zip(parts.passwords).zip(0..);
+        let runners = all
+            .map(|((settings, password), number)| {
+                let segment = segments.iter().position(|one| one.has(settings));
+                let segment = segment.expect("there is a segment for each virtual router");
+                wired[segment]
+                    .routers
+                    .insert(settings.vrid, RouterId(number));
+                Runner::new(Arc::clone(settings), password, segment, now)
+            })
+            .collect();
+        Loop {
+            started: parts.started,
+            runners,
+            segments: wired,
+            channels,
+            reports: parts.reports,
+            outbox: VecDeque::new(),
+            lines_dropped: 0,
+            watchdog: Watchdog::new(parts.progress),
+            look_every,
+            look_at: now,
+            tickets: 0,
+            is_stopping: false,
+        }
+    }
+
+    fn run(mut self) {
+        if let Err(error) = priority::real_time(PRIORITY) {
+            self.say(
+                None,
+                true,
+                format!(
+                    "no real-time priority ({error}): a busy machine may delay advertisements and leases; \
+                 CAP_SYS_NICE or LimitRTPRIO= in the unit gives it"
+                ),
+            );
+        }
+        if let Err(error) = priority::lock_memory() {
+            self.say(
+                None,
+                true,
+                format!(
+                    "memory is not locked ({error}): swapping may delay advertisements; \
+                 CAP_IPC_LOCK or LimitMEMLOCK=infinity in the unit allows it"
+                ),
+            );
+        }
+        let mut buffer = vec![0; DATAGRAM_MAX];
+        while !self.is_done() {
+            self.wait();
+            // Everything that has arrived is told before time is.
+            self.receive(&mut buffer);
+            self.take_news();
+            self.take_commands();
+            self.expire();
+            self.announce();
+            self.flush();
+        }
+        self.flush();
+        self.channels.orders.send(Order::End);
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.started.elapsed()
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_stopping && self.runners.iter().all(Runner::has_let_go)
+    }
+
+    /// Until something arrives, or the next moment comes.
+    fn wait(&self) {
+        let timeout = self
+            .next()
+            .map(|at| TimeSpec::from_duration(at - self.now()));
+        let wires = self.segments.iter().filter_map(|one| one.wires.as_ref());
+        let sockets = wires.flat_map(|wires| [wires.raw.as_fd(), wires.frames.as_fd()]);
+        let fds = std::iter::once(self.channels.wake.as_fd()).chain(sockets);
+        let mut fds: Vec<PollFd> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        // An interrupted wait is a short one.
+        let _ = ppoll(&mut fds, timeout, None);
+        let _ = self.channels.wake.read();
+    }
+
+    fn next(&self) -> Option<Time> {
+        let again = (!self.outbox.is_empty()).then(|| self.now() + SEND_AGAIN);
+        let runners = self.runners.iter().filter_map(Runner::due);
+        let wired = self.segments.iter().filter(|one| one.wires.is_some());
+        let paced = wired.filter_map(|one| one.paced.due());
+        runners
+            .chain(paced)
+            .chain(again)
+            .chain([self.look_at])
+            .min()
+    }
+
+    // --- what arrives ---
+
+    fn receive(&mut self, buffer: &mut [u8]) {
+        for number in 0..self.segments.len() {
+            for _ in 0..DATAGRAMS_MAX {
+                let segment = &self.segments[number];
+                let arrival = segment
+                    .wires
+                    .as_ref()
+                    .and_then(|one| one.raw.receive(buffer));
+                let Some(arrival) = arrival else { break };
+                let bytes = &buffer[..arrival.len];
+                let datagram = match arrival.ends {
+                    None => Datagram::from_ipv4(bytes),
+                    Some((source, destination, hop_limit)) => Ok(Datagram {
+                        ends: Ends::V6 {
+                            source,
+                            destination,
+                        },
+                        hop_limit,
+                        payload: bytes,
+                    }),
+                };
+                self.received(number, datagram);
+            }
+            self.hear_claims(number, buffer);
+        }
+    }
+
+    fn received(&mut self, number: usize, datagram: Result<Datagram, Rejection>) {
+        let now = self.now();
+        let segment = &mut self.segments[number];
+        let datagram = match datagram {
+            Ok(datagram) => datagram,
+            Err(rejection) => {
+                segment.malformed += 1;
+                if segment.seldom.may(now) {
+                    self.say(
+                        None,
+                        true,
+                        format!("a datagram is not listened to: {rejection}"),
+                    );
+                }
+                return;
+            }
+        };
+        let known = datagram.vrid().and_then(|vrid| segment.routers.get(&vrid));
+        match known.copied() {
+            Some(router) => self.tell(router, Event::Received(&datagram)),
+            None => segment.unknown_vrid += 1,
+        }
+    }
+
+    /// Somebody says in ARP that it has an address of ours.
+    fn hear_claims(&mut self, number: usize, buffer: &mut [u8]) {
+        for _ in 0..DATAGRAMS_MAX {
+            let Some(wires) = &self.segments[number].wires else {
+                return;
+            };
+            let Some(len) = wires.frames.receive(buffer) else {
+                return;
+            };
+            let claim = frames::arp_claim(&buffer[..len]);
+            let Some((_, address)) = claim.filter(|(mac, _)| *mac != wires.mac) else {
+                continue;
+            };
+            let owner = self.runners.iter().position(|one| {
+                one.segment == number && one.settings.addresses().any(|own| own == address)
+            });
+            if let Some(owner) = owner.and_then(|owner| u16::try_from(owner).ok()) {
+                let event = Event::ForeignOwner(IpAddr::V4(address));
+                self.tell(RouterId(owner), event);
+            }
+        }
+    }
+
+    fn take_news(&mut self) {
+        while let Ok(news) = self.channels.told.try_recv() {
+            match news {
+                News::Wired(number, wires) => {
+                    if let Some(old) = self.segments[number].wires.replace(wires) {
+                        self.channels.orders.try_send(Order::Close(old));
+                    }
+                }
+                News::Link(router, source) => self.link(router, source),
+                News::Tracked(name, is_up) => {
+                    for number in 0..self.runners.len() {
+                        if self.runners[number]
+                            .settings
+                            .track
+                            .interfaces
+                            .contains(&name)
+                        {
+                            self.runners[number].fitness.interface(&name, is_up);
+                            self.judge(number);
+                        }
+                    }
+                }
+                News::Done(router, wish, result) => self.done(router, wish, result),
+                News::AddressDeleted(router) => {
+                    let name = "somebody removed an address, or its lease ran out; putting it back";
+                    if self.runners[router.index()].is_active() {
+                        self.say(Some(router), true, name.to_owned());
+                    }
+                    self.tell(router, Event::AddressDeleted);
+                }
+                News::Trouble(text) => self.say(None, true, text),
+            }
+        }
+    }
+
+    fn link(&mut self, router: RouterId, source: Option<IpAddr>) {
+        let runner = &mut self.runners[router.index()];
+        let was = std::mem::replace(&mut runner.source, source);
+        let event = match source {
+            Some(source) => Event::LinkUp(source),
+            None => Event::LinkDown,
+        };
+        // Another address is another sender: what was said from the first one is over.
+        if was.is_some() && source.is_some() {
+            self.tell(router, Event::LinkDown);
+        }
+        self.tell(router, event);
+        for number in self.group_of(router) {
+            let without = self.group_of(id(number));
+            let without = without
+                .iter()
+                .find(|one| self.runners[**one].source.is_none());
+            let name = without.map(|one| Arc::clone(&self.runners[*one].settings.name));
+            self.runners[number].fitness.group(name);
+            self.judge(number);
+        }
+    }
+
+    /// The other members of its group.
+    fn group_of(&self, router: RouterId) -> Vec<usize> {
+        let Some(group) = &self.runners[router.index()].settings.group else {
+            return Vec::new();
+        };
+        let all = self.runners.iter().enumerate();
+        all.filter(|(number, one)| {
+            *number != router.index() && one.settings.group.as_ref() == Some(group)
+        })
+        .map(|(number, _)| number)
+        .collect()
+    }
+
+    fn done(&mut self, router: RouterId, wish: Wish, result: Result<(), String>) {
+        let now = self.now();
+        let runner = &mut self.runners[router.index()];
+        runner.wishes.done();
+        match (wish, result) {
+            (Wish::Hold { term }, Ok(())) => self.tell(router, Event::AddressesHeld { term }),
+            (Wish::Remove, Ok(())) => {
+                if std::mem::take(&mut runner.sweeps) {
+                    self.end_sessions(router);
+                }
+            }
+            (Wish::Hold { .. }, Err(error)) => {
+                if runner.failed(now) {
+                    let text = format!("the addresses cannot be set: {error}; trying on");
+                    self.say(Some(router), true, text);
+                }
+            }
+            (Wish::Remove, Err(error)) => {
+                let text = format!("the addresses cannot be removed: {error}");
+                self.say(Some(router), true, text);
+            }
+        }
+        self.begin(router);
+    }
+
+    fn take_commands(&mut self) {
+        loop {
+            let command = match self.channels.commands.try_recv() {
+                Ok(command) => command,
+                Err(TryRecvError::Empty) => return,
+                // Nobody is left who could serve the addresses.
+                Err(TryRecvError::Disconnected) if !self.is_stopping => Command::Stop,
+                Err(TryRecvError::Disconnected) => return,
+            };
+            match command {
+                Command::Readiness(router, readiness) => {
+                    self.runners[router.index()].fitness.told(readiness);
+                    self.judge(router.index());
+                }
+                Command::ProbesEnded => {
+                    (0..self.runners.len()).for_each(|one| self.tell(id(one), Event::ProbesEnded));
+                }
+                Command::Failover(router) => self.tell(router, Event::Failover),
+                Command::Hold(router) => self.tell(router, Event::HoldBack),
+                Command::Release(router) => self.tell(router, Event::Release),
+                Command::SessionsEnded(ticket) => self.sessions_ended(ticket),
+                Command::Describe => {
+                    let described = Report::Described(self.describe());
+                    self.outbox.push_back(described);
+                }
+                Command::Stop => self.stop(),
+                Command::StopNow => {
+                    self.stop();
+                    (0..self.runners.len()).for_each(|one| self.tell(id(one), Event::LinkDown));
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.is_stopping = true;
+        (0..self.runners.len()).for_each(|one| self.tell(id(one), Event::Stop));
+    }
+
+    fn describe(&self) -> Vec<Description> {
+        let at = self.now();
+        let each = self.runners.iter().map(|runner| Description {
+            machine: runner.machine.clone(),
+            readiness: runner.readiness.clone(),
+            send_failures: runner.send_failures,
+            unknown_vrid: self.segments[runner.segment].unknown_vrid,
+            malformed: self.segments[runner.segment].malformed,
+            at,
+        });
+        each.collect()
+    }
+
+    // --- time ---
+
+    fn expire(&mut self) {
+        let now = self.now();
+        if now >= self.look_at {
+            self.look(now);
+        }
+        for number in 0..self.runners.len() {
+            if self.runners[number]
+                .machine
+                .deadline()
+                .is_some_and(|at| at <= now)
+            {
+                self.tell(id(number), Event::Expired);
+            }
+            let runner = &mut self.runners[number];
+            if runner.ending.is_some_and(|(_, until)| until <= now) {
+                runner.ending = None;
+                self.remove_if_due(id(number));
+            }
+            if self.runners[number].take_retry(now) {
+                self.tell(id(number), Event::AddressDeleted);
+            }
+        }
+    }
+
+    /// Whether everybody is at work.
+    fn look(&mut self, now: Time) {
+        self.look_at = now + self.look_every;
+        let longest = self
+            .runners
+            .iter()
+            .map(|one| one.settings.progress_timeout)
+            .max();
+        self.watchdog.look(now, longest.unwrap_or_default());
+        for number in 0..self.runners.len() {
+            let timeout = self.runners[number].settings.progress_timeout;
+            let stalled = self.watchdog.stalled(now, timeout);
+            self.runners[number].fitness.stalled(stalled);
+            self.judge(number);
+        }
+    }
+
+    fn announce(&mut self) {
+        let now = self.now();
+        for segment in &mut self.segments {
+            let Some(wires) = &segment.wires else {
+                continue;
+            };
+            for address in segment.paced.take(now) {
+                let frame = match address {
+                    IpAddr::V4(address) => frames::gratuitous_arp(wires.mac, address),
+                    IpAddr::V6(address) => frames::unsolicited_advertisement(wires.mac, address),
+                };
+                // It is announced again.
+                let _ = wires.frames.send(&frame);
+            }
+        }
+    }
+
+    // --- what the machines want ---
+
+    fn judge(&mut self, number: usize) {
+        let runner = &mut self.runners[number];
+        let readiness = runner.fitness.readiness();
+        if readiness != runner.readiness {
+            runner.readiness = readiness.clone();
+            self.tell(id(number), Event::Readiness(readiness));
+        }
+    }
+
+    fn tell(&mut self, router: RouterId, event: Event) {
+        let now = self.now();
+        let mut actions = Vec::new();
+        self.runners[router.index()]
+            .machine
+            .on(event, now, &mut actions);
+        for action in actions {
+            self.perform(router, action, now);
+        }
+    }
+
+    fn perform(&mut self, router: RouterId, action: Action, now: Time) {
+        let runner = &mut self.runners[router.index()];
+        match action {
+            Action::SendAdvertisement { priority } => {
+                let wires = self.segments[runner.segment].wires.as_ref();
+                if let Some(text) = runner.advertise(priority, wires, now) {
+                    self.say(Some(router), true, text);
+                }
+            }
+            Action::HoldAddresses { term } => {
+                runner.ending = None;
+                runner.is_removing = false;
+                runner.wishes.want(Wish::Hold { term });
+                self.begin(router);
+            }
+            Action::RemoveAddresses => {
+                let addresses: Vec<IpAddr> = runner.settings.addresses().collect();
+                runner.is_removing = true;
+                self.segments[runner.segment].paced.forget(addresses);
+                self.remove_if_due(router);
+            }
+            Action::EndSessions => {
+                runner.sweeps = true;
+                let ticket = self.end_sessions(router);
+                let until = now + runner::SESSIONS_END_MAX;
+                self.runners[router.index()].ending = Some((ticket, until));
+            }
+            Action::Announce => {
+                let addresses: Vec<IpAddr> = runner.settings.addresses().collect();
+                self.segments[runner.segment].paced.add(addresses);
+            }
+            Action::Changed(transition) => {
+                let priority = runner.machine.priority(now);
+                let is_lost = transition.is_lost_to_another();
+                self.outbox.push_back(Report::Changed {
+                    router,
+                    transition,
+                    priority,
+                });
+                if is_lost {
+                    for other in self.group_of(router) {
+                        self.tell(id(other), Event::Follow);
+                    }
+                }
+            }
+            Action::Alarm(alarm) => self.say(Some(router), true, alarm.to_string()),
+            Action::Rejected { source, rejection } => {
+                let text = format!("not listening to {source}: {rejection}");
+                self.say(Some(router), true, text);
+            }
+            Action::HandedOver(outcome) => {
+                self.outbox.push_back(Report::HandedOver(router, outcome));
+            }
+            Action::Stopped => runner.is_stopped = true,
+        }
+    }
+
+    fn end_sessions(&mut self, router: RouterId) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.outbox
+            .push_back(Report::EndSessions { router, ticket });
+        ticket
+    }
+
+    fn sessions_ended(&mut self, ticket: Ticket) {
+        let is_its = |one: &Runner| one.ending.is_some_and(|(waited, _)| waited == ticket);
+        if let Some(number) = self.runners.iter().position(is_its) {
+            self.runners[number].ending = None;
+            self.remove_if_due(id(number));
+        }
+    }
+
+    /// Once nobody needs them any more, or has had the time to end.
+    fn remove_if_due(&mut self, router: RouterId) {
+        let runner = &mut self.runners[router.index()];
+        if runner.is_removing && runner.ending.is_none() {
+            runner.is_removing = false;
+            runner.wishes.want(Wish::Remove);
+            self.begin(router);
+        }
+    }
+
+    fn begin(&mut self, router: RouterId) {
+        if let Some(wish) = self.runners[router.index()].wishes.begin() {
+            let is_sent = self
+                .channels
+                .orders
+                .try_send(Order::Addresses(router, wish));
+            debug_assert!(is_sent, "one order for each virtual router at a time fits");
+        }
+    }
+
+    // --- what it says ---
+
+    fn say(&mut self, router: Option<RouterId>, is_warning: bool, text: String) {
+        if self.outbox.len() >= OUTBOX_MAX {
+            self.lines_dropped += 1;
+            return;
+        }
+        self.outbox.push_back(Report::Said {
+            router,
+            is_warning,
+            text,
+        });
+    }
+
+    fn flush(&mut self) {
+        use tokio::sync::mpsc::error::TrySendError;
+        while let Some(report) = self.outbox.pop_front() {
+            match self.reports.try_send(report) {
+                Ok(()) => {}
+                Err(TrySendError::Full(report)) => {
+                    self.outbox.push_front(report);
+                    return;
+                }
+                Err(TrySendError::Closed(_)) => self.outbox.clear(),
+            }
+        }
+        let dropped = std::mem::take(&mut self.lines_dropped);
+        if dropped > 0 {
+            self.say(
+                None,
+                true,
+                format!("{dropped} lines about virtual routers were dropped"),
+            );
+        }
+    }
+}
+
+fn id(number: usize) -> RouterId {
+    RouterId(u16::try_from(number).expect("no more virtual routers than ids"))
+}

@@ -1,0 +1,126 @@
+//! One virtual router on the thread: its machine, and what the machine does not know.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::Ticket;
+use super::super::fitness::Fitness;
+use super::super::kernel::Wires;
+use super::super::machine::{Machine, Readiness, Role};
+use super::super::packet::{Ends, Password};
+use super::super::settings::Settings;
+use super::super::wishes::Wishes;
+use crate::time::{Seldom, Time};
+
+/// The longest that addresses which are to go wait for the sessions on them to end.
+pub(super) const SESSIONS_END_MAX: Duration = Duration::from_millis(250);
+/// Before addresses that could not be set are tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) struct Runner {
+    pub(super) settings: Arc<Settings>,
+    pub(super) machine: Machine,
+    pub(super) segment: usize,
+    pub(super) fitness: Fitness,
+    /// What the machine was told last.
+    pub(super) readiness: Readiness,
+    /// Where advertisements come from, while the interface can be used.
+    pub(super) source: Option<IpAddr>,
+    pub(super) wishes: Wishes,
+    /// Addresses are to go as soon as no session needs them.
+    pub(super) is_removing: bool,
+    /// Sessions are being ended, but not for longer than this.
+    pub(super) ending: Option<(Ticket, Time)>,
+    /// Once the addresses are gone, sessions that came in the meantime are ended, too.
+    pub(super) sweeps: bool,
+    pub(super) is_stopped: bool,
+    pub(super) send_failures: u64,
+    retry_at: Option<Time>,
+    says_send_failures: Seldom,
+    says_failures: Seldom,
+}
+
+impl Runner {
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        password: Option<Password>,
+        segment: usize,
+        now: Time,
+    ) -> Runner {
+        Runner {
+            machine: Machine::new(settings.virtual_router(password), now),
+            settings,
+            segment,
+            fitness: Fitness::default(),
+            readiness: Readiness::Well,
+            source: None,
+            wishes: Wishes::default(),
+            is_removing: false,
+            ending: None,
+            sweeps: false,
+            is_stopped: false,
+            send_failures: 0,
+            retry_at: None,
+            says_send_failures: Seldom::new(super::SAY_EVERY),
+            says_failures: Seldom::new(super::SAY_EVERY),
+        }
+    }
+
+    pub(super) fn is_active(&self) -> bool {
+        self.machine.role() == Role::Active
+    }
+
+    /// The next moment that concerns it.
+    pub(super) fn due(&self) -> Option<Time> {
+        let ending = self.ending.map(|(_, until)| until);
+        let all = [self.machine.deadline(), ending, self.retry_at];
+        all.into_iter().flatten().min()
+    }
+
+    /// It has stopped, and its addresses are gone.
+    pub(super) fn has_let_go(&self) -> bool {
+        self.is_stopped && !self.is_removing && self.wishes.are_fulfilled()
+    }
+
+    /// Its addresses could not be set; whether to say so.
+    pub(super) fn failed(&mut self, now: Time) -> bool {
+        self.retry_at = Some(now + TRY_AGAIN);
+        self.says_failures.may(now)
+    }
+
+    pub(super) fn take_retry(&mut self, now: Time) -> bool {
+        self.retry_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Sends to the group, or to each peer. What is to be said if that does not work.
+    pub(super) fn advertise(
+        &mut self,
+        priority: u8,
+        wires: Option<&Wires>,
+        now: Time,
+    ) -> Option<String> {
+        let (wires, source) = (wires?, self.source?);
+        let router = self.machine.router();
+        let advertisement = router.advertisement(priority);
+        let destinations = match router.peers.as_slice() {
+            [] => vec![Ends::to_group(source)],
+            peers => {
+                let ends = peers.iter().filter_map(|peer| Ends::new(source, *peer));
+                ends.collect()
+            }
+        };
+        let mut failure = None;
+        for ends in destinations {
+            let bytes = advertisement.encode(&ends, router.checksum);
+            if let Err(error) = wires.raw.send(&bytes, source, ends.destination()) {
+                self.send_failures += 1;
+                failure = Some(format!(
+                    "an advertisement to {} cannot be sent: {error}",
+                    ends.destination()
+                ));
+            }
+        }
+        failure.filter(|_| self.says_send_failures.may(now))
+    }
+}

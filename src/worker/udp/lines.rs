@@ -1,0 +1,461 @@
+//! Flows and their lines: a flow begins with a datagram that belongs to none, leads to one backend, and goes on with
+//! another one when that refuses it or goes down.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use socket2::SockAddr;
+
+use super::super::Worker;
+use super::super::picks::{Picked, Tried};
+use super::super::token::{Datagrams, Key, Token};
+use crate::balance::{Arrival, Sample};
+use crate::flow::{Client, FlowId, Gone, Loss, Request};
+use crate::ids::{BackendId, ListenerId, PoolId};
+use crate::ring::{Completion, Message, Payload};
+use crate::session::CloseReason;
+use crate::sys::datagram;
+
+/// The socket of a flow, connected to its backend.
+pub(super) struct Line {
+    socket: OwnedFd,
+    /// None once the flow has ended, or leads elsewhere: what still comes is not for anybody.
+    flow: Option<FlowId>,
+    backend: BackendId,
+    /// Where replies go: from this place.
+    place: u16,
+    client: SockAddr,
+    /// From this address of ours, if the place has several.
+    local: Option<IpAddr>,
+    is_armed: bool,
+    /// A cancel has not completed.
+    is_cancelled: bool,
+    /// What is too large for the path leaves in fragments.
+    fragments: bool,
+}
+
+impl Line {
+    pub(super) fn flow(&self) -> Option<FlowId> {
+        self.flow
+    }
+
+    pub(super) fn backend(&self) -> BackendId {
+        self.backend
+    }
+
+    fn allow_fragments(&mut self) {
+        self.fragments = true;
+        datagram::allow_fragments(self.socket.as_fd());
+    }
+}
+
+impl Worker {
+    // --- from the client ---
+
+    /// A datagram of a client: to the backend of its flow, which may have to begin first.
+    pub(super) fn take_request(&mut self, place: u16, message: &Message) {
+        let client = Client {
+            place,
+            address: message.from,
+            local: message.to,
+        };
+        let payload = message.payload;
+        let listener = self.udp.places[usize::from(place)].listener;
+        self.cells.listener(listener).received.add(payload.len);
+        match self.lead(&client, listener) {
+            Ok((id, key, is_last)) => {
+                self.forward(key, payload);
+                // A refusal may have ended it, or left it without a line.
+                if is_last
+                    && self
+                        .udp
+                        .lines
+                        .get(key)
+                        .is_some_and(|line| line.flow == Some(id))
+                {
+                    self.end_flow(id, CloseReason::FlowDone);
+                }
+            }
+            Err(loss) => self.cells.lost(listener, loss),
+        }
+        self.drop_payload(payload);
+    }
+
+    /// The flow and the line that the client's datagram belongs to, and whether the flow ends with it.
+    fn lead(&mut self, client: &Client, listener: ListenerId) -> Result<(FlowId, Key, bool), Loss> {
+        let found = match self.udp.table.request(client, self.now) {
+            found @ Request::Forward { .. } => found,
+            Request::Stranded(id) => {
+                self.move_flow(id, client, listener)?;
+                self.udp.table.request(client, self.now)
+            }
+            Request::Nobody => {
+                self.begin_flow(client, listener)?;
+                self.udp.table.request(client, self.now)
+            }
+        };
+        match found {
+            Request::Forward { id, line, is_last } => Ok((id, line, is_last)),
+            Request::Stranded(_) | Request::Nobody => unreachable!("it has just got a line"),
+        }
+    }
+
+    fn forward(&mut self, key: Key, payload: Payload) {
+        let line = self.udp.lines.get(key);
+        let line = line.expect("the line of a flow is there as long as the flow");
+        self.cells.backend(line.backend).sent.add(payload.len);
+        if payload.len > datagram::FITS_EVERYWHERE && !line.fragments {
+            line.allow_fragments();
+        }
+        let sent = datagram::send(line.socket.as_fd(), self.ring.payload(payload));
+        if let Err(error) = sent {
+            self.request_failed(key, error.raw_os_error().unwrap_or(libc::EINVAL));
+        }
+    }
+
+    fn begin_flow(&mut self, client: &Client, listener: ListenerId) -> Result<(), Loss> {
+        if self.stopping {
+            return Err(Loss::Stopping);
+        }
+        if !self.udp.table.has_room() {
+            return Err(Loss::Full);
+        }
+        let pool = self.picks.pool(&self.snapshot, listener);
+        let key = self.open_line(client, pool, &Tried::new())?;
+        let rules = self.snapshot.pools[pool.index()].flows;
+        let begun = self.udp.table.begin(*client, rules, key, self.now);
+        let (id, evicted) = begun.expect("there was room");
+        if let Some(gone) = evicted {
+            self.flow_gone(&gone, CloseReason::Evicted);
+        }
+        self.lead_line_to(key, id);
+        self.shared.enter(listener, None);
+        self.cells.flows_total.add(1);
+        self.cells.flows_active.add(1);
+        self.cells.listener(listener).flows_total.add(1);
+        Ok(())
+    }
+
+    /// A flow that has lost its backend goes on with another one; with one that has refused it only if there is no
+    /// other.
+    fn move_flow(&mut self, id: FlowId, client: &Client, listener: ListenerId) -> Result<(), Loss> {
+        if self.stopping {
+            return Err(Loss::Stopping);
+        }
+        let pool = self.picks.pool(&self.snapshot, listener);
+        let tried = self.udp.refusals.get(&id).cloned().unwrap_or_default();
+        let key = match self.open_line(client, pool, &tried) {
+            Err(Loss::NoBackend) if !tried.is_empty() => {
+                self.udp.refusals.remove(&id);
+                self.open_line(client, pool, &Tried::new())?
+            }
+            opened => opened?,
+        };
+        self.udp.table.attach(id, key, self.now);
+        self.lead_line_to(key, id);
+        self.cells.flows_moved_total.add(1);
+        Ok(())
+    }
+
+    fn lead_line_to(&mut self, key: Key, id: FlowId) {
+        if let Some(line) = self.udp.lines.get(key) {
+            line.flow = Some(id);
+        }
+        let deadline = self.udp.table.deadline(id);
+        self.udp.timers.set(id.0, Some(deadline));
+        self.hear_line(key);
+    }
+
+    /// A line to a backend that the pool picks. Its flow counts there from now on.
+    fn open_line(&mut self, client: &Client, pool: PoolId, tried: &Tried) -> Result<Key, Loss> {
+        let mut address = client.address;
+        address.set_ip(address.ip().to_canonical());
+        let arrival = Arrival {
+            client: Some(address),
+            now: self.now,
+        };
+        let picked = self
+            .picks
+            .pick(&self.snapshot, pool, tried, &arrival, &self.shared);
+        let backend = match picked {
+            Picked::Backend(backend) => backend,
+            Picked::AllFull => return Err(Loss::Limit),
+            Picked::Nobody => return Err(Loss::NoBackend),
+        };
+        let opened = self.connect_line(pool, backend).and_then(|socket| {
+            let line = Line {
+                socket,
+                flow: None,
+                backend,
+                place: client.place,
+                client: client.address.into(),
+                local: client.local,
+                is_armed: false,
+                is_cancelled: false,
+                fragments: false,
+            };
+            self.udp.lines.insert(line).ok_or(libc::EMFILE)
+        });
+        match opened {
+            Ok(key) => {
+                let cells = self.cells.backend(backend);
+                cells.flows_total.add(1);
+                cells.flows_active.add(1);
+                Ok(key)
+            }
+            Err(errno) => {
+                self.shared.disclaim(backend);
+                self.note_connect_failure(backend, errno);
+                self.accepts.pause_if_scarce(errno, self.now);
+                // The next one may find what this one lacked.
+                if let Some(gone) = self.udp.table.evict() {
+                    self.flow_gone(&gone, CloseReason::Evicted);
+                }
+                Err(Loss::OutOfResources)
+            }
+        }
+    }
+
+    /// Connects from the pool's sources in turn, until one has a port left.
+    fn connect_line(&mut self, pool: PoolId, backend: BackendId) -> Result<OwnedFd, i32> {
+        let sources = &self.snapshot.pools[pool.index()].sources;
+        let address = self.picks.address(backend);
+        let mut turn = self.sources.begin(pool, sources, address);
+        let mut source = turn.take(sources, address);
+        loop {
+            let error = match datagram::connect(address, source) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => error,
+            };
+            source = turn.take(sources, address);
+            if source.is_none() {
+                return Err(match error.raw_os_error() {
+                    // What the kernel says when it has no port for an unbound datagram socket.
+                    Some(libc::EAGAIN) | None => libc::EADDRNOTAVAIL,
+                    Some(errno) => errno,
+                });
+            }
+        }
+    }
+
+    // --- from the backend ---
+
+    /// Receives what the backend sends, from now on.
+    pub(super) fn hear_line(&mut self, key: Key) {
+        let Some(line) = self.udp.lines.get(key) else {
+            return;
+        };
+        if !line.is_armed && line.flow.is_some() {
+            line.is_armed = true;
+            let fd = line.socket.as_raw_fd();
+            let token = Token::Datagrams(Datagrams::Line(key)).encode();
+            self.ring.receive_datagrams(fd, token);
+        }
+    }
+
+    pub(super) fn line_completion(&mut self, key: Key, completion: Completion) {
+        if let Ok(len) = u32::try_from(completion.result) {
+            self.take_reply(key, Payload::whole(completion.buffer, len));
+        }
+        self.drop_payload(Payload::whole(completion.buffer, 0));
+        let Some(line) = self.udp.lines.get(key).filter(|_| !completion.more) else {
+            return;
+        };
+        line.is_armed = false;
+        if line.flow.is_none() {
+            self.close_line(key);
+            return;
+        }
+        match -completion.result {
+            // An empty datagram ends a receive, too.
+            ..=0 => self.hear_line(key),
+            libc::ENOBUFS => {
+                self.cells.datagrams_starved_total.add(1);
+                self.udp.dry_lines.push_back(key);
+            }
+            // A router's word about an earlier datagram: the kernel knows the path better from now on.
+            libc::EMSGSIZE => {
+                line.allow_fragments();
+                self.lose(key, Loss::TooBig);
+                self.hear_line(key);
+            }
+            errno => self.refused(key, errno),
+        }
+    }
+
+    /// A datagram of a backend: to the client of its flow.
+    fn take_reply(&mut self, key: Key, payload: Payload) {
+        let line = self.udp.lines.get(key);
+        let Some((line, id)) = line.and_then(|line| line.flow.map(|id| (line, id))) else {
+            return;
+        };
+        let reply = self.udp.table.reply(id, self.now);
+        let backend = line.backend;
+        self.cells.backend(backend).received.add(payload.len);
+        let place = &mut self.udp.places[usize::from(line.place)];
+        place.fit(payload.len);
+        if let Some(socket) = place.socket() {
+            self.cells.listener(place.listener).sent.add(payload.len);
+            let bytes = self.ring.payload(payload);
+            let sent = datagram::send_to(socket.as_fd(), bytes, &line.client, line.local);
+            if let Err(error) = sent {
+                self.reply_failed(key, error.raw_os_error().unwrap_or(libc::EINVAL));
+            }
+        }
+        if reply.is_first {
+            let took = Sample::FirstByte(self.now - reply.since);
+            self.picks.observe(&self.snapshot, backend, took, self.now);
+            self.picks.connected(backend, &self.cells);
+            self.udp.refusals.remove(&id);
+        }
+        if reply.is_last {
+            self.end_flow(id, CloseReason::FlowDone);
+        } else if self.stopping {
+            self.end_flow(id, CloseReason::Shutdown);
+        }
+    }
+
+    // --- what fails ---
+
+    /// A datagram to a backend was not sent.
+    fn request_failed(&mut self, key: Key, errno: i32) {
+        match errno {
+            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => self.lose(key, Loss::Blocked),
+            libc::EMSGSIZE => {
+                self.lose(key, Loss::TooBig);
+                if let Some(line) = self.udp.lines.get(key) {
+                    line.allow_fragments();
+                }
+            }
+            libc::EPERM | libc::EACCES | libc::EINVAL => self.lose(key, Loss::SendFailed),
+            // The backend's answer to an earlier datagram, or the lack of a way to it.
+            errno => {
+                self.lose(key, Loss::Refused);
+                self.refused(key, errno);
+            }
+        }
+    }
+
+    /// A datagram to a client was not sent.
+    fn reply_failed(&mut self, key: Key, errno: i32) {
+        if errno == libc::EMSGSIZE
+            && let Some(line) = self.udp.lines.get(key)
+        {
+            self.udp.places[usize::from(line.place)].allow_fragments();
+        }
+        self.lose(
+            key,
+            match errno {
+                libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Loss::Blocked,
+                libc::EMSGSIZE => Loss::TooBig,
+                _ => Loss::SendFailed,
+            },
+        );
+    }
+
+    fn lose(&mut self, key: Key, loss: Loss) {
+        if let Some(line) = self.udp.lines.get(key) {
+            let listener = self.udp.places[usize::from(line.place)].listener;
+            self.cells.lost(listener, loss);
+        }
+    }
+
+    /// Nobody receives at the backend's address, or nobody can get there: the flow's next datagram goes to another one.
+    fn refused(&mut self, key: Key, errno: i32) {
+        let line = self.udp.lines.get(key);
+        let Some((id, backend)) = line.and_then(|line| Some((line.flow?, line.backend))) else {
+            return;
+        };
+        self.note_connect_failure(backend, errno);
+        let tried = self.udp.refusals.entry(id).or_default();
+        if tried.is_full() {
+            tried.clear();
+        }
+        tried.push(backend);
+        let reason = match errno {
+            libc::ECONNREFUSED => CloseReason::ConnectRefused,
+            _ => CloseReason::BackendUnreachable,
+        };
+        self.strand(key, reason);
+    }
+
+    // --- ends ---
+
+    /// A flow's line leads nowhere any more. The flow waits for its client's next datagram, or is over for this reason.
+    pub(super) fn strand(&mut self, key: Key, reason: CloseReason) {
+        let Some(id) = self.udp.lines.get(key).and_then(|line| line.flow) else {
+            return;
+        };
+        match self.udp.table.strand(id) {
+            Some(gone) => self.flow_gone(&gone, reason),
+            None => self.release_line(key),
+        }
+    }
+
+    pub(super) fn end_flow(&mut self, id: FlowId, reason: CloseReason) {
+        let gone = self.udp.table.end(id);
+        self.flow_gone(&gone, reason);
+    }
+
+    /// A flow is over.
+    pub(super) fn flow_gone(&mut self, gone: &Gone<Key>, reason: CloseReason) {
+        self.udp.timers.unset(gone.id.0);
+        if !self.udp.refusals.is_empty() {
+            self.udp.refusals.remove(&gone.id);
+        }
+        let listener = self.udp.places[usize::from(gone.client.place)].listener;
+        self.shared.leave(listener);
+        self.cells.flows_active.sub(1);
+        self.cells.flow_ended(reason);
+        if let Some(key) = gone.line {
+            self.release_line(key);
+        }
+        tracing::trace!(
+            listener = %self.snapshot.listeners[listener.index()].name, client = %gone.client.address,
+            reason = reason.as_str(), "flow ended"
+        );
+    }
+
+    /// The line is nobody's any more: what it has in the kernel ends, then it is closed.
+    fn release_line(&mut self, key: Key) {
+        let Some(line) = self.udp.lines.get(key) else {
+            return;
+        };
+        line.flow = None;
+        let (backend, is_armed) = (line.backend, line.is_armed);
+        self.shared.disclaim(backend);
+        self.cells.backend(backend).flows_active.sub(1);
+        if is_armed {
+            line.is_cancelled = true;
+            let target = Token::Datagrams(Datagrams::Line(key)).encode();
+            let token = Token::Datagrams(Datagrams::CancelLine(key)).encode();
+            self.ring.cancel(target, token);
+        } else {
+            self.close_line(key);
+        }
+    }
+
+    pub(super) fn line_cancelled(&mut self, key: Key) {
+        match self.udp.lines.get(key) {
+            Some(line) => {
+                line.is_cancelled = false;
+                self.close_line(key);
+            }
+            None => self.cells.stale_completions_total.add(1),
+        }
+    }
+
+    /// Once nothing of it is in the kernel.
+    fn close_line(&mut self, key: Key) {
+        let is_over = |line: &mut Line| line.flow.is_none() && !line.is_armed && !line.is_cancelled;
+        if self.udp.lines.get(key).is_some_and(is_over) {
+            self.udp.lines.remove(key);
+        }
+    }
+
+    fn drop_payload(&mut self, payload: Payload) {
+        if let Some(buffer) = payload.buffer {
+            self.ring.drop_datagram(buffer);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! A link with nodes on it: a bridge in a namespace of its own, and a namespace for each node whose `eth0` is a port.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use ringway::sys::netlink::{Change, Netlink, Watch};
+
+use crate::harness::namespace::Namespace;
+use crate::harness::{SOON, eventually};
+
+pub const VIP: &str = "10.77.0.100";
+pub const VIP6: &str = "fd77::100";
+
+/// Nodes are counted from 1: `10.77.0.1` and `fd77::1` are the first one's addresses.
+pub struct Lan {
+    pub nodes: Vec<Namespace>,
+    switch: Namespace,
+}
+
+impl Lan {
+    pub fn new(label: &str, count: usize) -> Option<Lan> {
+        let switch = Namespace::new(&format!("{label}s"))?;
+        switch.ip(&[
+            "link",
+            "add",
+            "br0",
+            "type",
+            "bridge",
+            "mcast_snooping",
+            "0",
+        ]);
+        switch.ip(&["link", "set", "br0", "up"]);
+        let mut lan = Lan {
+            switch,
+            nodes: Vec::new(),
+        };
+        for number in 1..=count {
+            let node = Namespace::new(&format!("{label}{number}"))?;
+            // Addresses work at once.
+            node.set("ipv6/conf/default/accept_dad", "0");
+            lan.nodes.push(node);
+            lan.connect(number);
+        }
+        Some(lan)
+    }
+
+    pub fn node(&self, number: usize) -> &Namespace {
+        &self.nodes[number - 1]
+    }
+
+    /// Gives a node an `eth0` that is connected.
+    pub fn connect(&self, number: usize) {
+        let (port, node) = (port(number), self.node(number));
+        self.switch.ip(&[
+            "link",
+            "add",
+            &port,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            node.name(),
+        ]);
+        self.switch
+            .ip(&["link", "set", &port, "master", "br0", "up"]);
+        let (v4, v6) = (format!("10.77.0.{number}/24"), format!("fd77::{number}/64"));
+        node.ip(&["address", "add", &v4, "dev", "eth0"]);
+        node.ip(&["address", "add", &v6, "dev", "eth0", "nodad"]);
+        node.ip(&["link", "set", "eth0", "up"]);
+    }
+
+    /// The cable is out: no carrier on either side.
+    pub fn pull(&self, number: usize) {
+        self.switch.ip(&["link", "set", &port(number), "down"]);
+    }
+
+    pub fn plug(&self, number: usize) {
+        self.switch.ip(&["link", "set", &port(number), "up"]);
+    }
+
+    /// Nothing goes through any more, but nobody has lost a carrier.
+    pub fn cut(&self, number: usize) {
+        self.switch.ip(&["link", "set", &port(number), "nomaster"]);
+    }
+
+    pub fn heal(&self, number: usize) {
+        self.switch
+            .ip(&["link", "set", &port(number), "master", "br0"]);
+    }
+
+    pub fn has(&self, number: usize, address: &str) -> bool {
+        let address: IpAddr = address.parse().unwrap();
+        let all = self
+            .node(number)
+            .run(|| Netlink::open().unwrap().everything().unwrap());
+        all.iter()
+            .any(|one| matches!(one, Change::Address(one) if one.address == address))
+    }
+
+    /// The nodes that have an address.
+    pub fn holders(&self, address: &str) -> Vec<usize> {
+        (1..=self.nodes.len())
+            .filter(|number| self.has(*number, address))
+            .collect()
+    }
+
+    /// Waits until one node alone has it.
+    #[track_caller]
+    pub fn moves_to(&self, number: usize, address: &str) -> Duration {
+        let from = Instant::now();
+        let what = format!("node {number} alone has {address}");
+        eventually(SOON, &what, || self.holders(address) == [number]);
+        from.elapsed()
+    }
+
+    /// How long an address is gone when somebody removes it.
+    #[track_caller]
+    pub fn gap_after_removal(&self, number: usize, address: &str) -> Duration {
+        let wanted: IpAddr = address.parse().unwrap();
+        let node = self.node(number);
+        let watch = node.run(|| Watch::open().unwrap());
+        let prefix = if wanted.is_ipv4() { 32 } else { 128 };
+        node.ip(&[
+            "address",
+            "del",
+            &format!("{address}/{prefix}"),
+            "dev",
+            "eth0",
+        ]);
+        let (mut gone, end) = (None, Instant::now() + SOON);
+        loop {
+            assert!(Instant::now() < end, "the address is not put back");
+            let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::from(100_u16)).unwrap();
+            let now = Instant::now();
+            for change in watch.changes().unwrap() {
+                match (change, gone) {
+                    (Change::AddressGone(one), _) if one.address == wanted => gone = Some(now),
+                    (Change::Address(one), Some(gone)) if one.address == wanted => {
+                        return now - gone;
+                    }
+                    (
+                        Change::Address(_)
+                        | Change::AddressGone(_)
+                        | Change::Link(_)
+                        | Change::LinkGone(_),
+                        _,
+                    ) => {}
+                }
+            }
+        }
+    }
+}
+
+fn port(number: usize) -> String {
+    format!("p{number}")
+}
