@@ -8,7 +8,7 @@ mod datagrams;
 mod listeners;
 mod names;
 mod operator;
-mod ports;
+pub(crate) mod ports;
 mod signals;
 pub mod snapshot;
 mod status;
@@ -171,7 +171,7 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapsho
             open_files = files,
             "global.max_sessions is more than RLIMIT_NOFILE allows: raise it (LimitNOFILE= in the unit, ulimit -n)"
         );
-    } else if global.max_sessions.is_none() && possible < SESSIONS_FEW {
+    } else if global.max_sessions.is_none() && possible < SESSIONS_FEW && demand.addresses > 0 {
         tracing::warn!(
             possible,
             open_files = files,

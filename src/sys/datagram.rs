@@ -16,7 +16,7 @@ use super::socket::{Bind, bind_source};
 /// Bytes that may wait in a bound socket, with what the kernel counts around each datagram: some 5,000 small ones.
 /// Datagrams have no flow control, and the kernel does not tune this by itself. `net.core.rmem_max` bounds it for who
 /// lacks CAP_NET_ADMIN.
-const RECEIVE_BUFFER: usize = 4 << 20;
+pub const RECEIVE_BUFFER: usize = 4 << 20;
 
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
@@ -33,7 +33,7 @@ const MEMINFO_DROPS: usize = 8;
 const MEMINFO_VARS: usize = 9;
 
 /// Payloads up to here fit into one packet on every path there is.
-pub const FITS_EVERYWHERE: u32 = 1_200;
+pub const FITS_EVERYWHERE: usize = 1_200;
 
 /// A socket that receives its share of the datagrams to an address, together with others that are bound in the same
 /// way. On every address of the host it tells with each datagram where it was sent to. With `freebind` the host need
@@ -116,6 +116,14 @@ pub fn send_to(
     let message = MsgHdr::new().with_addr(to).with_buffers(&parts);
     let message = message.with_control(&control.0[..len]);
     socket.sendmsg(&message, SEND_FLAGS).map(|_| ())
+}
+
+/// Whether a datagram was not sent because it is larger than the path takes, or an earlier one was: the kernel knows the
+/// path better from then on.
+#[must_use]
+pub fn is_too_big(sent: &io::Result<()>) -> bool {
+    let error = sent.as_ref().err();
+    error.and_then(io::Error::raw_os_error) == Some(libc::EMSGSIZE)
 }
 
 /// Datagrams that did not fit into the socket's buffer since it was made; 0 when the kernel does not tell.

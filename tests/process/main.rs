@@ -36,5 +36,6 @@ mod stop;
 mod timeouts;
 mod udp;
 mod udp_flood;
+mod udp_paths;
 mod urgent;
 mod workers;

@@ -69,6 +69,10 @@ impl Udp {
         self.table.is_empty() && self.lines.len() == 0 && self.is_silent()
     }
 
+    fn listener_of(&self, id: FlowId) -> ListenerId {
+        self.places[usize::from(self.table.client(id).place)].listener
+    }
+
     /// Whether nothing is received from clients.
     pub(super) fn is_silent(&self) -> bool {
         self.places.iter().all(Place::is_silent)
