@@ -203,6 +203,8 @@ struct Control {
     clock: Clock,
     stopping_since: Option<Time>,
     listeners: Listeners,
+    /// When a listener is to be looked at that could not be opened, or not be shut.
+    settle_again: Option<std::time::Instant>,
     mailboxes: Vec<Mailbox>,
     cells: Vec<Arc<WorkerCells>>,
     shared: Arc<Shared>,
@@ -326,6 +328,7 @@ impl Control {
             stopping_since: None,
             snapshot,
             listeners,
+            settle_again: None,
             mailboxes,
             cells,
             shared,
@@ -372,7 +375,7 @@ impl Control {
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
                 () = pause(!self.unsent.is_empty(), SEND_AGAIN) => self.send_again(),
-                () = pause(self.listeners.is_behind(), OPEN_AGAIN) => self.settle_listeners(),
+                () = alarm(self.settle_again) => self.settle_listeners(),
                 () = alarm(self.alarms.next()) => self.alarmed(),
                 () = reached(self.phase) => self.deadline_reached(),
                 outcomes = self.watch.outcomes() => self.probed(&outcomes),
@@ -546,6 +549,8 @@ impl Control {
         if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot, &self.shared) {
             self.tell_accepting();
         }
+        let again = || std::time::Instant::now() + OPEN_AGAIN;
+        self.settle_again = self.listeners.is_behind().then(again);
         self.judge_readiness();
     }
 

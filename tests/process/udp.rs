@@ -109,6 +109,43 @@ fn datagrams_of_every_size_pass_whole() {
 }
 
 #[test]
+fn what_comes_at_once_arrives_in_order_and_each_for_itself() {
+    let (sender, receiver) = mpsc::channel();
+    let backend = Responder::answering(any_port(), move |datagram, _| {
+        sender.send(datagram.to_vec()).unwrap();
+        Vec::new()
+    });
+    // With `requests` a part of them begins another flow.
+    for flows in ["", ", udp: {requests: 7}", ", udp: {responses: 0}"] {
+        let pool = backends([&backend]) + flows;
+        let ringway = Launch::config(config("workers: 1", "", &pool)).start();
+        let client = client(ringway.address());
+        let lengths = [5, 0, 1_200, 1_201, 64, 3_000, 1];
+        let sent: Vec<Vec<u8>> = (0..350_usize)
+            .map(|number| {
+                let each = [u8::try_from(number % 256).unwrap()];
+                each.repeat(lengths[number / 25 % lengths.len()])
+            })
+            .collect();
+        for datagrams in sent.chunks(50) {
+            for datagram in datagrams {
+                client.send(datagram).unwrap();
+            }
+            for expected in datagrams {
+                let arrived = receiver.recv_timeout(SOON).unwrap();
+                assert!(arrived == *expected, "{arrived:?} for {expected:?}");
+            }
+        }
+        let counters = finish(ringway);
+        assert_eq!(number(&counters["backends"][0], "datagrams_sent"), 350);
+        assert_eq!(
+            counters["listeners"][0]["datagrams_lost"],
+            serde_json::json!({})
+        );
+    }
+}
+
+#[test]
 fn large_datagrams_pass_whole_over_a_link_that_takes_less() {
     let (Some(host), Some(outside)) = (Namespace::new("host"), Namespace::new("outside")) else {
         return;

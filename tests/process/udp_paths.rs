@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use crate::harness::datagram::{Responder, any_port, ask, ask_until_answered, client};
+use crate::harness::datagram::{Responder, any_port, ask, ask_until_answered, client, receive};
 use crate::harness::namespace::Namespace;
 use crate::harness::{Launch, Ringway, number};
 use crate::udp::{backends, config, finish, lost};
@@ -74,6 +74,13 @@ fn a_router_that_takes_less_on_the_way_to_a_backend_costs_one_datagram_which_is_
             assert_eq!(unanswered, 1, "MTU {mtu}: the router says it once");
             for size in rest {
                 assert_eq!(ask(&client, &pattern(*size)), b"whole", "{size} bytes");
+            }
+            // Several that together would be too large for the path as they are.
+            for _ in 0..10 {
+                client.send(&pattern(1_100)).unwrap();
+            }
+            for _ in 0..10 {
+                assert_eq!(receive(&client).unwrap(), b"whole");
             }
         });
         let counters = finish(ringway);

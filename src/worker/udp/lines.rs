@@ -1,9 +1,11 @@
 //! Flows and their lines: a flow begins with a datagram that belongs to none, leads to one backend, and goes on with
 //! another one when that refuses it or goes down.
 
+use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use arrayvec::ArrayVec;
 use socket2::SockAddr;
 
 use super::super::Worker;
@@ -15,6 +17,9 @@ use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::ring::{Completion, Message, Payload};
 use crate::session::CloseReason;
 use crate::sys::datagram;
+
+/// Datagrams that leave by one system call: what more of them would save is little.
+const RUN_MOST: usize = 16;
 
 /// The socket of a flow, connected to its backend.
 pub(super) struct Line {
@@ -47,12 +52,45 @@ impl Line {
         self.fragments = true;
         datagram::allow_fragments(self.socket.as_fd());
     }
+
+    /// Datagrams of one length.
+    fn send(&mut self, all: &[IoSlice<'_>]) -> io::Result<()> {
+        let is_large = all.iter().any(|one| one.len() > datagram::FITS_EVERYWHERE);
+        if is_large && !self.fragments {
+            self.allow_fragments();
+        }
+        let sent = datagram::send(self.socket.as_fd(), all);
+        if !datagram::is_too_big(&sent) || self.fragments {
+            return sent;
+        }
+        self.allow_fragments();
+        datagram::send(self.socket.as_fd(), all)
+    }
+}
+
+/// Datagrams of one client that came one after the other, are of one length and leave by one system call.
+pub(super) struct Run {
+    client: Client,
+    key: Key,
+    parts: ArrayVec<Payload, RUN_MOST>,
+}
+
+impl Run {
+    fn takes(&self, client: &Client, payload: Payload) -> bool {
+        let fits = (1..=datagram::FITS_EVERYWHERE).contains(&(payload.len as usize));
+        let is_alike = self
+            .parts
+            .first()
+            .is_some_and(|first| first.len == payload.len);
+        fits && is_alike && !self.parts.is_full() && self.client == *client
+    }
 }
 
 impl Worker {
     // --- from the client ---
 
-    /// A datagram of a client: to the backend of its flow, which may have to begin first.
+    /// A datagram of a client: to the backend of its flow, which may have to begin first. It leaves with the next one
+    /// that cannot leave together with it, or at the end of the turn.
     pub(super) fn take_request(&mut self, place: u16, message: &Message) {
         let client = Client {
             place,
@@ -60,17 +98,67 @@ impl Worker {
             local: message.to,
         };
         let payload = message.payload;
+        if !self
+            .udp
+            .run
+            .as_ref()
+            .is_some_and(|run| run.takes(&client, payload))
+        {
+            self.send_run();
+        }
         let listener = self.udp.places[usize::from(place)].listener;
         self.cells.listener(listener).received.add(payload.len);
-        let mut passed = self.pass_on(&client, listener, payload);
-        if passed == Err(Loss::Refused) {
-            // That was the answer to an earlier one. This one has not left yet, and goes another way.
-            passed = self.pass_on(&client, listener, payload);
+        match self.lead(&client, listener) {
+            Ok((id, key, is_last)) => {
+                self.join_run(client, key, payload);
+                if is_last {
+                    self.send_run();
+                    self.done(id, key);
+                }
+            }
+            Err(loss) => {
+                self.cells.lost(listener, loss);
+                self.drop_payload(payload);
+            }
         }
-        if let Err(loss) = passed {
-            self.cells.lost(listener, loss);
+    }
+
+    fn join_run(&mut self, client: Client, key: Key, payload: Payload) {
+        if self.udp.run.as_ref().is_some_and(|run| run.key != key) {
+            self.send_run();
         }
-        self.drop_payload(payload);
+        let run = self.udp.run.get_or_insert_with(|| Run {
+            client,
+            key,
+            parts: ArrayVec::new(),
+        });
+        run.parts.push(payload);
+    }
+
+    /// Sends what waits for more of its kind.
+    pub(in crate::worker) fn send_run(&mut self) {
+        let Some(Run { client, key, parts }) = self.udp.run.take() else {
+            return;
+        };
+        let listener = self.udp.places[usize::from(client.place)].listener;
+        let are_several = parts.len() > 1;
+        let mut together = self.forward(key, &parts);
+        for payload in parts {
+            let mut sent = together;
+            if are_several && matches!(together, Err(Loss::SendFailed | Loss::TooBig)) {
+                // Not every device and path takes several at once.
+                sent = self.forward(key, &[payload]);
+            }
+            if sent == Err(Loss::Refused) {
+                // That was the answer to an earlier one, or the flow has ended since. These go another way.
+                together = sent;
+                sent = self.pass_on(&client, listener, payload);
+            }
+            if let Err(loss) = sent {
+                self.cells.lost(listener, loss);
+            }
+            self.drop_payload(payload);
+        }
     }
 
     fn pass_on(
@@ -80,12 +168,19 @@ impl Worker {
         payload: Payload,
     ) -> Result<(), Loss> {
         let (id, key, is_last) = self.lead(client, listener)?;
-        let sent = self.forward(key, payload);
-        // A refusal has ended it, or left it without a line.
-        if is_last && sent != Err(Loss::Refused) {
-            self.end_flow(id, CloseReason::FlowDone);
+        let sent = self.forward(key, &[payload]);
+        if is_last {
+            self.done(id, key);
         }
         sent
+    }
+
+    /// A flow has had all that was expected, unless a refusal has ended it, or left it without this line.
+    fn done(&mut self, id: FlowId, key: Key) {
+        let line = self.udp.lines.get(key);
+        if line.is_some_and(|line| line.flow == Some(id)) {
+            self.end_flow(id, CloseReason::FlowDone);
+        }
     }
 
     /// The flow and the line that the client's datagram belongs to, and whether the flow ends with it.
@@ -107,26 +202,27 @@ impl Worker {
         }
     }
 
-    fn forward(&mut self, key: Key, payload: Payload) -> Result<(), Loss> {
+    /// Sends datagrams along a line, all of one length. A line that leads nowhere any more refuses.
+    fn forward(&mut self, key: Key, parts: &[Payload]) -> Result<(), Loss> {
         let line = self.udp.lines.get(key);
-        let line = line.expect("the line of a flow is there as long as the flow");
-        let bytes = self.ring.payload(payload);
-        if bytes.len() > datagram::FITS_EVERYWHERE && !line.fragments {
-            line.allow_fragments();
-        }
-        let mut sent = datagram::send(line.socket.as_fd(), bytes);
-        if datagram::is_too_big(&sent) && !line.fragments {
-            line.allow_fragments();
-            sent = datagram::send(line.socket.as_fd(), bytes);
-        }
+        let Some(line) = line.filter(|line| line.flow.is_some()) else {
+            return Err(Loss::Refused);
+        };
+        let backend = line.backend;
+        let sent = {
+            let each = parts.iter().map(|payload| self.ring.payload(*payload));
+            let all: ArrayVec<IoSlice<'_>, RUN_MOST> = each.map(IoSlice::new).collect();
+            line.send(&all)
+        };
         let Err(error) = sent else {
-            self.cells.backend(line.backend).sent.add(payload.len);
+            let cells = &self.cells.backend(backend).sent;
+            parts.iter().for_each(|payload| cells.add(payload.len));
             return Ok(());
         };
         match error.raw_os_error().unwrap_or(libc::EINVAL) {
             libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Err(Loss::Blocked),
             libc::EMSGSIZE => Err(Loss::TooBig),
-            libc::EPERM | libc::EINVAL => Err(Loss::SendFailed),
+            libc::EPERM | libc::EINVAL | libc::EIO => Err(Loss::SendFailed),
             // The answer to an earlier datagram, or the lack of a way to the backend.
             errno => {
                 self.refused(key, errno);
