@@ -135,6 +135,13 @@ impl Wanted {
         backlogs.max().unwrap_or(BACKLOG_DEFAULT)
     }
 
+    /// Whether there are listeners, and none of them has sessions.
+    #[must_use]
+    pub fn is_udp_only(&self) -> bool {
+        let udp = self.datagram_addresses();
+        udp > 0 && udp == self.listens.len()
+    }
+
     /// Addresses of UDP listeners.
     #[must_use]
     pub fn datagram_addresses(&self) -> usize {

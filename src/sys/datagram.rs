@@ -146,8 +146,8 @@ pub fn send_to(
     socket.sendmsg(&message, SEND_FLAGS).map(|_| ())
 }
 
-/// Whether a datagram was not sent because it is larger than the path takes, or an earlier one was: the kernel knows the
-/// path better from then on.
+/// Whether a datagram was not sent because it is larger than the path takes, or an earlier one was: the kernel knows
+/// the path better from then on.
 #[must_use]
 pub fn is_too_big(sent: &io::Result<()>) -> bool {
     let error = sent.as_ref().err();

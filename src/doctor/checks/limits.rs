@@ -102,7 +102,7 @@ fn open_files(facts: &Facts, wanted: &Wanted) -> Finding {
                 grouped(asked)
             ));
         }
-        None if possible < SESSIONS_USUAL && demand(facts, wanted).addresses > 0 => {
+        None if possible < SESSIONS_USUAL && !wanted.is_udp_only() => {
             OPEN_FILES.warn(format!("{makes}, fewer than {}", grouped(SESSIONS_USUAL)))
         }
         None => return OPEN_FILES.ok(makes),
