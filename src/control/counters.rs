@@ -9,7 +9,7 @@ use super::datagrams::Datagrams;
 use super::snapshot::{Protocol, Snapshot};
 use crate::flow::Loss;
 use crate::ids::{BackendId, ListenerId};
-use crate::metrics::{Cell, ListenerCells, WorkerCells};
+use crate::metrics::{ListenerCells, WorkerCells};
 use crate::session::CloseReason;
 use crate::time::Time;
 
@@ -33,11 +33,8 @@ pub(super) fn as_json(
     }
     all.insert("workers".to_owned(), json!(cells.len()));
     all.insert("accept_errors".to_owned(), Value::Object(accept_errors));
-    all.insert("ends".to_owned(), ends(cells, |cells| &cells.ends));
-    all.insert(
-        "flow_ends".to_owned(),
-        ends(cells, |cells| &cells.flow_ends),
-    );
+    all.insert("ends".to_owned(), session_ends(cells));
+    all.insert("flow_ends".to_owned(), flow_ends(cells));
     all.insert(
         "listeners".to_owned(),
         listeners(snapshot, cells, datagrams),
@@ -50,26 +47,29 @@ pub(super) fn as_json(
     Value::Object(all)
 }
 
-/// By reason.
-type Ends = [Cell; CloseReason::ALL.len()];
+/// How many sessions ended for each reason that occurred.
+pub(super) fn session_ends(cells: &[Arc<WorkerCells>]) -> Value {
+    ends(cells, |cells, reason| cells.ends[reason].get())
+}
 
-/// How many sessions, or flows, ended for each reason that occurred.
-pub(super) fn ends(cells: &[Arc<WorkerCells>], of: fn(&WorkerCells) -> &Ends) -> Value {
-    let count = |reason: &CloseReason| {
-        cells
-            .iter()
-            .map(|cells| of(cells)[reason.index()].get())
-            .sum::<u64>()
-    };
-    let occurred = CloseReason::ALL
-        .iter()
-        .map(|reason| (reason.as_str(), count(reason)))
-        .filter(|(_, count)| *count > 0);
-    Value::Object(
-        occurred
-            .map(|(word, count)| (word.to_owned(), json!(count)))
-            .collect(),
-    )
+/// The same of flows.
+pub(super) fn flow_ends(cells: &[Arc<WorkerCells>]) -> Value {
+    ends(cells, |cells, reason| {
+        let each = cells.listeners.iter();
+        each.map(|listener| listener.flow_ends[reason].get()).sum()
+    })
+}
+
+fn ends(cells: &[Arc<WorkerCells>], count: impl Fn(&WorkerCells, usize) -> u64) -> Value {
+    let mut occurred: Map<String, Value> = Map::new();
+    for reason in CloseReason::ALL {
+        let each = cells.iter().map(|cells| count(cells, reason.index()));
+        match each.sum::<u64>() {
+            0 => {}
+            count => drop(occurred.insert(reason.as_str().to_owned(), json!(count))),
+        }
+    }
+    Value::Object(occurred)
 }
 
 /// UDP listeners only.
@@ -107,6 +107,7 @@ pub(super) fn of_listener(
     }
     json!({
         "flows_total": sum(&|cells| cells.flows_total.get()),
+        "flow_ends": ends(cells, |cells, reason| cells.listener(id).flow_ends[reason].get()),
         "datagrams_received": sum(&|cells| cells.received.datagrams.get()),
         "bytes_received": sum(&|cells| cells.received.bytes.get()),
         "datagrams_sent": sum(&|cells| cells.sent.datagrams.get()),
@@ -153,6 +154,7 @@ fn backends(snapshot: &Snapshot, cells: &[Arc<WorkerCells>], now: Time) -> Value
                 "avoided": avoiding(cells, id, now),
                 "flows_active": sum(|cells| cells.flows_active.get()),
                 "flows_total": sum(|cells| cells.flows_total.get()),
+                "flows_expired_total": sum(|cells| cells.flows_expired_total.get()),
                 "datagrams_sent": sum(|cells| cells.sent.datagrams.get()),
                 "bytes_sent": sum(|cells| cells.sent.bytes.get()),
                 "datagrams_received": sum(|cells| cells.received.datagrams.get()),

@@ -8,7 +8,7 @@ mod datagrams;
 mod listeners;
 mod names;
 mod operator;
-mod ports;
+pub(crate) mod ports;
 mod signals;
 pub mod snapshot;
 mod status;
@@ -171,7 +171,7 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapsho
             open_files = files,
             "global.max_sessions is more than RLIMIT_NOFILE allows: raise it (LimitNOFILE= in the unit, ulimit -n)"
         );
-    } else if global.max_sessions.is_none() && possible < SESSIONS_FEW {
+    } else if global.max_sessions.is_none() && possible < SESSIONS_FEW && demand.addresses > 0 {
         tracing::warn!(
             possible,
             open_files = files,
@@ -203,6 +203,8 @@ struct Control {
     clock: Clock,
     stopping_since: Option<Time>,
     listeners: Listeners,
+    /// When a listener is to be looked at that could not be opened, or not be shut.
+    settle_again: Option<std::time::Instant>,
     mailboxes: Vec<Mailbox>,
     cells: Vec<Arc<WorkerCells>>,
     shared: Arc<Shared>,
@@ -326,6 +328,7 @@ impl Control {
             stopping_since: None,
             snapshot,
             listeners,
+            settle_again: None,
             mailboxes,
             cells,
             shared,
@@ -372,7 +375,7 @@ impl Control {
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
                 () = pause(!self.unsent.is_empty(), SEND_AGAIN) => self.send_again(),
-                () = pause(self.listeners.is_behind(), OPEN_AGAIN) => self.settle_listeners(),
+                () = alarm(self.settle_again) => self.settle_listeners(),
                 () = alarm(self.alarms.next()) => self.alarmed(),
                 () = reached(self.phase) => self.deadline_reached(),
                 outcomes = self.watch.outcomes() => self.probed(&outcomes),
@@ -546,6 +549,8 @@ impl Control {
         if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot, &self.shared) {
             self.tell_accepting();
         }
+        let again = || std::time::Instant::now() + OPEN_AGAIN;
+        self.settle_again = self.listeners.is_behind().then(again);
         self.judge_readiness();
     }
 

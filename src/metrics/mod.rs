@@ -46,8 +46,6 @@ macro_rules! worker_cells {
             $($(#[$doc])* pub $name: Cell,)+
             /// Sessions ended, by reason.
             pub ends: [Cell; CloseReason::ALL.len()],
-            /// UDP flows ended, by reason.
-            pub flow_ends: [Cell; CloseReason::ALL.len()],
             /// What each backend got from this worker.
             pub backends: Box<[BackendCells]>,
             /// What came to each listener by UDP.
@@ -61,7 +59,6 @@ macro_rules! worker_cells {
                 WorkerCells {
                     $($name: Cell::default(),)+
                     ends: std::array::from_fn(|_| Cell::default()),
-                    flow_ends: std::array::from_fn(|_| Cell::default()),
                     backends: (0..backends).map(|_| BackendCells::default()).collect(),
                     listeners: (0..listeners).map(|_| ListenerCells::default()).collect(),
                 }
@@ -180,6 +177,8 @@ pub struct BackendCells {
     pub flows_active: Cell,
     /// UDP flows that were led to it.
     pub flows_total: Cell,
+    /// Of those, ended because nothing came either way for too long.
+    pub flows_expired_total: Cell,
     /// Datagrams sent to it, and their bytes.
     pub sent: Traffic,
     /// Datagrams that came from it, and their bytes.
@@ -191,6 +190,8 @@ pub struct BackendCells {
 pub struct ListenerCells {
     /// UDP flows begun.
     pub flows_total: Cell,
+    /// UDP flows ended, by reason.
+    pub flow_ends: [Cell; CloseReason::ALL.len()],
     /// Datagrams of clients, and their bytes; those that were lost then included.
     pub received: Traffic,
     /// Datagrams sent to clients, and their bytes.
@@ -234,9 +235,9 @@ impl WorkerCells {
         self.listener(listener).lost[loss.index()].add(1);
     }
 
-    /// Notes why a flow ended.
-    pub fn flow_ended(&self, reason: CloseReason) {
-        self.flow_ends[reason.index()].add(1);
+    /// Notes why a flow of a listener ended.
+    pub fn flow_ended(&self, listener: ListenerId, reason: CloseReason) {
+        self.listener(listener).flow_ends[reason.index()].add(1);
     }
 
     /// Notes bytes that a target took.

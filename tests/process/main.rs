@@ -37,5 +37,6 @@ mod storm;
 mod timeouts;
 mod udp;
 mod udp_flood;
+mod udp_paths;
 mod urgent;
 mod workers;
