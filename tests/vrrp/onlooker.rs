@@ -57,6 +57,27 @@ pub fn send_frame(lan: &Lan, number: usize, frame: &[u8]) {
     });
 }
 
+/// From which MAC addresses advertisements of IPv4 come within some intervals, as a node sees it.
+pub fn advertising_macs(lan: &Lan, number: usize) -> Vec<[u8; 6]> {
+    const ETHER_TYPE_IPV4: u16 = 0x0800;
+    let socket = lan
+        .node(number)
+        .run(|| FrameSocket::open(&device(), ETHER_TYPE_IPV4).unwrap());
+    let (mut macs, end) = (Vec::new(), Instant::now() + Duration::from_millis(500));
+    let mut buffer = vec![0; 2048];
+    while Instant::now() < end {
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(50_u16)).unwrap();
+        while let Some(len) = socket.receive(&mut buffer) {
+            let mac: [u8; 6] = buffer[6..12].try_into().unwrap();
+            if len > 33 && buffer[23] == PROTOCOL && !macs.contains(&mac) {
+                macs.push(mac);
+            }
+        }
+    }
+    macs
+}
+
 impl Onlooker {
     pub fn on(lan: &Lan, number: usize) -> Onlooker {
         Self::of(socket(lan, number, GROUP_V4.into()))

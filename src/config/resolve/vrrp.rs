@@ -127,6 +127,7 @@ impl Resolver<'_> {
                 Checksum::Rfc9568 => ChecksumForm::Message,
             },
             password_file,
+            virtual_mac: *router.virtual_mac,
             lease,
             progress_timeout: router.progress_timeout.0,
             track,
