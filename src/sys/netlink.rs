@@ -144,14 +144,14 @@ impl Netlink {
         }
     }
 
-    /// Makes an interface with a MAC address of its own on another one (macvlan). It talks to nobody on this host, and
-    /// is not switched on yet.
+    /// Makes an interface with a MAC address of its own on another one (macvlan). It is not switched on yet. Its mode is
+    /// `bridge`: in every other one the interface below would not hear what another host sends from the same MAC address.
     ///
     /// # Errors
     /// The kernel's: `EEXIST`, not permitted, no such interface, no macvlan in this kernel.
     pub fn add_macvlan(&mut self, lower: u32, name: &str, mac: [u8; 6]) -> io::Result<()> {
         let mut message = LinkMessage::default();
-        let mode = InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Private)]);
+        let mode = InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]);
         message.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
             LinkAttribute::Link(lower),

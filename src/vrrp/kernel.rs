@@ -309,7 +309,8 @@ impl Kernel {
                 result = self.netlink.remove_address(index, *net).and(result);
             }
         }
-        if let Some(link) = link.filter(|_| settings.virtual_mac) {
+        // Also one that was left behind when the file still wanted it.
+        if let Some(link) = link {
             result = VirtualLinks::remove(&mut self.netlink, link, &settings).and(result);
         }
         result

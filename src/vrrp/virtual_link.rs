@@ -1,6 +1,7 @@
 //! Interfaces that have the MAC address of a virtual router: each is made when its addresses are wanted, on the interface
-//! that the file names, and removed with them. Both interfaces are told not to answer in ARP for what is on the other
-//! one. These are the only settings of this host that Ringway changes; it needs /proc/sys to be writable.
+//! that the file names, and removed with them. ARP is to know nothing of two interfaces on one link, so both are told to
+//! keep to their own addresses. These are the only settings of this host that Ringway changes; /proc/sys must be
+//! writable for it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,13 +14,15 @@ use super::settings::Settings;
 use crate::sys::netlink::{Link, Netlink};
 
 /// Answer in ARP only for addresses of the interface that was asked on.
-const ARP_IGNORE: &str = "arp_ignore";
+const ARP_IGNORE: (&str, &str) = ("arp_ignore", "1");
+/// Ask in ARP only as an address of the interface that is asked on: who is asked learns from the question.
+const ARP_ANNOUNCE: (&str, &str) = ("arp_announce", "2");
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct VirtualLinks {
-    /// Interfaces that were told not to answer for others, and what they had been told before.
-    quieted: BTreeMap<String, String>,
+    /// Interfaces and settings that were changed so that they keep to their own addresses, and what they were before.
+    before: BTreeMap<(String, &'static str), String>,
 }
 
 /// The same for every process that has this file, so that what a crash has left behind is found again.
@@ -51,7 +54,7 @@ impl VirtualLinks {
         }
         netlink.add_macvlan(lower.index, &name, mac)?;
         let index = if_nametoindex(name.as_str())?;
-        set(4, &name, ARP_IGNORE, "1")?;
+        set(4, &name, ARP_IGNORE.0, ARP_IGNORE.1)?;
         // What clients send comes in here, and the way back to them is by the other interface: that is no forgery.
         set(4, &name, "rp_filter", "2")?;
         if !settings.is_ipv4() {
@@ -59,17 +62,21 @@ impl VirtualLinks {
             set(6, &name, "addr_gen_mode", "1")?;
             set(6, &name, "accept_ra", "0")?;
         }
-        self.quiet(&lower.name)?;
+        self.keep_to_itself(&lower.name)?;
         netlink.switch_on(index)?;
         Ok(index)
     }
 
-    fn quiet(&mut self, lower: &str) -> io::Result<()> {
-        let before = fs::read_to_string(path(4, lower, ARP_IGNORE))?;
-        let before = before.trim();
-        if before == "0" {
-            set(4, lower, ARP_IGNORE, "1")?;
-            self.quieted.insert(lower.to_owned(), before.to_owned());
+    /// The interface below says in ARP nothing about the addresses on top of it.
+    fn keep_to_itself(&mut self, lower: &str) -> io::Result<()> {
+        for (setting, wanted) in [ARP_IGNORE, ARP_ANNOUNCE] {
+            let before = fs::read_to_string(path(4, lower, setting))?;
+            let before = before.trim();
+            if before < wanted {
+                set(4, lower, setting, wanted)?;
+                let key = (lower.to_owned(), setting);
+                self.before.entry(key).or_insert_with(|| before.to_owned());
+            }
         }
         Ok(())
     }
@@ -91,9 +98,9 @@ impl VirtualLinks {
 
     /// Nothing of ours is on any interface any more: they answer again as before.
     pub(super) fn let_go(&mut self) {
-        for (name, before) in std::mem::take(&mut self.quieted) {
+        for ((name, setting), before) in std::mem::take(&mut self.before) {
             // It may be gone.
-            let _ = set(4, &name, ARP_IGNORE, &before);
+            let _ = set(4, &name, setting, &before);
         }
     }
 }

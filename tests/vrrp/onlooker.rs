@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringway::sys::netlink::{Change, Netlink};
+use ringway::sys::priority;
 use ringway::sys::raw::{Device, FrameSocket, RawSocket};
 use ringway::vrrp::packet::{Advertisement, Datagram, Ends, GROUP_V4, PROTOCOL};
 
 use crate::harness::join;
 use crate::lan::Lan;
+
+/// Before the virtual routers' threads.
+const REAL_TIME: u8 = 40;
 
 #[derive(Clone, Debug)]
 pub struct Heard {
@@ -88,6 +92,8 @@ impl Onlooker {
         let is_over = Arc::new(AtomicBool::new(false));
         let (into, end) = (Arc::clone(&heard), Arc::clone(&is_over));
         let thread = std::thread::spawn(move || {
+            // What it notes is to be late by the sender alone.
+            let _ = priority::real_time(REAL_TIME);
             let mut buffer = vec![0; 8192];
             while !end.load(Ordering::Relaxed) {
                 let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];

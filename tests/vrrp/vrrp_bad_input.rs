@@ -183,7 +183,7 @@ fn every_check_alone_keeps_a_better_router_from_being_heard() {
         }),
         ("source_unspecified", from([0; 4], group, &good)),
         ("source_ours", from([10, 77, 0, 1], group, &good)),
-        ("destination", from(other, [224, 0, 0, 1], &good)),
+        ("not_a_peer", from(other, [10, 77, 0, 1], &good)),
         ("carp", {
             let mut carp = vec![0x21, 51, 0, 7, 0, 1, 0, 0];
             carp.resize(36, 7);

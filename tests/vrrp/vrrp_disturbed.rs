@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,17 @@ fn pair(lan: &Lan) -> (Ringway, Ringway) {
     (first, second)
 }
 
+/// A small program of these tests, for what only C can ask of the kernel here.
+fn compiled(name: &str, folder: &Folder) -> Option<PathBuf> {
+    let [compiler] = find(["gcc"])?;
+    let program = folder.path().join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/vrrp/{name}.c"));
+    let mut compile = Command::new(compiler);
+    compile.arg("-o").arg(&program).arg(source).arg("-lpthread");
+    program::run(&mut compile, SOON);
+    Some(program)
+}
+
 #[track_caller]
 fn nothing_moved(first: &Ringway, second: &Ringway) {
     assert_eq!(states(first), ["backup", "active"], "{}", first.log());
@@ -38,18 +49,13 @@ fn nothing_moved(first: &Ringway, second: &Ringway) {
 /// Alone on the machine (see `nextest.toml`): the lock is there once for all namespaces.
 #[test]
 fn rtnl_held_for_five_seconds_delays_no_advertisement() {
-    let Some([compiler]) = find(["gcc"]) else {
+    let folder = Folder::new();
+    let Some(holder) = compiled("hold_rtnl", &folder) else {
         return;
     };
     let Some(lan) = Lan::new("rtnl", 3) else {
         return;
     };
-    let folder = Folder::new();
-    let holder = folder.path().join("hold_rtnl");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vrrp/hold_rtnl.c");
-    let mut compile = Command::new(compiler);
-    compile.arg("-o").arg(&holder).arg(source).arg("-lpthread");
-    program::run(&mut compile, SOON);
     let (mut first, second) = pair(&lan);
     let onlooker = Onlooker::on(&lan, 3);
     let mut child = lan.node(3).run(|| {
@@ -213,4 +219,59 @@ fn a_clock_that_jumps_moves_nothing() {
     assert!(onlooker.longest_silence() < SILENCE_MAX);
     nothing_moved(&first, &second);
     assert!(lan.has(1, VIP), "the lease is no matter of the calendar");
+}
+
+/// The thread of a process that has this name.
+fn thread_named(pid: u32, name: &str) -> u32 {
+    let all = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut own = all.map_while(Result::ok).filter(|one| {
+        let comm = std::fs::read_to_string(one.path().join("comm"));
+        comm.is_ok_and(|comm| comm.trim() == name)
+    });
+    let found = own.next().unwrap_or_else(|| panic!("no thread {name}"));
+    found.file_name().to_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_thread_that_stands_still_makes_the_node_give_up_until_it_goes_on() {
+    let folder = Folder::new();
+    let Some(freezer) = compiled("freeze_thread", &folder) else {
+        return;
+    };
+    let Some(lan) = Lan::new("still", 2) else {
+        return;
+    };
+    let more = "progress_timeout: 500ms, preempt_delay: 100ms";
+    let first = start(&lan, 1, &config(&format!("priority: 254, {more}")));
+    becomes(&first, "active");
+    lan.moves_to(1, VIP);
+    let second = start(&lan, 2, &config(&format!("priority: 250, {more}")));
+    becomes(&second, "backup");
+    // An idle one is alive.
+    std::thread::sleep(Duration::from_secs(1));
+    nothing_moved(&first, &second);
+    let frozen = |ringway: &Ringway, name: &str| {
+        let thread = thread_named(ringway.pid(), name);
+        let mut command = program::mortal(&freezer);
+        command.args([&thread.to_string(), "2500"]);
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    for (name, what) in [("ringway", "control plane"), ("worker-0", "worker 0")] {
+        let mut child = frozen(&first, name);
+        lan.moves_to(2, VIP);
+        becomes(&second, "active");
+        assert!(child.wait().unwrap().success());
+        becomes(&first, "backup");
+        let history = router(&first, "vip")["history"].to_string();
+        assert!(
+            history.contains(&format!("{what} has done nothing")),
+            "{history}"
+        );
+        let (code, out, said) = second.command(&["failover"]);
+        assert_eq!(code, Some(0), "{out}{said}");
+        let (code, ..) = second.command(&["failover", "--release"]);
+        assert_eq!(code, Some(0));
+        becomes(&first, "active");
+        lan.moves_to(1, VIP);
+    }
 }

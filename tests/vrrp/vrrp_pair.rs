@@ -212,6 +212,13 @@ fn version_2_needs_equal_passwords() {
     becomes(&first, "active");
     let mut second = start(&lan, 2, &config(&format!("{LESSER}, {right}")));
     becomes(&second, "backup");
+    eventually(SOON, "it tells what the other one says", || {
+        let heard = router(&second, "vip")["heard"].clone();
+        heard["from"] == "10.77.0.1"
+            && heard["priority"] == 254
+            && heard["interval_ms"] == 1000
+            && heard["addresses"] == serde_json::json!([VIP])
+    });
     second.signal(Signal::SIGTERM);
     second.wait_exit(SOON);
     let second = start(&lan, 2, &config(&format!("{LESSER}, {wrong}")));

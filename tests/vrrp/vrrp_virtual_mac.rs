@@ -74,8 +74,6 @@ fn the_mac_address_moves_with_the_addresses_and_neighbours_learn_nothing_new() {
     assert_eq!(advertising_macs(&lan, 3), [MAC]);
     is_served_from(&lan, VIP, "00:00:5e:00:01:33");
     is_served_from(&lan, VIP6, "00:00:5e:00:02:33");
-    let gap = lan.gap_after_removal(1, VIP);
-    println!("an address that was deleted was gone for {gap:?}");
     let killed = Instant::now();
     first.signal(Signal::SIGKILL);
     first.wait_exit(SOON);
@@ -142,4 +140,25 @@ fn a_virtual_link_that_somebody_deletes_is_made_again() {
     assert_eq!(first.wait_exit(SOON).code(), Some(0), "{}", first.log());
     assert!(!macs(&lan, 1).contains(&MAC) && !macs(&lan, 1).contains(&MAC6));
     assert_eq!(ignores().trim(), "0", "as it was before");
+}
+
+#[test]
+fn two_active_ones_with_the_same_mac_address_hear_each_other_when_a_partition_heals() {
+    let Some(lan) = Lan::new("vsplit", 2) else {
+        return;
+    };
+    let first = start(&lan, 1, &file(254));
+    becomes(&first, "active");
+    let second = start(&lan, 2, &file(250));
+    becomes(&second, "backup");
+    lan.cut(2);
+    becomes(&second, "active");
+    eventually(SOON, "both have them", || {
+        lan.holders(VIP) == [1, 2] && lan.holders(VIP6) == [1, 2]
+    });
+    lan.heal(2);
+    lan.moves_to(1, VIP);
+    lan.moves_to(1, VIP6);
+    becomes(&second, "backup");
+    assert_eq!(states(&first), ["backup", "active"]);
 }

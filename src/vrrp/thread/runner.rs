@@ -18,8 +18,9 @@ use crate::time::{Seldom, Time};
 pub(super) const SESSIONS_END_MAX: Duration = Duration::from_millis(250);
 /// Before addresses that could not be set or removed are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// An Active router that could not set its addresses for so long is not well: another one may be able to.
-const UNHELD_MAX: Duration = Duration::from_secs(2);
+/// An Active router that could not set its addresses for so long is not well: another one may be able to. Hundreds of
+/// them that come at once take a second or two.
+const UNHELD_MAX: Duration = Duration::from_secs(5);
 /// So long it counts as not well then.
 const UNHELD_FAULT: Duration = Duration::from_secs(30);
 
