@@ -509,7 +509,7 @@ impl Machine {
             return;
         };
         if std::mem::take(&mut backup.keeps_sessions) {
-            out.push(Action::EndSessions);
+            out.extend([Action::EndSessions, Action::Lost]);
         }
         backup.active = Some(accepted.source);
         if let Some(cause) = contested {

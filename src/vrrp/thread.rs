@@ -741,11 +741,10 @@ impl Loop {
                     priority,
                 });
                 if is_lost {
-                    for other in self.group_of(router) {
-                        self.tell(id(other), Event::Follow);
-                    }
+                    self.lead(router);
                 }
             }
+            Action::Lost => self.lead(router),
             Action::Alarm(alarm) => self.say(Some(router), true, alarm.to_string()),
             Action::Rejected { source, rejection } => {
                 let text = format!("not listening to {source}: {rejection}");
@@ -755,6 +754,13 @@ impl Loop {
                 self.outbox.push_back(Report::HandedOver(router, outcome));
             }
             Action::Stopped => runner.is_stopped = true,
+        }
+    }
+
+    /// Another machine has the addresses of one of a group: it is to have those of all.
+    fn lead(&mut self, router: RouterId) {
+        for other in self.group_of(router) {
+            self.tell(id(other), Event::Follow);
         }
     }
 
