@@ -144,8 +144,8 @@ impl Netlink {
         }
     }
 
-    /// Makes an interface with a MAC address of its own on another one (macvlan). It is not switched on yet. Its mode is
-    /// `bridge`: in every other one the interface below would not hear what another host sends from the same MAC address.
+    /// Makes an interface with a MAC address of its own on another one (macvlan). It is not switched on yet. Its mode
+    /// is `bridge`: in `private` the interface below would not hear what another host sends from the same address.
     ///
     /// # Errors
     /// The kernel's: `EEXIST`, not permitted, no such interface, no macvlan in this kernel.

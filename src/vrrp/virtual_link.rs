@@ -1,7 +1,7 @@
-//! Interfaces that have the MAC address of a virtual router: each is made when its addresses are wanted, on the interface
-//! that the file names, and removed with them. ARP is to know nothing of two interfaces on one link, so both are told to
-//! keep to their own addresses. These are the only settings of this host that Ringway changes; /proc/sys must be
-//! writable for it.
+//! Interfaces that have the MAC address of a virtual router: each is made when its addresses are wanted, on the
+//! interface that the file names, and removed with them. ARP is to know nothing of two interfaces on one link, so both
+//! are told to keep to their own addresses. These are the only settings of this host that Ringway changes; /proc/sys
+//! must be writable for it.
 
 use std::collections::BTreeMap;
 use std::fs;

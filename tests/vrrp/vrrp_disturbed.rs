@@ -46,14 +46,14 @@ fn nothing_moved(first: &Ringway, second: &Ringway) {
     assert_eq!(states(second), ["backup"], "{}", second.log());
 }
 
-/// Alone on the machine (see `nextest.toml`): the lock is there once for all namespaces.
+/// Alone: the lock is there once for all namespaces.
 #[test]
 fn rtnl_held_for_five_seconds_delays_no_advertisement() {
     let folder = Folder::new();
     let Some(holder) = compiled("hold_rtnl", &folder) else {
         return;
     };
-    let Some(lan) = Lan::new("rtnl", 3) else {
+    let Some(lan) = Lan::alone("rtnl", 3) else {
         return;
     };
     let (mut first, second) = pair(&lan);

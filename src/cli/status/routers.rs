@@ -68,14 +68,16 @@ mod tests {
             "name": "vip", "interface": "eth0", "vrid": 51, "addresses": ["10.0.0.100/32"], "state": "backup",
             "since": 10, "why": "the interface can be used", "waits_for": null, "priority": 16,
             "fault": "pool pg: 0 of 2 backends take sessions, 1 wanted", "held_back": true,
-            "active_router": "10.0.0.2", "heard": {"from": "10.0.0.2", "priority": 250}, "alarms": [{"since": 40, "what": "addresses differ"}],
+            "active_router": "10.0.0.2", "heard": {"from": "10.0.0.2", "priority": 250},
+            "alarms": [{"since": 40, "what": "addresses differ"}],
         }]});
         let lines = lines(&status, Duration::from_secs(50));
         let text: Vec<&str> = lines.iter().map(|(_, line)| line.as_str()).collect();
         assert_eq!(
             text,
             [
-                "virtual router vip  51  backup for 40s, priority 16, 10.0.0.2 is active with 250  10.0.0.100/32 on eth0",
+                "virtual router vip  51  backup for 40s, priority 16, 10.0.0.2 is active with 250  \
+                 10.0.0.100/32 on eth0",
                 "the interface can be used",
                 "not well: pool pg: 0 of 2 backends take sessions, 1 wanted",
                 "held back (`ringway failover --release` ends that)",
