@@ -166,8 +166,8 @@ pub fn bind_source(socket: BorrowedFd<'_>, source: IpAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// No delay (a relay must not wait for more), urgent data in line (it would get lost otherwise). Never buffer sizes: that
-/// would end the kernel's own tuning.
+/// No delay (a relay must not wait for more), urgent data in line (it would get lost otherwise). Never buffer sizes:
+/// that would end the kernel's own tuning.
 fn set_stream_options(socket: &Socket, keepalive: &Keepalive) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
