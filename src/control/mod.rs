@@ -219,6 +219,8 @@ struct Control {
     live: Vec<bool>,
     /// Commands that found a mailbox full.
     unsent: VecDeque<(usize, Command)>,
+    /// When they are sent again.
+    send_again: Option<std::time::Instant>,
     failure: Option<Error>,
     /// Who waits for it to be ready.
     ready: Option<oneshot::Sender<String>>,
@@ -341,6 +343,7 @@ impl Control {
             phase: Phase::Starting(workers),
             live: vec![true; workers],
             unsent: VecDeque::new(),
+            send_again: None,
             failure: None,
             ready: None,
             seldom: Warnings::new(),
@@ -374,7 +377,7 @@ impl Control {
                 Some(request) = next(requests.as_mut()) => self.answer(request),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
-                () = pause(!self.unsent.is_empty(), SEND_AGAIN) => self.send_again(),
+                () = alarm(self.send_again) => self.send_again(),
                 () = alarm(self.settle_again) => self.settle_listeners(),
                 () = alarm(self.alarms.next()) => self.alarmed(),
                 () = reached(self.phase) => self.deadline_reached(),
@@ -667,6 +670,8 @@ impl Control {
                 self.unsent.push_back((worker, command));
             }
         }
+        let again = || std::time::Instant::now() + SEND_AGAIN;
+        self.send_again = (!self.unsent.is_empty()).then(again);
     }
 
     /// Whoever asked may be gone by now.
@@ -905,15 +910,6 @@ async fn alarm(at: Option<std::time::Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// A short while, if there is something to wait for.
-async fn pause(wanted: bool, length: Duration) {
-    if wanted {
-        tokio::time::sleep(length).await;
-    } else {
-        std::future::pending().await
     }
 }
 
