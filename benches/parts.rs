@@ -100,6 +100,7 @@ fn answer(step: Step) -> [Option<Event>; 2] {
         | Step::Discard(_)
         | Step::Poll { .. }
         | Step::ShutdownWrite(_)
+        | Step::KeepAlive
         | Step::CheckDelivered(_)
         | Step::Close(_) => [None, None],
     }

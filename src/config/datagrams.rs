@@ -1,9 +1,12 @@
 //! What is particular to UDP: keys of listeners and pools that make no sense there, and what a probe does by default.
 //! Keys that are inherited from `defaults` and make no sense are left out instead, since others may need them.
 
+use std::collections::HashMap;
+
 use super::document::{self, Document};
 use super::kind::{Field, List};
 use super::report::{Problem, Problems};
+use super::section::default_of;
 use super::yaml::Place;
 use crate::control::snapshot::{
     Check, ListenAddress, Listener, Pool, Protocol, Snapshot, WhenEmpty,
@@ -31,6 +34,65 @@ pub(super) fn dns(section: &document::DnsProbe) -> DnsCheck {
         name: section.name.0.clone(),
         record: *section.r#type,
         codes: codes.0.iter().map(|code| code.value).collect(),
+    }
+}
+
+/// Which pools, in their order, a listener of each protocol leads to.
+pub(super) fn used(document: &Document) -> Vec<[bool; 2]> {
+    let pools = document.pools.0.iter().enumerate();
+    let ids: HashMap<&str, usize> = pools.map(|(id, (key, _))| (&*key.name, id)).collect();
+    let mut used = vec![[false; 2]; ids.len()];
+    for listener in &document.listeners.0 {
+        let split = listener.split.0.iter().flat_map(|shares| &shares.0);
+        let names = split
+            .map(|share| &share.pool.0)
+            .chain(listener.pool.0.as_ref().map(|name| &name.0));
+        for id in names.filter_map(|name| ids.get(name.as_str())) {
+            used[*id][listener.protocol.index()] = true;
+        }
+    }
+    used
+}
+
+/// Gives keys their defaults that are inherited where they make no sense.
+pub(super) fn forget_inherited(document: &mut Document, used: &[[bool; 2]], problems: &Problems) {
+    let untouched: document::Listener = default_of("{bind: '*:1', pool: p}");
+    for listener in &mut document.listeners.value.0 {
+        let listener = &mut listener.value;
+        let wrong = match *listener.protocol {
+            Protocol::Tcp => WhenEmpty::Drop,
+            Protocol::Udp => WhenEmpty::Reset,
+        };
+        if *listener.when_empty == wrong {
+            forget(&mut listener.when_empty, &untouched.when_empty, problems);
+        }
+        if *listener.protocol == Protocol::Udp {
+            forget(
+                &mut listener.max_sessions,
+                &untouched.max_sessions,
+                problems,
+            );
+            forget(&mut listener.backlog, &untouched.backlog, problems);
+        }
+    }
+    let untouched: document::Pool = default_of("{backends: ['a:1']}");
+    let pools = document.pools.value.0.iter_mut().zip(used);
+    for (pool, used) in pools.filter_map(|((_, pool), used)| Some((pool.as_mut()?, used))) {
+        if used[UDP] && !used[TCP] {
+            forget(&mut pool.timeouts, &untouched.timeouts, problems);
+            forget(&mut pool.keepalive, &untouched.keepalive, problems);
+            forget(&mut pool.retries, &untouched.retries, problems);
+            forget(&mut pool.on_down, &untouched.on_down, problems);
+        }
+    }
+}
+
+fn forget<T: Clone>(field: &mut Field<T>, default: &Field<T>, problems: &Problems) {
+    if field
+        .place
+        .is_some_and(|place| problems.is_inherited(place))
+    {
+        field.value = default.value.clone();
     }
 }
 
@@ -179,7 +241,7 @@ impl Datagrams<'_> {
         match &mut pool.probe.check {
             Some(Check::SendExpect { protocol, .. }) => *protocol = Protocol::Udp,
             // A port that takes datagrams need not take connections.
-            check @ Some(Check::Tcp) if section.probe.r#type.place.is_none() => *check = None,
+            check @ Some(Check::Tcp) if section.probe.r#type.0.is_none() => *check = None,
             Some(Check::Tcp | Check::Http(_) | Check::Dns(_)) | None => {}
         }
     }

@@ -350,9 +350,9 @@ section! {
     /// How backends are probed.
     pub(super) struct Probe short type {
         /// `tcp` connects, `http` asks for a page, `send_expect` sends a text and waits for another, `dns` asks a
-        /// name server over UDP, `none` leaves it to the sessions' own connects. A pool that only UDP listeners lead
-        /// to is not probed unless this is written; `send_expect` speaks UDP there.
-        r#type: ProbeType = "tcp",
+        /// name server over UDP, `none` leaves it to the sessions' own connects. `auto` is `tcp`, and `none` for a pool
+        /// that only UDP listeners lead to; `send_expect` speaks UDP there.
+        r#type: Or<Auto, ProbeType> = "auto",
         /// Another port than the backend's.
         port: Or<Nothing, Number<1, 65_535>> = "none",
         /// Address of this host that probes come from.

@@ -3,7 +3,7 @@
 
 use super::address::Source;
 use super::items::{Items, VirtualAddress};
-use super::kind::{Auto, List, NotYet, Nothing, Number, Off, OneOrMore, Or, Text, words};
+use super::kind::{Auto, List, Nothing, Number, OneOrMore, Or, Text, words};
 use super::section::section;
 use super::units::{Name, Period};
 
@@ -56,8 +56,10 @@ section! {
         checksum: Checksum = "pseudo_header",
         /// A password of version 2, which keeps out mistakes, not attackers.
         auth: Or<Nothing, Auth> = "none",
-        /// A MAC address that moves with the addresses; not supported yet.
-        virtual_mac: Or<Off, NotYet> = "off",
+        /// A MAC address that moves with the addresses (00:00:5e:00:01:XX, of IPv6 00:00:5e:00:02:XX), on a macvlan
+        /// interface that is there while this node is active. For links whose neighbours do not learn from gratuitous
+        /// ARP; all nodes have it or none. It sets `arp_ignore` and `arp_announce` of the interface, until it ends.
+        virtual_mac: bool = "false",
         /// The kernel removes the addresses by itself so long after this process has stopped to renew them: it was
         /// killed, or it hangs. Whole seconds; `auto` is 1s with intervals below a second, else 3s; `none` is never.
         lease: Or<Auto, Or<Nothing, Period>> = "auto",

@@ -9,8 +9,8 @@ use super::datagrams::Datagrams;
 use super::snapshot::{Protocol, Snapshot};
 use crate::flow::Loss;
 use crate::ids::{BackendId, ListenerId};
-use crate::metrics::{Ends, ListenerCells, WorkerCells};
-use crate::session::CloseReason;
+use crate::metrics::{ListenerCells, WorkerCells};
+use crate::session::{CloseReason, Direction};
 use crate::time::Time;
 
 pub(super) fn as_json(
@@ -31,13 +31,18 @@ pub(super) fn as_json(
             None => drop(all.insert(name.to_owned(), json!(value))),
         }
     }
+    for (name, direction) in [
+        ("bytes_to_backend", Direction::ToBackend),
+        ("bytes_to_client", Direction::ToClient),
+    ] {
+        let each = cells.iter().flat_map(|cells| &cells.listeners);
+        let bytes: u64 = each.map(|listener| listener.given.get(direction)).sum();
+        all.insert(name.to_owned(), json!(bytes));
+    }
     all.insert("workers".to_owned(), json!(cells.len()));
     all.insert("accept_errors".to_owned(), Value::Object(accept_errors));
-    all.insert("ends".to_owned(), ends(cells, |cells| &cells.ends));
-    all.insert(
-        "flow_ends".to_owned(),
-        ends(cells, |cells| &cells.flow_ends),
-    );
+    all.insert("ends".to_owned(), session_ends(cells));
+    all.insert("flow_ends".to_owned(), flow_ends(cells));
     all.insert(
         "listeners".to_owned(),
         listeners(snapshot, cells, datagrams),
@@ -50,23 +55,29 @@ pub(super) fn as_json(
     Value::Object(all)
 }
 
-/// How many sessions, or flows, ended for each reason that occurred.
-pub(super) fn ends(cells: &[Arc<WorkerCells>], of: fn(&WorkerCells) -> &Ends) -> Value {
-    let count = |reason: &CloseReason| {
-        cells
-            .iter()
-            .map(|cells| of(cells).get(*reason))
-            .sum::<u64>()
-    };
-    let occurred = CloseReason::ALL
-        .iter()
-        .map(|reason| (reason.as_str(), count(reason)))
-        .filter(|(_, count)| *count > 0);
-    Value::Object(
-        occurred
-            .map(|(word, count)| (word.to_owned(), json!(count)))
-            .collect(),
-    )
+/// How many sessions ended for each reason that occurred.
+pub(super) fn session_ends(cells: &[Arc<WorkerCells>]) -> Value {
+    ends(cells, |cells, reason| cells.ends.get(reason))
+}
+
+/// The same of flows.
+pub(super) fn flow_ends(cells: &[Arc<WorkerCells>]) -> Value {
+    ends(cells, |cells, reason| {
+        let each = cells.listeners.iter();
+        each.map(|listener| listener.flow_ends.get(reason)).sum()
+    })
+}
+
+fn ends(cells: &[Arc<WorkerCells>], count: impl Fn(&WorkerCells, CloseReason) -> u64) -> Value {
+    let mut occurred: Map<String, Value> = Map::new();
+    for reason in CloseReason::ALL {
+        let each = cells.iter().map(|cells| count(cells, *reason));
+        match each.sum::<u64>() {
+            0 => {}
+            count => drop(occurred.insert(reason.as_str().to_owned(), json!(count))),
+        }
+    }
+    Value::Object(occurred)
 }
 
 /// UDP listeners only.
@@ -104,6 +115,7 @@ pub(super) fn of_listener(
     }
     json!({
         "flows_total": sum(&|cells| cells.flows_total.get()),
+        "flow_ends": ends(cells, |cells, reason| cells.listener(id).flow_ends.get(reason)),
         "datagrams_received": sum(&|cells| cells.received.datagrams.get()),
         "bytes_received": sum(&|cells| cells.received.bytes.get()),
         "datagrams_sent": sum(&|cells| cells.sent.datagrams.get()),
@@ -150,6 +162,7 @@ fn backends(snapshot: &Snapshot, cells: &[Arc<WorkerCells>], now: Time) -> Value
                 "avoided": avoiding(cells, id, now),
                 "flows_active": sum(|cells| cells.flows_active.get()),
                 "flows_total": sum(|cells| cells.flows_total.get()),
+                "flows_expired_total": sum(|cells| cells.flows_expired_total.get()),
                 "datagrams_sent": sum(|cells| cells.sent.datagrams.get()),
                 "bytes_sent": sum(|cells| cells.sent.bytes.get()),
                 "datagrams_received": sum(|cells| cells.received.datagrams.get()),

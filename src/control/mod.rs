@@ -11,7 +11,7 @@ mod memory;
 mod names;
 mod operator;
 mod options;
-mod ports;
+pub(crate) mod ports;
 mod requests;
 mod samples;
 mod signals;
@@ -181,7 +181,7 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapsho
             open_files = files,
             "global.max_sessions is more than RLIMIT_NOFILE allows: raise it (LimitNOFILE= in the unit, ulimit -n)"
         );
-    } else if global.max_sessions.is_none() && possible < SESSIONS_FEW {
+    } else if global.max_sessions.is_none() && possible < SESSIONS_FEW && demand.addresses > 0 {
         tracing::warn!(
             possible,
             open_files = files,
@@ -221,6 +221,8 @@ struct Control {
     clock: Clock,
     stopping_since: Option<Time>,
     listeners: Listeners,
+    /// When a listener is to be looked at that could not be opened, or not be shut.
+    settle_again: Option<std::time::Instant>,
     mailboxes: Vec<Mailbox>,
     cells: Vec<Arc<WorkerCells>>,
     shared: Arc<Shared>,
@@ -235,6 +237,8 @@ struct Control {
     live: Vec<bool>,
     /// Commands that found a mailbox full.
     unsent: VecDeque<(usize, Command)>,
+    /// When they are sent again.
+    send_again: Option<std::time::Instant>,
     failure: Option<Error>,
     /// Who waits for it to be ready.
     ready: Option<oneshot::Sender<String>>,
@@ -362,6 +366,7 @@ impl Control {
             writer: None,
             level: None,
             listeners,
+            settle_again: None,
             mailboxes,
             cells,
             shared,
@@ -374,6 +379,7 @@ impl Control {
             phase: Phase::Starting(workers),
             live: vec![true; workers],
             unsent: VecDeque::new(),
+            send_again: None,
             failure: None,
             ready: None,
             seldom: Warnings::new(),
@@ -411,8 +417,8 @@ impl Control {
                 Some(request) = requests.recv() => self.answer(request),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
-                () = pause(!self.unsent.is_empty(), SEND_AGAIN) => self.send_again(),
-                () = pause(self.listeners.is_behind(), OPEN_AGAIN) => self.settle_listeners(),
+                () = alarm(self.send_again) => self.send_again(),
+                () = alarm(self.settle_again) => self.settle_listeners(),
                 () = alarm(self.alarms.next()) => self.alarmed(),
                 () = reached(self.phase) => self.deadline_reached(),
                 outcomes = self.watch.outcomes() => self.probed(&outcomes),
@@ -594,6 +600,8 @@ impl Control {
                 self.tell_accepting();
             }
         }
+        let again = || std::time::Instant::now() + OPEN_AGAIN;
+        self.settle_again = self.listeners.is_behind().then(again);
         self.judge_readiness();
     }
 
@@ -710,6 +718,8 @@ impl Control {
                 self.unsent.push_back((worker, command));
             }
         }
+        let again = || std::time::Instant::now() + SEND_AGAIN;
+        self.send_again = (!self.unsent.is_empty()).then(again);
     }
 
     /// The sessions of a backend that is no longer ready have so long; from drain to maintenance the time goes on.
@@ -884,15 +894,6 @@ async fn alarm(at: Option<std::time::Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// A short while, if there is something to wait for.
-async fn pause(wanted: bool, length: Duration) {
-    if wanted {
-        tokio::time::sleep(length).await;
-    } else {
-        std::future::pending().await
     }
 }
 

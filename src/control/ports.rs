@@ -31,6 +31,12 @@ struct Group {
 /// None if the kernel does not show its range.
 pub(super) fn of_flows(snapshot: &Snapshot) -> Option<u32> {
     let each = crate::sys::ports::outgoing()?;
+    let sources = u32::try_from(flow_sources(snapshot)).unwrap_or(u32::MAX);
+    Some(each.saturating_mul(sources))
+}
+
+/// Source addresses of UDP flows, the one that the kernel chooses included.
+pub(crate) fn flow_sources(snapshot: &Snapshot) -> usize {
     let is_udp = |listener: &&Listener| listener.protocol == Protocol::Udp;
     let listeners = snapshot.listeners.iter().filter(is_udp);
     let mut sources: Vec<Option<IpAddr>> = Vec::new();
@@ -43,8 +49,7 @@ pub(super) fn of_flows(snapshot: &Snapshot) -> Option<u32> {
     }
     sources.sort_unstable();
     sources.dedup();
-    let sources = u32::try_from(sources.len()).unwrap_or(u32::MAX);
-    Some(each.saturating_mul(sources))
+    sources.len()
 }
 
 /// By backend; none for one that is no TCP address.

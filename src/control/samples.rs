@@ -185,8 +185,6 @@ impl View<'_> {
         for reason in CloseReason::ALL {
             let sum = self.sum(|cells| cells.ends.get(*reason));
             out.add(Metric::SessionEnds, [reason.as_str().into()], sum);
-            let sum = self.sum(|cells| cells.flow_ends.get(*reason));
-            out.add(Metric::FlowEnds, [reason.as_str().into()], sum);
         }
     }
 
@@ -220,6 +218,11 @@ impl View<'_> {
                 out.add(Metric::ListenerFlowsActive, [name()], active);
                 let total = self.sum(|cells| cells.listener(id).flows_total.get());
                 out.add(Metric::ListenerFlows, [name()], total);
+                for reason in CloseReason::ALL {
+                    let ends = self.sum(|cells| cells.listener(id).flow_ends.get(*reason));
+                    let labels = [name(), reason.as_str().into()];
+                    out.add(Metric::ListenerFlowEnds, labels, ends);
+                }
                 self.of_datagrams(id, &name, out);
             }
         }

@@ -78,11 +78,11 @@ impl View<'_> {
             "accepts_parked": self.sum(|cells| cells.accepts_parked.get()),
             "listeners": self.listeners(),
             "pools": self.pools(),
-            "ends": counters::ends(self.cells, |cells| &cells.ends),
+            "ends": counters::session_ends(self.cells),
             "flows_active": self.sum(|cells| cells.flows_active.get()),
             "flows_total": self.sum(|cells| cells.flows_total.get()),
             "max_flows": self.max_flows,
-            "flow_ends": counters::ends(self.cells, |cells| &cells.flow_ends),
+            "flow_ends": counters::flow_ends(self.cells),
             "virtual_routers": self.routers(),
         })
     }
@@ -213,6 +213,7 @@ impl View<'_> {
             "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
             "flows_active": sum(|cells| cells.flows_active.get()),
             "flows_total": sum(|cells| cells.flows_total.get()),
+            "flows_expired_total": sum(|cells| cells.flows_expired_total.get()),
             "datagrams_sent": sum(|cells| cells.sent.datagrams.get()),
             "datagrams_received": sum(|cells| cells.received.datagrams.get()),
         })

@@ -117,6 +117,8 @@ pub struct Sysctls {
     pub pipe_user_pages_hard: Option<u64>,
     /// `net.core.somaxconn`
     pub somaxconn: Option<u64>,
+    /// `net.core.rmem_max`, bytes
+    pub rmem_max: Option<u64>,
     /// `net.ipv4.tcp_max_syn_backlog`
     pub tcp_max_syn_backlog: Option<u64>,
     /// `net.ipv4.tcp_syncookies`
@@ -188,6 +190,7 @@ impl Sysctls {
             pipe_user_pages_soft: number("fs/pipe-user-pages-soft"),
             pipe_user_pages_hard: number("fs/pipe-user-pages-hard"),
             somaxconn: number("net/core/somaxconn"),
+            rmem_max: number("net/core/rmem_max"),
             tcp_max_syn_backlog: number("net/ipv4/tcp_max_syn_backlog"),
             tcp_syncookies: number("net/ipv4/tcp_syncookies"),
             tcp_migrate_req: number("net/ipv4/tcp_migrate_req"),

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::config::Config;
-use crate::control::snapshot::{BackendAddress, Freebind, ListenAddress, Protocol};
+use crate::control::ports::flow_sources;
+use crate::control::snapshot::{BackendAddress, Freebind, ListenAddress};
 use crate::sys::socket::Bind;
 
 /// Connections that the kernel keeps for a listener unless the file says otherwise.
@@ -21,8 +22,8 @@ pub struct Wanted {
     pub max_sessions: Option<u32>,
     /// Most UDP flows at a time; none = as many as fit.
     pub max_flows: Option<u32>,
-    /// Addresses of UDP listeners.
-    pub datagram_addresses: usize,
+    /// Addresses that UDP flows come from, the one that the kernel chooses included; 0 without UDP listeners.
+    pub flow_sources: usize,
     /// Bytes for splice pipes and spilled data together.
     pub pipe_memory: u64,
     /// Every address of every listener.
@@ -56,19 +57,42 @@ pub struct Listen {
 pub enum Place {
     /// TCP.
     Tcp(Bind),
+    /// UDP.
+    Udp(Bind),
     /// A unix socket.
     Unix(PathBuf),
 }
 
 impl Place {
-    /// The TCP port; 0 is one that the kernel chooses.
+    /// The port; 0 is one that the kernel chooses.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
+        match self.bind()? {
+            Bind::Address(address) => Some(address.port()),
+            Bind::Any(port) => Some(port),
+        }
+    }
+
+    /// Where it is bound, unless it is a unix socket.
+    #[must_use]
+    pub fn bind(&self) -> Option<Bind> {
         match self {
-            Place::Tcp(Bind::Address(address)) => Some(address.port()),
-            Place::Tcp(Bind::Any(port)) => Some(*port),
+            Place::Tcp(bind) | Place::Udp(bind) => Some(*bind),
             Place::Unix(_) => None,
         }
+    }
+
+    /// The one address that is listened on; none for all of them, and for a unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.bind()? {
+            Bind::Address(address) => Some(address),
+            Bind::Any(_) => None,
+        }
+    }
+
+    fn is_udp(&self) -> bool {
+        matches!(self, Place::Udp(_))
     }
 }
 
@@ -77,6 +101,8 @@ impl std::fmt::Display for Place {
         match self {
             Place::Tcp(Bind::Address(address)) => address.fmt(out),
             Place::Tcp(Bind::Any(port)) => write!(out, "*:{port}"),
+            Place::Udp(Bind::Address(address)) => write!(out, "{address} (UDP)"),
+            Place::Udp(Bind::Any(port)) => write!(out, "*:{port} (UDP)"),
             Place::Unix(path) => write!(out, "unix:{}", path.display()),
         }
     }
@@ -89,7 +115,7 @@ impl Default for Wanted {
             workers: None,
             max_sessions: None,
             max_flows: None,
-            datagram_addresses: 0,
+            flow_sources: 0,
             pipe_memory: PIPE_MEMORY_DEFAULT,
             listens: Vec::new(),
             backends: Vec::new(),
@@ -101,11 +127,26 @@ impl Default for Wanted {
 }
 
 impl Wanted {
-    /// The greatest backlog of all listeners.
+    /// The greatest backlog of all listeners that have one.
     #[must_use]
     pub fn backlog_max(&self) -> u32 {
-        let backlogs = self.listens.iter().map(|listen| listen.backlog);
+        let streams = self.listens.iter().filter(|listen| !listen.place.is_udp());
+        let backlogs = streams.map(|listen| listen.backlog);
         backlogs.max().unwrap_or(BACKLOG_DEFAULT)
+    }
+
+    /// Whether there are listeners, and none of them has sessions.
+    #[must_use]
+    pub fn is_udp_only(&self) -> bool {
+        let udp = self.datagram_addresses();
+        udp > 0 && udp == self.listens.len()
+    }
+
+    /// Addresses of UDP listeners.
+    #[must_use]
+    pub fn datagram_addresses(&self) -> usize {
+        let places = self.listens.iter().map(|listen| &listen.place);
+        places.filter(|place| place.is_udp()).count()
     }
 }
 
@@ -118,27 +159,24 @@ impl From<&Config> for Wanted {
             pipe_memory: config.global.pipe_memory,
             backends_in_all: config.snapshot.backends.len(),
             virtual_routers: config.snapshot.virtual_routers.len(),
+            flow_sources: flow_sources(&config.snapshot),
             ..Wanted::default()
         };
         for listener in &config.snapshot.listeners {
-            if listener.protocol == Protocol::Udp {
-                wanted.datagram_addresses += listener.addresses.len();
-            }
             wanted
                 .listens
-                .extend(listener.addresses.iter().filter_map(|address| {
+                .extend(listener.addresses.iter().map(|address| {
                     let (place, freebind) = match address {
-                        // Whether they are free the start says.
-                        ListenAddress::Udp(..) => return None,
                         ListenAddress::Tcp(bind, freebind) => (Place::Tcp(*bind), *freebind),
+                        ListenAddress::Udp(bind, freebind) => (Place::Udp(*bind), *freebind),
                         ListenAddress::Unix(path) => (Place::Unix(path.clone()), Freebind::Off),
                     };
-                    Some(Listen {
+                    Listen {
                         listener: listener.name.to_string(),
                         place,
                         backlog: listener.backlog,
                         freebind,
-                    })
+                    }
                 }));
         }
         for backend in &config.snapshot.backends {

@@ -122,8 +122,6 @@ metrics! {
     FlowsMax: Gauge "ringway_flows_max" [],
     /// UDP flows begun.
     Flows: Counter "ringway_flows" [],
-    /// UDP flows ended, by reason.
-    FlowEnds: Counter "ringway_flow_ends" ["reason"],
     /// Connections accepted from listeners.
     Accepts: Counter "ringway_accepts" [],
     /// Accepted connections that wait because the process has all the sessions it may have.
@@ -188,6 +186,8 @@ metrics! {
     ListenerFlowsActive: Gauge "ringway_listener_flows_active" ["listener"],
     /// UDP flows of a listener begun.
     ListenerFlows: Counter "ringway_listener_flows" ["listener"],
+    /// UDP flows of a listener ended, by reason.
+    ListenerFlowEnds: Counter "ringway_listener_flow_ends" ["listener", "reason"],
     /// Datagrams: to_backend are those that came from clients, lost ones included, to_client those that went to them.
     ListenerDatagrams: Counter "ringway_listener_datagrams" ["listener", "direction"],
     /// Bytes of those datagrams.

@@ -53,8 +53,6 @@ macro_rules! worker_cells {
             $($(#[$doc])* pub $name: Cell,)+
             /// Sessions ended, by reason.
             pub ends: Ends,
-            /// UDP flows ended, by reason.
-            pub flow_ends: Ends,
             /// What each backend got from this worker.
             pub backends: Box<[BackendCells]>,
             /// What each pool got from this worker.
@@ -70,7 +68,6 @@ macro_rules! worker_cells {
                 WorkerCells {
                     $($name: Cell::default(),)+
                     ends: Ends::default(),
-                    flow_ends: Ends::default(),
                     backends: (0..backends).map(|_| BackendCells::default()).collect(),
                     pools: (0..pools).map(|_| PoolCells::default()).collect(),
                     listeners: (0..listeners).map(|_| ListenerCells::default()).collect(),
@@ -121,10 +118,6 @@ worker_cells! {
     sources_exhausted_total,
     /// Connects whose source address this host did not have; the pool's others are tried then.
     sources_absent_total,
-    /// Bytes given to backends.
-    bytes_to_backend,
-    /// Bytes given to clients.
-    bytes_to_client,
     /// Receive buffers.
     buffers_total,
     /// Of those, free.
@@ -230,6 +223,8 @@ pub struct BackendCells {
     pub flows_active: Cell,
     /// UDP flows that were led to it.
     pub flows_total: Cell,
+    /// Of those, ended because nothing came either way for too long.
+    pub flows_expired_total: Cell,
     /// Datagrams sent to it, and their bytes.
     pub sent: Traffic,
     /// Datagrams that came from it, and their bytes.
@@ -302,6 +297,8 @@ pub struct ListenerCells {
     pub given: Given,
     /// UDP flows begun.
     pub flows_total: Cell,
+    /// UDP flows ended, by reason.
+    pub flow_ends: Ends,
     /// Datagrams of clients, and their bytes; those that were lost then included.
     pub received: Traffic,
     /// Datagrams sent to clients, and their bytes.
@@ -351,9 +348,9 @@ impl WorkerCells {
         self.listener(listener).lost[loss.index()].add(1);
     }
 
-    /// Notes why a flow ended.
-    pub fn flow_ended(&self, reason: CloseReason) {
-        self.flow_ends.add(reason);
+    /// Notes why a flow of a listener ended.
+    pub fn flow_ended(&self, listener: ListenerId, reason: CloseReason) {
+        self.listener(listener).flow_ends.add(reason);
     }
 
     /// Notes bytes of a session that a target took.
@@ -364,11 +361,6 @@ impl WorkerCells {
         direction: Direction,
         bytes: u32,
     ) {
-        let cell = match direction {
-            Direction::ToBackend => &self.bytes_to_backend,
-            Direction::ToClient => &self.bytes_to_client,
-        };
-        cell.add(u64::from(bytes));
         self.listener(listener).given.add(direction, bytes);
         if let Some(backend) = backend {
             self.backend(backend).given.add(direction, bytes);

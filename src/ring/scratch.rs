@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
@@ -15,8 +15,11 @@ use super::buffers::GROUP;
 
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_EXT_ARG: u32 = 1 << 3;
+const ENTER_REGISTERED_RING: u32 = 1 << 4;
 /// Linux 6.15: an idle ring is not charged as waiting for a disk.
 const ENTER_NO_IOWAIT: u32 = 1 << 7;
+const REGISTER_RING_FDS: u32 = 20;
+const UNREGISTER_RING_FDS: u32 = 21;
 
 /// Where `optlen` is in a submission entry: `include/uapi/linux/io_uring.h`, the union after `personality`.
 const OPTLEN_OFFSET: usize = 44;
@@ -139,13 +142,77 @@ pub(super) fn try_push(io: &mut IoUring, entry: &Entry) -> bool {
     unsafe { io.submission().push(entry) }.is_ok()
 }
 
+/// A ring registered with its thread: entering it saves looking the file up (Linux 5.18). The crate keeps such a
+/// registration in a value that does not outlive the borrow of a ring.
+///
+/// Dropped before its ring: as long as it is there, the ring is not closed.
+pub(super) struct Registration {
+    ring: i32,
+    index: u32,
+}
+
+/// `struct io_uring_rsrc_update`.
+#[repr(C)]
+struct Update {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+}
+
+impl Registration {
+    /// None where the thread has no place left for it, or the kernel knows no such thing: everything works without.
+    pub(super) fn new(io: &IoUring) -> Option<Registration> {
+        let ring = io.as_raw_fd();
+        let mut update = Update {
+            offset: u32::MAX,
+            reserved: 0,
+            data: u64::try_from(ring).ok()?,
+        };
+        // SAFETY: one update is there, and the kernel writes its offset.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_register,
+                ring,
+                REGISTER_RING_FDS,
+                &raw mut update,
+                1,
+            )
+        };
+        (done == 1).then_some(Registration {
+            ring,
+            index: update.offset,
+        })
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut update = Update {
+            offset: self.index,
+            reserved: 0,
+            data: 0,
+        };
+        // SAFETY: one update is there. Without success the thread's end does it.
+        unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_register,
+                self.ring,
+                UNREGISTER_RING_FDS,
+                &raw mut update,
+                1,
+            )
+        };
+    }
+}
+
 /// Submits everything, runs deferred work and waits for `want` completions, for at most `timeout`.
 pub(super) fn enter(
     io: &IoUring,
+    registration: Option<&Registration>,
     want: u32,
     timeout: Option<Duration>,
     no_iowait: bool,
-) -> io::Result<usize> {
+) -> io::Result<()> {
     let spec = timeout.map(Timespec::from);
     let mut args = SubmitArgs::new();
     if let Some(spec) = &spec {
@@ -155,9 +222,27 @@ pub(super) fn enter(
     if no_iowait {
         flags |= ENTER_NO_IOWAIT;
     }
+    let mut ring = i64::from(io.as_raw_fd());
+    if let Some(registration) = registration {
+        ring = i64::from(registration.index);
+        flags |= ENTER_REGISTERED_RING;
+    }
     // SAFETY: the queue is not borrowed elsewhere, this is the ring's only thread.
     let queued = unsafe { io.submission_shared() }.len();
-    let to_submit = u32::try_from(queued).expect("the queue is small");
     // SAFETY: the arguments are of the type that EXT_ARG says, and outlive the call.
-    unsafe { io.submitter().enter(to_submit, want, flags, Some(&args)) }
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_enter,
+            ring,
+            queued,
+            want,
+            flags,
+            &raw const args,
+            size_of::<SubmitArgs<'_, '_>>(),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

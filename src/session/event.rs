@@ -174,6 +174,8 @@ pub enum Step {
     },
     /// Send FIN.
     ShutdownWrite(Side),
+    /// Let the kernel probe both peers while they are silent, from now on.
+    KeepAlive,
     /// Ask how much a socket has not delivered. At once: `Undelivered`.
     CheckDelivered(Side),
     /// Close the open sockets; the session is over.

@@ -52,6 +52,10 @@ pub const WATCH_DELAY: Duration = Duration::from_millis(20);
 /// which takes a third of the kernel's memory.
 pub const REST_AFTER: Duration = Duration::from_secs(3);
 
+/// A session that lives so long gets keepalive on its sockets. Many are over sooner, and the options are a twentieth
+/// of what those cost.
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(1);
+
 /// The first pause between two looks at what a socket has not delivered yet; it doubles from look to look.
 const DELIVERY_CHECK: Duration = Duration::from_millis(1);
 
@@ -176,6 +180,7 @@ pub struct Session {
     attempts: u8,
     started: Time,
     moved: Time,
+    kept_alive: bool,
 }
 
 impl Session {
@@ -192,6 +197,7 @@ impl Session {
             attempts: 0,
             started: now,
             moved: now,
+            kept_alive: false,
         }
     }
 
@@ -283,6 +289,7 @@ impl Session {
             Phase::Connecting(_) => life,
             Phase::Open => {
                 let quiet = earliest(self.idle_deadline(), self.rest_at());
+                let life = earliest(life, self.keepalive_at());
                 earliest(life, earliest(quiet, self.half_close_deadline()))
             }
             Phase::Resetting {
@@ -577,7 +584,7 @@ impl Session {
                 }
             }
         }
-        // Or a watch is due; the next steps arm it.
+        // Or a watch is due, or keepalive; the next steps see to it.
     }
 
     /// The connect in flight is taken back and counts as failed; another backend is tried if the rules allow it.
@@ -649,6 +656,10 @@ impl Session {
         }
         for side in Side::BOTH {
             self.arm(side, now, out);
+        }
+        if self.keepalive_at().is_some_and(|at| now >= at) {
+            self.kept_alive = true;
+            out.push(Step::KeepAlive);
         }
     }
 
@@ -796,6 +807,10 @@ impl Session {
 
     fn idle_deadline(&self) -> Option<Time> {
         self.rules.idle_timeout.map(|timeout| self.moved + timeout)
+    }
+
+    fn keepalive_at(&self) -> Option<Time> {
+        (!self.kept_alive).then(|| self.started + KEEPALIVE_AFTER)
     }
 
     fn rest_at(&self) -> Option<Time> {

@@ -41,22 +41,8 @@ pub struct Outcome {
     pub reason: CloseReason,
     /// How its sockets were closed.
     pub ending: Ending,
-    /// It went from receiving to pumping at least once.
-    pub pumped: bool,
-    /// It went from pumping back to receiving at least once.
-    pub returned: bool,
-    /// Bytes were spilled.
-    pub spilled: bool,
-    /// It was frozen, and thawed from its record.
-    pub thawed: bool,
-    /// A connect found no port at its source and began anew.
-    pub exhausted: bool,
-    /// The backend accepted after the client had said something.
-    pub early: bool,
-    /// A socket was watched because nothing else was armed on it.
-    pub watched: bool,
-    /// A relay rested.
-    pub rested: bool,
+    /// What happened on the way.
+    pub seen: Seen,
     /// Bytes that went through.
     pub bytes: u64,
 }
@@ -144,16 +130,27 @@ struct World<'c, C: Choices> {
     seen: Seen,
 }
 
-#[derive(Default)]
-struct Seen {
-    pumped: bool,
-    returned: bool,
-    spilled: bool,
-    thawed: bool,
-    exhausted: bool,
-    early: bool,
-    watched: bool,
-    rested: bool,
+/// What happened to a session before its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// It went from receiving to pumping at least once.
+    pub pumped: bool,
+    /// It went from pumping back to receiving at least once.
+    pub returned: bool,
+    /// Bytes were spilled.
+    pub spilled: bool,
+    /// It was frozen, and thawed from its record.
+    pub thawed: bool,
+    /// A connect found no port at its source and began anew.
+    pub exhausted: bool,
+    /// The backend accepted after the client had said something.
+    pub early: bool,
+    /// A socket was watched because nothing else was armed on it.
+    pub watched: bool,
+    /// A relay rested.
+    pub rested: bool,
+    /// Its sockets got keepalive.
+    pub kept_alive: bool,
     delivery_timed_out: bool,
     connected: bool,
 }
@@ -666,6 +663,7 @@ impl<'c, C: Choices> World<'c, C> {
                 self.wires[side.index()].cancels[operation as usize] = true;
             }
             Step::ShutdownWrite(side) => self.shutdown_write(side),
+            Step::KeepAlive => self.seen.kept_alive = true,
             Step::CheckDelivered(side) => {
                 let wire = &self.wires[side.index()];
                 let bytes = u32::try_from(wire.written - wire.acked).expect("little");
@@ -932,6 +930,15 @@ impl<'c, C: Choices> World<'c, C> {
                 self.session
             );
         }
+        let keepalive_by = self.session.started() + KEEPALIVE_AFTER;
+        let deadline = self.session.deadline();
+        assert!(
+            self.session.phase != Phase::Open
+                || self.seen.kept_alive
+                || self.is_freezing()
+                || deadline.is_some_and(|deadline| deadline <= keepalive_by),
+            "it would stay without keepalive"
+        );
         if self.session.is_frozen() {
             assert!(
                 self.session.sockets.iter().all(Socket::is_joined),
@@ -983,14 +990,7 @@ impl<'c, C: Choices> World<'c, C> {
         Outcome {
             reason: self.session.reason().expect("every end has a reason"),
             ending: self.closed.expect("it has ended"),
-            pumped: self.seen.pumped,
-            returned: self.seen.returned,
-            spilled: self.seen.spilled,
-            thawed: self.seen.thawed,
-            exhausted: self.seen.exhausted,
-            early: self.seen.early,
-            watched: self.seen.watched,
-            rested: self.seen.rested,
+            seen: self.seen,
             bytes: self.wires.iter().map(|wire| wire.written).sum(),
         }
     }

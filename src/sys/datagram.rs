@@ -16,7 +16,7 @@ use super::socket::{Bind, bind_source};
 /// Bytes that may wait in a bound socket, with what the kernel counts around each datagram: some 5,000 small ones.
 /// Datagrams have no flow control, and the kernel does not tune this by itself. `net.core.rmem_max` bounds it for who
 /// lacks CAP_NET_ADMIN.
-const RECEIVE_BUFFER: usize = 4 << 20;
+pub const RECEIVE_BUFFER: usize = 4 << 20;
 
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
@@ -24,8 +24,23 @@ const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 const CONTROL_LEN: usize = CMSG_HEADER + 24;
 const CMSG_HEADER: usize = size_of::<libc::cmsghdr>();
 
+/// The same for the length of the datagrams that several are made of.
+const SEGMENT_CONTROL_LEN: usize = CMSG_HEADER + 8;
+
 #[repr(align(8))]
 struct Control([u8; CONTROL_LEN]);
+
+impl Control {
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn put_header(&mut self, len: usize, level: i32, kind: i32) {
+        self.put(0, &len.to_ne_bytes());
+        self.put(size_of::<usize>(), &level.to_ne_bytes());
+        self.put(size_of::<usize>() + 4, &kind.to_ne_bytes());
+    }
+}
 
 /// Where in `SO_MEMINFO` the number of datagrams stands that did not fit (`SK_MEMINFO_DROPS`), and how many numbers
 /// there are.
@@ -33,7 +48,7 @@ const MEMINFO_DROPS: usize = 8;
 const MEMINFO_VARS: usize = 9;
 
 /// Payloads up to here fit into one packet on every path there is.
-pub const FITS_EVERYWHERE: u32 = 1_200;
+pub const FITS_EVERYWHERE: usize = 1_200;
 
 /// A socket that receives its share of the datagrams to an address, together with others that are bound in the same
 /// way. On every address of the host it tells with each datagram where it was sent to. With `freebind` the host need
@@ -88,12 +103,25 @@ pub fn connect(address: &SockAddr, source: Option<IpAddr>) -> io::Result<OwnedFd
     Ok(socket.into())
 }
 
-/// Sends on a connected socket, without waiting.
+/// Sends datagrams of one length on a connected socket, without waiting: all or none. The kernel carries several as one
+/// through most of its layers.
 ///
 /// # Errors
-/// `EAGAIN` when it takes no more at the moment, that of an ICMP message about an earlier one; others as of send(2).
-pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
-    let sent = SockRef::from(&socket).send_with_flags(bytes, SEND_FLAGS);
+/// `EAGAIN` when it takes no more at the moment, that of an ICMP message about an earlier one; `EINVAL`, `EIO` or
+/// `EMSGSIZE` where several cannot go together; others as of send(2).
+pub fn send(socket: BorrowedFd<'_>, datagrams: &[IoSlice<'_>]) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    let sent = match datagrams {
+        [] => Ok(0),
+        [one] => socket.send_with_flags(one, SEND_FLAGS),
+        [first, ..] => {
+            let len = u16::try_from(first.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let control = segments_of(len);
+            let message = MsgHdr::new().with_buffers(datagrams);
+            let message = message.with_control(&control.0[..SEGMENT_CONTROL_LEN]);
+            socket.sendmsg(&message, SEND_FLAGS)
+        }
+    };
     sent.map(|_| ())
 }
 
@@ -116,6 +144,14 @@ pub fn send_to(
     let message = MsgHdr::new().with_addr(to).with_buffers(&parts);
     let message = message.with_control(&control.0[..len]);
     socket.sendmsg(&message, SEND_FLAGS).map(|_| ())
+}
+
+/// Whether a datagram was not sent because it is larger than the path takes, or an earlier one was: the kernel knows
+/// the path better from then on.
+#[must_use]
+pub fn is_too_big(sent: &io::Result<()>) -> bool {
+    let error = sent.as_ref().err();
+    error.and_then(io::Error::raw_os_error) == Some(libc::EMSGSIZE)
 }
 
 /// Datagrams that did not fit into the socket's buffer since it was made; 0 when the kernel does not tell.
@@ -201,23 +237,32 @@ fn set_number(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int)
     }
 }
 
+/// What makes datagrams of this length out of what is sent (`UDP_SEGMENT`).
+fn segments_of(len: u16) -> Control {
+    let mut control = Control([0; CONTROL_LEN]);
+    control.put_header(
+        CMSG_HEADER + size_of_val(&len),
+        libc::SOL_UDP,
+        libc::UDP_SEGMENT,
+    );
+    control.put(CMSG_HEADER, &len.to_ne_bytes());
+    control
+}
+
 /// What makes a datagram come from this address (`in_pktinfo`, `in6_pktinfo`), and how long that is.
 fn source(from: IpAddr) -> (Control, usize) {
     let mut control = Control([0; CONTROL_LEN]);
-    let mut put = |at: usize, bytes: &[u8]| control.0[at..at + bytes.len()].copy_from_slice(bytes);
     let (level, kind, len) = match from {
         IpAddr::V4(from) => {
-            put(CMSG_HEADER + 4, &from.octets());
+            control.put(CMSG_HEADER + 4, &from.octets());
             (libc::IPPROTO_IP, libc::IP_PKTINFO, CMSG_HEADER + 12)
         }
         IpAddr::V6(from) => {
-            put(CMSG_HEADER, &from.octets());
+            control.put(CMSG_HEADER, &from.octets());
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, CMSG_HEADER + 20)
         }
     };
-    put(0, &len.to_ne_bytes());
-    put(size_of::<usize>(), &level.to_ne_bytes());
-    put(size_of::<usize>() + 4, &kind.to_ne_bytes());
+    control.put_header(len, level, kind);
     (control, len.next_multiple_of(size_of::<usize>()))
 }
 
@@ -235,6 +280,22 @@ mod tests {
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         drop((first, second));
         check_free(Bind::Address(address), false).unwrap();
+    }
+
+    #[test]
+    fn several_arrive_as_they_were() {
+        for here in ["127.0.0.1:0", "[::1]:0"] {
+            let receiver = std::net::UdpSocket::bind(here).unwrap();
+            let sender = connect(&receiver.local_addr().unwrap().into(), None).unwrap();
+            let datagrams: Vec<Vec<u8>> = (0..16).map(|number| vec![number; 700]).collect();
+            let parts: Vec<IoSlice<'_>> = datagrams.iter().map(|one| IoSlice::new(one)).collect();
+            send(sender.as_fd(), &parts).unwrap();
+            let mut memory = [0; 2_000];
+            for expected in &datagrams {
+                let len = receiver.recv(&mut memory).unwrap();
+                assert_eq!(&memory[..len], expected);
+            }
+        }
     }
 
     #[test]

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
     NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -26,6 +28,8 @@ use nix::sys::time::TimeVal;
 const FOREVER: u32 = u32::MAX;
 /// Bytes that may wait to be read by a watcher.
 const WATCH_BUFFER: usize = 1 << 20;
+/// Changes that are taken at once; what is left is there the next time.
+const CHANGES_MAX: usize = 65_536;
 /// The longest that an answer is waited for.
 const ANSWER_MAX: i64 = 60;
 
@@ -140,6 +144,54 @@ impl Netlink {
         }
     }
 
+    /// Makes an interface with a MAC address of its own on another one (macvlan). It is not switched on yet. Its mode
+    /// is `bridge`: in `private` the interface below would not hear what another host sends from the same address.
+    ///
+    /// # Errors
+    /// The kernel's: `EEXIST`, not permitted, no such interface, no macvlan in this kernel.
+    pub fn add_macvlan(&mut self, lower: u32, name: &str, mac: [u8; 6]) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        let mode = InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]);
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Link(lower),
+            LinkAttribute::Address(mac.to_vec()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::MacVlan),
+                LinkInfo::Data(mode),
+            ]),
+        ];
+        self.change(
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+    }
+
+    /// Switches an interface on.
+    ///
+    /// # Errors
+    /// The kernel's: not permitted, no such interface.
+    pub fn switch_on(&mut self, index: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Removes an interface that was made. One that is not there: no error.
+    ///
+    /// # Errors
+    /// The kernel's: not permitted, not one that can be removed.
+    pub fn remove_link(&mut self, index: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        match self.change(RouteNetlinkMessage::DelLink(message), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            done => done,
+        }
+    }
+
     /// Everything that there is, interfaces first.
     ///
     /// # Errors
@@ -240,7 +292,9 @@ impl Watch {
     /// `ENOBUFS`: some changes were lost, and everything is to be asked for again. Others as of the system call.
     pub fn changes(&self) -> io::Result<Vec<Change>> {
         let mut all = Vec::new();
-        loop {
+        let mut lost = None;
+        // Also after a loss everything is taken: what was noted before it would hide what is asked for now.
+        while all.len() < CHANGES_MAX {
             match self.socket.recv_from_full() {
                 Ok((bytes, _)) => {
                     for message in messages(&bytes) {
@@ -249,10 +303,13 @@ impl Watch {
                         }
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(all),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => lost = Some(error),
                 Err(error) => return Err(error),
             }
         }
+        lost.map_or(Ok(all), Err)
     }
 }
 

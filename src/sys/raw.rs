@@ -2,7 +2,7 @@
 //! business.
 #![allow(
     unsafe_code,
-    reason = "an address of a packet socket, which the crates only read, is made here"
+    reason = "what the crates do not offer: an address of a packet socket, and the filter of ICMPv6"
 )]
 
 use std::io;
@@ -17,6 +17,8 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockAddrStora
 
 /// The lowest precedence of network control, as RFC 791 has it: routing protocols are sent with it.
 const NETWORK_CONTROL: u32 = 0xc0;
+/// Of include/uapi/linux/icmpv6.h.
+const ICMPV6_FILTER: libc::c_int = 1;
 /// What may wait to be read.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
@@ -88,6 +90,32 @@ impl RawSocket {
             index: device.index,
             is_ipv4,
         })
+    }
+
+    /// Of an ICMPv6 socket: hears messages of this type only.
+    ///
+    /// # Errors
+    /// As of setsockopt(2).
+    pub fn hear_only(&self, icmp_type: u8) -> io::Result<()> {
+        // A bit that is set keeps a type out.
+        let mut filter = [u32::MAX; 8];
+        filter[usize::from(icmp_type / 32)] &= !(1 << (icmp_type % 32));
+        let len = libc::socklen_t::try_from(size_of_val(&filter)).expect("32 bytes");
+        // SAFETY: the kernel reads `len` bytes of the filter, which lives until it returns.
+        let done = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::IPPROTO_ICMPV6,
+                ICMPV6_FILTER,
+                filter.as_ptr().cast(),
+                len,
+            )
+        };
+        if done == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 
     /// Sends a payload; the kernel writes the header. Never waits.

@@ -6,14 +6,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::socket::{SockaddrStorage, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
-
-/// `TCP_CLOSE` of the kernel's `enum tcp_state`.
-const TCP_CLOSE: u8 = 7;
 
 /// Keepalive: how a peer that vanished without a word is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +75,7 @@ fn bind_with(
     socket.set_reuse_address(reuse_address)?;
     socket.set_reuse_port(true)?;
     set_stream_options(&socket, keepalive)?;
+    set_keepalive_times(socket.as_fd(), keepalive)?;
     set_freebind(&socket, address, freebind)?;
     socket.bind(&address.into())?;
     Ok(socket)
@@ -168,21 +166,40 @@ pub fn bind_source(socket: BorrowedFd<'_>, source: IpAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// No delay (a relay must not wait for more), urgent data in line (it would get lost otherwise), keepalive. Never
-/// buffer sizes: that would end the kernel's own tuning.
+/// No delay (a relay must not wait for more), urgent data in line (it would get lost otherwise). Never buffer sizes:
+/// that would end the kernel's own tuning.
 fn set_stream_options(socket: &Socket, keepalive: &Keepalive) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
-    let parameters = socket2::TcpKeepalive::new()
-        .with_time(keepalive.idle)
-        .with_interval(keepalive.interval)
-        .with_retries(keepalive.count);
-    // Switches keepalive on, too.
-    socket.set_tcp_keepalive(&parameters)?;
     if keepalive.user_timeout.is_some() {
         socket.set_tcp_user_timeout(keepalive.user_timeout)?;
     }
     Ok(())
+}
+
+/// When the kernel probes a silent peer, once [`keep_alive`] lets it.
+fn set_keepalive_times(socket: BorrowedFd<'_>, keepalive: &Keepalive) -> io::Result<()> {
+    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    setsockopt(&socket, sockopt::TcpKeepIdle, &seconds(keepalive.idle))?;
+    setsockopt(
+        &socket,
+        sockopt::TcpKeepInterval,
+        &seconds(keepalive.interval),
+    )?;
+    setsockopt(&socket, sockopt::TcpKeepCount, &keepalive.count)?;
+    Ok(())
+}
+
+/// Lets the kernel probe the peer of a TCP socket whenever it is silent. Accepted sockets have their times from their
+/// listener; others are given some.
+///
+/// # Errors
+/// As of setsockopt(2).
+pub fn keep_alive(socket: BorrowedFd<'_>, times: Option<&Keepalive>) -> io::Result<()> {
+    if let Some(times) = times {
+        set_keepalive_times(socket, times)?;
+    }
+    Ok(setsockopt(&socket, sockopt::KeepAlive, &true)?)
 }
 
 /// From now on clients can connect. What they leave in TIME_WAIT must not be in the way of another start.
@@ -219,25 +236,12 @@ pub fn take_error(socket: BorrowedFd<'_>) -> i32 {
     nix::sys::socket::getsockopt(&socket, sockopt::SocketError).unwrap_or(0)
 }
 
-/// Whether a TCP connection is in state CLOSE. At the end of a stream, and before we sent FIN, that means a reset; a
-/// FIN would leave it in CLOSE_WAIT. False for a unix socket.
+/// Whether a TCP connection is in state CLOSE: then it has no peer any more. At the end of a stream, and before we sent
+/// FIN, that means a reset; a FIN would leave it in CLOSE_WAIT. Not to be asked of a unix socket.
 #[must_use]
 pub fn is_tcp_closed(socket: BorrowedFd<'_>) -> bool {
-    // The state is the first byte of `struct tcp_info`, and the kernel copies as much as is asked for.
-    let mut state = 0_u8;
-    let mut len: libc::socklen_t = 1;
-    let fd = socket.as_raw_fd();
-    // SAFETY: `state` has room for the one byte that `len` says.
-    let done = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut state).cast(),
-            &raw mut len,
-        )
-    };
-    done == 0 && state == TCP_CLOSE
+    let peer = nix::sys::socket::getpeername::<SockaddrStorage>(socket.as_raw_fd());
+    peer == Err(nix::errno::Errno::ENOTCONN)
 }
 
 /// Bytes given to the socket that its peer has not acknowledged (`SIOCOUTQ`); 0 when the kernel does not tell.

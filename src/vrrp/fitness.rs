@@ -11,6 +11,8 @@ pub struct Fitness {
     /// What control says: pools, scripts, listeners.
     told: Readiness,
     interfaces_down: BTreeSet<Arc<str>>,
+    /// Virtual routers, this one or of its group, whose addresses cannot be set.
+    unheld: BTreeSet<Arc<str>>,
     /// A member of its group that has no link.
     group: Option<Arc<str>>,
     /// Somebody has done nothing for too long.
@@ -22,6 +24,7 @@ impl Default for Fitness {
         Fitness {
             told: Readiness::Well,
             interfaces_down: BTreeSet::new(),
+            unheld: BTreeSet::new(),
             group: None,
             stalled: None,
         }
@@ -40,6 +43,15 @@ impl Fitness {
             self.interfaces_down.remove(name);
         } else {
             self.interfaces_down.insert(Arc::clone(name));
+        }
+    }
+
+    /// The addresses of this virtual router, or of one of its group, cannot be set, or may be again.
+    pub fn unheld(&mut self, name: &Arc<str>, is_unheld: bool) {
+        if is_unheld {
+            self.unheld.insert(Arc::clone(name));
+        } else {
+            self.unheld.remove(name);
         }
     }
 
@@ -66,16 +78,23 @@ impl Fitness {
             let why = format!("{name}, of the same group, has no link");
             return Readiness::HardFault(Arc::from(why));
         }
-        if self.interfaces_down.is_empty() {
-            return self.told.clone();
+        let down = listed("no link on ", &self.interfaces_down);
+        let unheld = listed("the kernel does not take the addresses of ", &self.unheld);
+        let told = match &self.told {
+            Readiness::SoftFault(why) => Some(why.to_string()),
+            Readiness::Well | Readiness::HardFault(_) => None,
+        };
+        let all: Vec<String> = down.into_iter().chain(unheld).chain(told).collect();
+        if all.is_empty() {
+            return Readiness::Well;
         }
-        let down: Vec<&str> = self.interfaces_down.iter().map(|name| &**name).collect();
-        let why = format!("no link on {}", down.join(", "));
-        match &self.told {
-            Readiness::SoftFault(also) => Readiness::SoftFault(Arc::from(format!("{why}; {also}"))),
-            Readiness::Well | Readiness::HardFault(_) => Readiness::SoftFault(Arc::from(why)),
-        }
+        Readiness::SoftFault(Arc::from(all.join("; ")))
     }
+}
+
+fn listed(what: &str, names: &BTreeSet<Arc<str>>) -> Option<String> {
+    let all: Vec<&str> = names.iter().map(|name| &**name).collect();
+    (!all.is_empty()).then(|| format!("{what}{}", all.join(", ")))
 }
 
 #[cfg(test)]
@@ -93,6 +112,10 @@ mod tests {
             fitness.readiness(),
             Readiness::SoftFault(name("no link on eth1; pool pg"))
         );
+        fitness.unheld(&name("vip"), true);
+        let text = "no link on eth1; the kernel does not take the addresses of vip; pool pg";
+        assert_eq!(fitness.readiness(), Readiness::SoftFault(name(text)));
+        fitness.unheld(&name("vip"), false);
         fitness.group(Some(name("vip6")));
         assert!(matches!(fitness.readiness(), Readiness::HardFault(why) if why.contains("vip6")));
         fitness.stalled(Some(name("control")));

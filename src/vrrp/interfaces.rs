@@ -119,6 +119,7 @@ mod tests {
             peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
             checksum: ChecksumForm::PseudoHeader,
             password_file: None,
+            virtual_mac: false,
             lease: None,
             progress_timeout: Duration::from_secs(2),
             track: Track::default(),

@@ -14,10 +14,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
 use super::channel::Sender;
-use super::frames::{ETHER_TYPE_ARP, Mac};
+use super::frames::{ALL_NODES, ETHER_TYPE_ARP, ICMP_TYPE_ADVERTISEMENT, Mac};
 use super::interfaces::Interfaces;
 use super::packet::{GROUP_V4, GROUP_V6, PROTOCOL};
 use super::settings::Settings;
+use super::virtual_link::VirtualLinks;
 use super::wishes::Wish;
 use super::{RouterId, Segment};
 use crate::sys::netlink::{Change, Netlink, Watch};
@@ -30,7 +31,10 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Wires {
     pub(super) raw: RawSocket,
+    /// Also hears ARP.
     pub(super) frames: FrameSocket,
+    /// Hears neighbour advertisements, where there is IPv6.
+    pub(super) neighbours: Option<RawSocket>,
     pub(super) mac: Mac,
     index: u32,
 }
@@ -61,6 +65,8 @@ pub(super) enum News {
     AddressDeleted(RouterId),
     /// Something does not work, in words.
     Trouble(String),
+    /// The kernel cannot be talked to any more, for this reason, and nothing that is ordered will be done.
+    Over(String),
 }
 
 /// What it is made from.
@@ -79,6 +85,7 @@ struct Kernel {
     netlink: Netlink,
     watch: Watch,
     interfaces: Interfaces,
+    virtual_links: VirtualLinks,
     is_virtual: HashSet<IpAddr>,
     /// By segment: the interface that its sockets were opened for, and its address.
     wired: Vec<Option<(u32, Mac)>>,
@@ -110,6 +117,7 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
         netlink,
         watch,
         interfaces,
+        virtual_links: VirtualLinks::default(),
         is_virtual,
         has_trouble: false,
     };
@@ -271,28 +279,39 @@ impl Kernel {
     }
 
     fn hold(&mut self, number: usize) -> io::Result<()> {
-        let settings = &self.parts.settings[number];
+        let settings = Arc::clone(&self.parts.settings[number]);
         let link = self.interfaces.named(&settings.interface);
-        let index = link
-            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?
-            .index;
+        let link = link.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let index = match settings.virtual_mac() {
+            None => link.index,
+            Some(mac) => {
+                let wanted = (mac, self.held[number]);
+                self.virtual_links
+                    .make(&mut self.netlink, link, &settings, wanted)?
+            }
+        };
         self.held[number] = Some(index);
+        let mut result = Ok(());
         for net in &settings.addresses {
-            self.netlink.set_address(index, *net, settings.lease)?;
+            let done = self.netlink.set_address(index, *net, settings.lease);
+            result = result.and(done);
         }
-        Ok(())
+        result
     }
 
     fn remove(&mut self, number: usize) -> io::Result<()> {
-        let settings = &self.parts.settings[number];
+        let settings = Arc::clone(&self.parts.settings[number]);
         let link = self.interfaces.named(&settings.interface);
-        let index = self.held[number].take().or(link.map(|link| link.index));
-        let Some(index) = index else {
-            return Ok(());
-        };
+        let held = self.held[number].take();
         let mut result = Ok(());
-        for net in &settings.addresses {
-            result = self.netlink.remove_address(index, *net).and(result);
+        if let Some(index) = held.or(link.map(|link| link.index)) {
+            for net in &settings.addresses {
+                result = self.netlink.remove_address(index, *net).and(result);
+            }
+        }
+        // Also one that was left behind when the file still wanted it.
+        if let Some(link) = link {
+            result = VirtualLinks::remove(&mut self.netlink, link, &settings).and(result);
         }
         result
     }
@@ -305,6 +324,7 @@ impl Kernel {
                 let _ = self.remove(number);
             }
         }
+        self.virtual_links.let_go();
     }
 
     fn trouble(&mut self, text: String) {
@@ -327,13 +347,18 @@ fn open(segment: &Segment, index: u32, mac: Mac) -> io::Result<Wires> {
         name: segment.interface.to_string(),
         index,
     };
-    let (group, ether_type) = match segment.is_ipv4 {
-        true => (IpAddr::V4(GROUP_V4), ETHER_TYPE_ARP),
-        false => (IpAddr::V6(GROUP_V6), 0),
+    let (group, ether_type, neighbours) = if segment.is_ipv4 {
+        (IpAddr::V4(GROUP_V4), ETHER_TYPE_ARP, None)
+    } else {
+        let icmp = u8::try_from(libc::IPPROTO_ICMPV6).expect("58");
+        let neighbours = RawSocket::open(&device, icmp, ALL_NODES.into())?;
+        neighbours.hear_only(ICMP_TYPE_ADVERTISEMENT)?;
+        (IpAddr::V6(GROUP_V6), 0, Some(neighbours))
     };
     Ok(Wires {
         raw: RawSocket::open(&device, PROTOCOL, group)?,
         frames: FrameSocket::open(&device, ether_type)?,
+        neighbours,
         mac,
         index,
     })

@@ -33,7 +33,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::packet::{Accepted, Body, ChecksumForm, Datagram, Kind, Rejection, Rules};
+use super::packet::{
+    Accepted, Advertisement, Body, ChecksumForm, Datagram, Kind, Rejection, Rules,
+};
 use crate::time::Time;
 
 pub use event::{Action, Alarm, Cause, Event, HandOver, Readiness, Role, Transition, Wait};
@@ -72,6 +74,17 @@ pub struct Counters {
     pub loops_late: u64,
     /// How often the lease of its addresses ran out before it was renewed.
     pub leases_late: u64,
+}
+
+/// What another router said last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Who.
+    pub from: IpAddr,
+    /// What.
+    pub advertisement: Advertisement,
+    /// When.
+    pub at: Time,
 }
 
 /// Waiting for the Active router to fall silent.
@@ -163,6 +176,7 @@ pub struct Machine {
     history: VecDeque<Transition>,
     counters: Counters,
     alarms: Alarms,
+    heard: Option<Heard>,
 }
 
 impl Machine {
@@ -196,6 +210,7 @@ impl Machine {
                 leases_late: 0,
             },
             alarms: Alarms::new(),
+            heard: None,
         }
     }
 
@@ -297,6 +312,12 @@ impl Machine {
             State::Active(_) => self.link,
             State::Initialize => None,
         }
+    }
+
+    /// What another router said last, and was listened to.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<&Heard> {
+        self.heard.as_ref()
     }
 
     /// As it is configured.
@@ -440,6 +461,7 @@ impl Machine {
         self.counters.accepted += 1;
         self.counters.accepted_by_checksum[accepted.checksum.index()] += 1;
         self.counters.accepted_leaving += u64::from(accepted.advertisement.priority == 0);
+        self.note(accepted, now);
         self.compare_configurations(accepted, now, out);
         let priority = accepted.advertisement.priority;
         match &self.state {
@@ -448,6 +470,21 @@ impl Machine {
             State::Backup(_) => self.heard_as_backup(accepted, now, out),
             State::Active(_) if priority == 0 => self.assert_itself(now, out),
             State::Active(_) => self.heard_as_active(accepted, now, out),
+        }
+    }
+
+    fn note(&mut self, accepted: &Accepted, now: Time) {
+        match &mut self.heard {
+            Some(heard) if heard.advertisement == accepted.advertisement => {
+                (heard.from, heard.at) = (accepted.source, now);
+            }
+            heard => {
+                *heard = Some(Heard {
+                    from: accepted.source,
+                    advertisement: accepted.advertisement.clone(),
+                    at: now,
+                });
+            }
         }
     }
 
@@ -472,7 +509,7 @@ impl Machine {
             return;
         };
         if std::mem::take(&mut backup.keeps_sessions) {
-            out.push(Action::EndSessions);
+            out.extend([Action::EndSessions, Action::Lost]);
         }
         backup.active = Some(accepted.source);
         if let Some(cause) = contested {

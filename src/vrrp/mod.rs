@@ -18,6 +18,7 @@ pub mod packet;
 pub mod progress;
 pub mod settings;
 pub mod thread;
+mod virtual_link;
 pub mod wishes;
 
 use std::sync::Arc;

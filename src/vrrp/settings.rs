@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::frames::{self, Mac};
 use super::machine::VirtualRouter;
 use super::packet::{
     AddressList, Addresses, Authentication, Body, Centiseconds, ChecksumForm, Password, Version,
@@ -45,6 +46,8 @@ pub struct Settings {
     pub checksum: ChecksumForm,
     /// The file that has the password of version 2.
     pub password_file: Option<PathBuf>,
+    /// Whether its addresses have a MAC address of their own, on an interface that is made for them.
+    pub virtual_mac: bool,
     /// After so long without renewal the kernel removes the addresses, in whole seconds; none = never.
     pub lease: Option<Duration>,
     /// Workers or control that do nothing for so long are a hard fault.
@@ -102,6 +105,13 @@ impl Settings {
     #[must_use]
     pub fn is_ipv4(&self) -> bool {
         self.addresses().all(|address| address.is_ipv4())
+    }
+
+    /// The MAC address that moves with the addresses, if one does.
+    #[must_use]
+    pub fn virtual_mac(&self) -> Option<Mac> {
+        self.virtual_mac
+            .then(|| frames::virtual_mac(self.vrid, self.is_ipv4()))
     }
 
     /// What the machine needs to know of it.

@@ -17,9 +17,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 
 use super::channel::Sender;
-use super::frames;
+use super::frames::{self, Mac};
 use super::kernel::{self, News, Order, Wires};
-use super::machine::{Action, Event};
+use super::machine::{Action, Event, Readiness};
 use super::paced::Paced;
 use super::packet::{Datagram, Ends, LEN_MAX, Password, Rejection, Vrid};
 use super::progress::{Progress, Watchdog};
@@ -118,8 +118,7 @@ pub fn start(parts: Parts) -> io::Result<Handle> {
             // gone for a while.
             let _ = priority::real_time(PRIORITY_BESIDE);
             if let Err(error) = kernel::run(beside) {
-                let text = format!("the kernel cannot be asked about interfaces: {error}");
-                troubled.send(News::Trouble(text));
+                troubled.send(News::Over(error.to_string()));
             }
         })?;
     let handle = Sender::new(command, Arc::clone(&wake));
@@ -156,10 +155,22 @@ struct Channels {
 struct Wired {
     wires: Option<Wires>,
     routers: HashMap<Vrid, RouterId>,
+    /// Those of addresses that have one of their own.
+    virtual_macs: HashMap<IpAddr, Mac>,
     paced: Paced,
     unknown_vrid: u64,
     malformed: u64,
     seldom: Seldom,
+}
+
+impl Wired {
+    /// The MAC address of a virtual address while it is here.
+    fn mac_of(&self, wires: &Wires, address: IpAddr) -> Mac {
+        self.virtual_macs
+            .get(&address)
+            .copied()
+            .unwrap_or(wires.mac)
+    }
 }
 
 struct Loop {
@@ -176,6 +187,8 @@ struct Loop {
     look_at: Time,
     tickets: u64,
     is_stopping: bool,
+    /// Nothing can be asked of the kernel any more, for this reason.
+    is_deaf: Option<Arc<str>>,
 }
 
 impl Loop {
@@ -188,6 +201,7 @@ impl Loop {
             .map(|_| Wired {
                 wires: None,
                 routers: HashMap::new(),
+                virtual_macs: HashMap::new(),
                 paced: Paced::default(),
                 unknown_vrid: 0,
                 malformed: 0,
@@ -202,6 +216,10 @@ impl Loop {
                 wired[segment]
                     .routers
                     .insert(settings.vrid, RouterId(number));
+                if let Some(mac) = settings.virtual_mac() {
+                    let macs = settings.addresses().map(|address| (address, mac));
+                    wired[segment].virtual_macs.extend(macs);
+                }
                 Runner::new(Arc::clone(settings), password, segment, now)
             })
             .collect();
@@ -218,6 +236,7 @@ impl Loop {
             look_at: now,
             tickets: 0,
             is_stopping: false,
+            is_deaf: None,
         }
     }
 
@@ -262,7 +281,11 @@ impl Loop {
     }
 
     fn is_done(&self) -> bool {
-        self.is_stopping && self.runners.iter().all(Runner::has_let_go)
+        let has_let_go = |one: &Runner| match self.is_deaf {
+            None => one.has_let_go(),
+            Some(_) => one.is_stopped,
+        };
+        self.is_stopping && self.runners.iter().all(has_let_go)
     }
 
     /// Until something arrives, or the next moment comes.
@@ -271,7 +294,12 @@ impl Loop {
             .next()
             .map(|at| TimeSpec::from_duration(at - self.now()));
         let wires = self.segments.iter().filter_map(|one| one.wires.as_ref());
-        let sockets = wires.flat_map(|wires| [wires.raw.as_fd(), wires.frames.as_fd()]);
+        let sockets = wires.flat_map(|wires| {
+            let neighbours = wires.neighbours.as_ref().map(AsFd::as_fd);
+            [wires.raw.as_fd(), wires.frames.as_fd()]
+                .into_iter()
+                .chain(neighbours)
+        });
         let fds = std::iter::once(self.channels.wake.as_fd()).chain(sockets);
         let mut fds: Vec<PollFd> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // An interrupted wait is a short one.
@@ -344,25 +372,40 @@ impl Loop {
         }
     }
 
-    /// Somebody says in ARP that it has an address of ours.
+    /// Somebody says, in ARP or in neighbour discovery, that it has an address of ours.
     fn hear_claims(&mut self, number: usize, buffer: &mut [u8]) {
         for _ in 0..DATAGRAMS_MAX {
-            let Some(wires) = &self.segments[number].wires else {
+            let segment = &self.segments[number];
+            let Some(wires) = &segment.wires else {
                 return;
             };
-            let Some(len) = wires.frames.receive(buffer) else {
-                return;
+            let claim: Option<(Mac, IpAddr)> = match &wires.neighbours {
+                None => {
+                    let Some(len) = wires.frames.receive(buffer) else {
+                        return;
+                    };
+                    frames::arp_claim(&buffer[..len]).map(|(mac, address)| (mac, address.into()))
+                }
+                Some(neighbours) => {
+                    let Some(arrival) = neighbours.receive(buffer) else {
+                        return;
+                    };
+                    let hop_limit = arrival.ends.map_or(0, |(_, _, hop_limit)| hop_limit);
+                    let claim = frames::neighbour_claim(&buffer[..arrival.len], hop_limit);
+                    claim.map(|(mac, address)| (mac, address.into()))
+                }
             };
-            let claim = frames::arp_claim(&buffer[..len]);
-            let Some((_, address)) = claim.filter(|(mac, _)| *mac != wires.mac) else {
+            let is_foreign = |(mac, address): &(Mac, IpAddr)| {
+                *mac != wires.mac && *mac != segment.mac_of(wires, *address)
+            };
+            let Some((_, address)) = claim.filter(is_foreign) else {
                 continue;
             };
             let owner = self.runners.iter().position(|one| {
                 one.segment == number && one.settings.addresses().any(|own| own == address)
             });
-            if let Some(owner) = owner.and_then(|owner| u16::try_from(owner).ok()) {
-                let event = Event::ForeignOwner(IpAddr::V4(address));
-                self.tell(RouterId(owner), event);
+            if let Some(owner) = owner {
+                self.tell(id(owner), Event::ForeignOwner(address));
             }
         }
     }
@@ -376,28 +419,41 @@ impl Loop {
                     }
                 }
                 News::Link(router, source) => self.link(router, source),
-                News::Tracked(name, is_up) => {
-                    for number in 0..self.runners.len() {
-                        if self.runners[number]
-                            .settings
-                            .track
-                            .interfaces
-                            .contains(&name)
-                        {
-                            self.runners[number].fitness.interface(&name, is_up);
-                            self.judge(number);
-                        }
-                    }
-                }
+                News::Tracked(name, is_up) => self.tracked(&name, is_up),
                 News::Done(router, wish, result) => self.done(router, wish, result),
                 News::AddressDeleted(router) => {
                     let name = "somebody removed an address, or its lease ran out; putting it back";
                     if self.runners[router.index()].is_active() {
                         self.say(Some(router), true, name.to_owned());
                     }
+                    let now = self.now();
+                    self.runners[router.index()].lacks_addresses(now);
                     self.tell(router, Event::AddressDeleted);
                 }
                 News::Trouble(text) => self.say(None, true, text),
+                News::Over(why) => self.deaf(&why),
+            }
+        }
+    }
+
+    /// Addresses can be neither set nor removed: their leases end, and somebody else is to take over.
+    fn deaf(&mut self, why: &str) {
+        let text = format!("the kernel cannot be asked about interfaces and addresses: {why}");
+        self.is_deaf = Some(Arc::from(text.as_str()));
+        self.say(None, true, text);
+        (0..self.runners.len()).for_each(|number| self.judge(number));
+    }
+
+    /// What makes one of a group give way makes all of it.
+    fn tracked(&mut self, name: &Arc<str>, is_up: bool) {
+        for number in 0..self.runners.len() {
+            let tracks = |one: usize| {
+                let interfaces = &self.runners[one].settings.track.interfaces;
+                interfaces.contains(name)
+            };
+            if tracks(number) || self.group_of(id(number)).into_iter().any(tracks) {
+                self.runners[number].fitness.interface(name, is_up);
+                self.judge(number);
             }
         }
     }
@@ -413,16 +469,21 @@ impl Loop {
         if was.is_some() && source.is_some() {
             self.tell(router, Event::LinkDown);
         }
+        self.judge_links(router.index());
         self.tell(router, event);
         for number in self.group_of(router) {
-            let without = self.group_of(id(number));
-            let without = without
-                .iter()
-                .find(|one| self.runners[**one].source.is_none());
-            let name = without.map(|one| Arc::clone(&self.runners[*one].settings.name));
-            self.runners[number].fitness.group(name);
-            self.judge(number);
+            self.judge_links(number);
         }
+    }
+
+    /// One without a link keeps all others of its group out.
+    fn judge_links(&mut self, number: usize) {
+        let group = self.group_of(id(number));
+        let mut group = group.into_iter().map(|one| &self.runners[one]);
+        let without = group.find(|one| one.source.is_none());
+        let name = without.map(|one| Arc::clone(&one.settings.name));
+        self.runners[number].fitness.group(name);
+        self.judge(number);
     }
 
     /// The other members of its group.
@@ -443,21 +504,27 @@ impl Loop {
         let runner = &mut self.runners[router.index()];
         runner.wishes.done();
         match (wish, result) {
-            (Wish::Hold { term }, Ok(())) => self.tell(router, Event::AddressesHeld { term }),
+            (Wish::Hold { term }, Ok(())) => {
+                runner.lacks_nothing();
+                self.tell(router, Event::AddressesHeld { term });
+            }
             (Wish::Remove, Ok(())) => {
                 if std::mem::take(&mut runner.sweeps) {
                     self.end_sessions(router);
                 }
             }
             (Wish::Hold { .. }, Err(error)) => {
+                runner.lacks_addresses(now);
                 if runner.failed(now) {
                     let text = format!("the addresses cannot be set: {error}; trying on");
                     self.say(Some(router), true, text);
                 }
             }
             (Wish::Remove, Err(error)) => {
-                let text = format!("the addresses cannot be removed: {error}");
-                self.say(Some(router), true, text);
+                if runner.failed(now) {
+                    let text = format!("the addresses cannot be removed: {error}; trying on");
+                    self.say(Some(router), true, text);
+                }
             }
         }
         self.begin(router);
@@ -536,8 +603,30 @@ impl Loop {
                 self.remove_if_due(id(number));
             }
             if self.runners[number].take_retry(now) {
-                self.tell(id(number), Event::AddressDeleted);
+                self.try_again(id(number));
             }
+            if let Some(is_unheld) = self.runners[number].cannot_hold(now) {
+                self.unheld(number, is_unheld);
+            }
+        }
+    }
+
+    /// What could not be done with the addresses of a virtual router.
+    fn try_again(&mut self, router: RouterId) {
+        if self.runners[router.index()].is_active() {
+            self.tell(router, Event::AddressDeleted);
+        } else {
+            self.runners[router.index()].wishes.want(Wish::Remove);
+            self.begin(router);
+        }
+    }
+
+    /// A virtual router could not set its addresses, or that is long ago.
+    fn unheld(&mut self, number: usize, is_unheld: bool) {
+        let name = Arc::clone(&self.runners[number].settings.name);
+        for one in self.group_of(id(number)).into_iter().chain([number]) {
+            self.runners[one].fitness.unheld(&name, is_unheld);
+            self.judge(one);
         }
     }
 
@@ -551,7 +640,10 @@ impl Loop {
             .max();
         self.watchdog.look(now, longest.unwrap_or_default());
         for number in 0..self.runners.len() {
-            let timeout = self.runners[number].settings.progress_timeout;
+            // The most impatient one of a group speaks for all.
+            let group = self.group_of(id(number)).into_iter().chain([number]);
+            let timeouts = group.map(|one| self.runners[one].settings.progress_timeout);
+            let timeout = timeouts.min().unwrap_or_default();
             let stalled = self.watchdog.stalled(now, timeout);
             self.runners[number].fitness.stalled(stalled);
             self.judge(number);
@@ -561,13 +653,18 @@ impl Loop {
     fn announce(&mut self) {
         let now = self.now();
         for segment in &mut self.segments {
+            if segment.wires.is_none() {
+                continue;
+            }
+            let addresses = segment.paced.take(now);
             let Some(wires) = &segment.wires else {
                 continue;
             };
-            for address in segment.paced.take(now) {
+            for address in addresses {
+                let mac = segment.mac_of(wires, address);
                 let frame = match address {
-                    IpAddr::V4(address) => frames::gratuitous_arp(wires.mac, address),
-                    IpAddr::V6(address) => frames::unsolicited_advertisement(wires.mac, address),
+                    IpAddr::V4(address) => frames::gratuitous_arp(mac, address),
+                    IpAddr::V6(address) => frames::unsolicited_advertisement(mac, address),
                 };
                 // It is announced again.
                 let _ = wires.frames.send(&frame);
@@ -579,7 +676,10 @@ impl Loop {
 
     fn judge(&mut self, number: usize) {
         let runner = &mut self.runners[number];
-        let readiness = runner.fitness.readiness();
+        let readiness = match &self.is_deaf {
+            Some(why) => Readiness::HardFault(Arc::clone(why)),
+            None => runner.fitness.readiness(),
+        };
         if readiness != runner.readiness {
             runner.readiness = readiness.clone();
             self.tell(id(number), Event::Readiness(readiness));
@@ -607,6 +707,10 @@ impl Loop {
                 }
             }
             Action::HoldAddresses { term } => {
+                // One that has just become Active does not have them yet.
+                if runner.is_new_term(term) {
+                    runner.lacks_addresses(now);
+                }
                 runner.ending = None;
                 runner.is_removing = false;
                 runner.wishes.want(Wish::Hold { term });
@@ -637,11 +741,10 @@ impl Loop {
                     priority,
                 });
                 if is_lost {
-                    for other in self.group_of(router) {
-                        self.tell(id(other), Event::Follow);
-                    }
+                    self.lead(router);
                 }
             }
+            Action::Lost => self.lead(router),
             Action::Alarm(alarm) => self.say(Some(router), true, alarm.to_string()),
             Action::Rejected { source, rejection } => {
                 let text = format!("not listening to {source}: {rejection}");
@@ -651,6 +754,13 @@ impl Loop {
                 self.outbox.push_back(Report::HandedOver(router, outcome));
             }
             Action::Stopped => runner.is_stopped = true,
+        }
+    }
+
+    /// Another machine has the addresses of one of a group: it is to have those of all.
+    fn lead(&mut self, router: RouterId) {
+        for other in self.group_of(router) {
+            self.tell(id(other), Event::Follow);
         }
     }
 
@@ -686,7 +796,10 @@ impl Loop {
                 .channels
                 .orders
                 .try_send(Order::Addresses(router, wish));
-            debug_assert!(is_sent, "one order for each virtual router at a time fits");
+            debug_assert!(
+                is_sent || self.is_deaf.is_some(),
+                "one order for each virtual router at a time fits"
+            );
         }
     }
 

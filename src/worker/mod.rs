@@ -310,6 +310,7 @@ impl Worker {
                         .map_err(Failure::Ring)?;
                 }
             }
+            self.send_run();
             self.expire_timers();
             self.expire_flows();
             self.read_mail();

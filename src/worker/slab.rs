@@ -39,6 +39,10 @@ impl<T> Slab<T> {
         u32::try_from(places).unwrap_or(u32::MAX)
     }
 
+    pub(super) fn has_room(&self) -> bool {
+        self.len < self.capacity as usize
+    }
+
     /// None when it is full.
     pub(super) fn insert(&mut self, entry: T) -> Option<Key> {
         if self.free.is_empty() {
@@ -136,9 +140,11 @@ mod tests {
         let mut slab = Slab::new(2);
         slab.insert(1).unwrap();
         let key = slab.insert(2).unwrap();
+        assert!(!slab.has_room());
         assert!(slab.insert(3).is_none());
         slab.remove(key);
         assert_eq!(slab.len(), 1);
+        assert!(slab.has_room());
         assert!(slab.insert(3).is_some());
         assert_eq!(slab.keys().count(), 2);
     }

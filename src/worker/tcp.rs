@@ -562,6 +562,16 @@ impl Worker {
                 );
             }
             Step::ShutdownWrite(side) => socket::shutdown_write(slot.socket(side).as_fd()),
+            Step::KeepAlive => {
+                let pool = &self.snapshot.pools[slot.pool.index()];
+                for (side, times) in [(Side::Client, None), (Side::Backend, Some(&pool.keepalive))]
+                {
+                    if slot.is_tcp[side.index()] {
+                        // The options exist on every TCP socket, whatever has become of the connection.
+                        let _ = socket::keep_alive(slot.socket(side).as_fd(), times);
+                    }
+                }
+            }
             Step::Discard(direction) => self.let_go(key, direction),
             Step::CheckDelivered(side) => {
                 let bytes = if slot.is_tcp[side.index()] {

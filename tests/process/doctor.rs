@@ -179,6 +179,45 @@ fn a_taken_port_is_found_and_its_process_named() {
 }
 
 #[test]
+fn ports_flows_and_buffers_of_udp_are_looked_at() {
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = |bind: &str| {
+        let global = "global: {workers: 2, max_flows: 10000000}\n";
+        global.to_owned() + &listening(bind).replace("pool: p", "protocol: udp, pool: p")
+    };
+    for bind in [address.to_string(), format!("*:{}", address.port())] {
+        let answer = doctor(&config(&bind), &["--json"]);
+        let (level, text) = answer.finding("listener");
+        let owner = format!(
+            "(UDP): taken by {} (process {})",
+            own_name(),
+            std::process::id()
+        );
+        assert_eq!(level, "fail", "{text}");
+        assert!(text.contains(&owner), "`{owner}` is not in: {text}");
+    }
+    drop(taken);
+    let answer = doctor(&config(&address.to_string()), &["--json"]);
+    let (level, text) = answer.finding("listener");
+    assert_eq!(level, "ok", "{text}");
+    assert!(text.ends_with("(UDP): free, on lo"), "{text}");
+    let (level, text) = answer.finding("udp flows");
+    assert_eq!(level, "warn", "{text}");
+    assert!(
+        text.contains("fewer than global.max_flows 10,000,000"),
+        "{text}"
+    );
+    let (_, text) = answer.finding("datagram buffers");
+    assert!(text.contains("4 MiB"), "{text}");
+    assert!(
+        doctor(&listening("127.0.0.1:0"), &["--json"])
+            .findings("udp flows")
+            .is_empty()
+    );
+}
+
+#[test]
 fn a_running_ringway_is_no_failure() {
     let ringway = Launch::to([refusing_address()]).start();
     let answer = doctor(&listening(&ringway.address().to_string()), &["--json"]);

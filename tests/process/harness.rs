@@ -24,6 +24,7 @@ pub mod namespace;
 #[path = "harness/stream.rs"]
 pub mod stream;
 
+use std::ffi::OsString;
 use std::fmt::{Debug, Display};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -90,6 +91,7 @@ pub struct Launch {
     files_limit: Option<u64>,
     user: Option<u32>,
     own_socket: bool,
+    environment: Vec<(String, OsString)>,
 }
 
 impl Launch {
@@ -132,6 +134,7 @@ impl Launch {
             files_limit: None,
             user: None,
             own_socket: true,
+            environment: Vec::new(),
         }
     }
 
@@ -149,6 +152,7 @@ impl Launch {
             files_limit: None,
             user: None,
             own_socket: true,
+            environment: Vec::new(),
         }
     }
 
@@ -173,6 +177,12 @@ impl Launch {
     /// The arguments or the file say where the admin socket is.
     pub fn without_own_socket(mut self) -> Self {
         self.own_socket = false;
+        self
+    }
+
+    /// A variable of its environment.
+    pub fn environment(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
         self
     }
 
@@ -252,6 +262,7 @@ impl Launch {
             command.arg("-c").arg(file);
         }
         command.args(&self.arguments);
+        command.envs(self.environment.iter().cloned());
         command
     }
 }
@@ -300,6 +311,12 @@ impl Ringway {
         let (code, out, said) = self.command(&["status", "--json"]);
         assert_eq!(code, Some(0), "{said}");
         serde_json::from_str(&out).expect("the status is JSON")
+    }
+
+    /// Leaves what it prints unread until what is returned is dropped.
+    pub fn stop_reading(&self) -> Unread {
+        self.log.leave_unread(true);
+        Unread(Arc::clone(&self.log))
     }
 
     /// Everything it has printed so far.
@@ -697,6 +714,16 @@ struct Log {
 struct LogState {
     lines: Vec<String>,
     open: usize,
+    is_left_unread: bool,
+}
+
+/// While it is there, nobody reads what the process prints.
+pub struct Unread(Arc<Log>);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.0.leave_unread(false);
+    }
 }
 
 impl Log {
@@ -707,16 +734,24 @@ impl Log {
         thread::spawn(move || {
             for line in BufReader::new(stream).split(b'\n') {
                 let Ok(line) = line else { break };
-                log.state
-                    .lock()
-                    .expect("no reader panics")
+                let mut state = log.state.lock().expect("no reader panics");
+                while state.is_left_unread {
+                    state = log.changed.wait(state).expect("no reader panics");
+                }
+                state
                     .lines
                     .push(String::from_utf8_lossy(&line).into_owned());
+                drop(state);
                 log.changed.notify_all();
             }
             log.state.lock().expect("no reader panics").open -= 1;
             log.changed.notify_all();
         });
+    }
+
+    fn leave_unread(&self, is_left_unread: bool) {
+        self.state.lock().expect("no reader panics").is_left_unread = is_left_unread;
+        self.changed.notify_all();
     }
 
     fn lines(&self) -> Vec<String> {

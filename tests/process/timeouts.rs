@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::backend::Backend;
+use crate::harness::backend::{Backend, listener_on};
 use crate::harness::namespace::Namespace;
 use crate::harness::stream::{self, Ended};
 use crate::harness::{Launch, Ringway, SOON, Tier, assert_ends, eventually, one_pool};
@@ -21,6 +21,7 @@ both_tiers! {
     session_that_rests_goes_on_with_the_next_byte,
     session_that_rests_ends_like_any_other,
     vanished_client_is_found_by_keepalive,
+    vanished_backend_is_found_by_keepalive,
     vanished_client_that_owes_acknowledgements_is_found_by_user_timeout,
 }
 
@@ -187,8 +188,8 @@ impl Remote {
 
     fn start(&self, tier: Tier, backend: &Backend, keepalive: &str) -> Ringway {
         let config = format!(
-            "listeners: [{{name: in, bind: \"10.82.0.1:0\", pool: p}}]\npools: {{p: {{backends: [\"{}\"], keepalive: \
-             {{{keepalive}}}}}}}\n",
+            "listeners: [{{name: in, bind: \"10.82.0.1:0\", pool: p}}]\npools: {{p: {{backends: [\"{}\"], probe: none, \
+             keepalive: {{{keepalive}}}}}}}\n",
             backend.address()
         );
         self.inside
@@ -213,6 +214,22 @@ fn vanished_client_is_found_by_keepalive(tier: Tier) {
     remote.vanish();
     assert_eq!(stream::ended(&mut served), Ended::Reset);
     assert_ends(&ringway.finish(), &[("client_unreachable", 1)]);
+}
+
+fn vanished_backend_is_found_by_keepalive(tier: Tier) {
+    let Some(remote) = Remote::new() else { return };
+    let (sender, accepted) = mpsc::channel();
+    let backend = remote.outside.run(|| {
+        let listener = listener_on("10.82.0.2:0".parse().unwrap(), 16);
+        Backend::scripted_on(listener, move |stream, _| sender.send(stream).unwrap())
+    });
+    let ringway = remote.start(tier, &backend, "idle: 1s, interval: 1s, count: 2");
+    let mut client = remote.inside.run(|| ringway.connect());
+    let mut served = next(&accepted);
+    pass(&mut client, &mut served);
+    remote.vanish();
+    assert_eq!(stream::ended(&mut client), Ended::Reset);
+    assert_ends(&ringway.finish(), &[("backend_unreachable", 1)]);
 }
 
 fn vanished_client_that_owes_acknowledgements_is_found_by_user_timeout(tier: Tier) {

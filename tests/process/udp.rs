@@ -17,7 +17,7 @@ use crate::harness::namespace::Namespace;
 use crate::harness::{Launch, Ringway, SOON, eventually, facts, number};
 
 /// A UDP listener on a free port in front of these backends; the texts are the inside of flow mappings.
-fn config(global: &str, listener: &str, pool: &str) -> String {
+pub(crate) fn config(global: &str, listener: &str, pool: &str) -> String {
     format!(
         "global: {{{global}}}\n\
          listeners: [{{name: in, bind: \"127.0.0.1:0\", protocol: udp, pool: p{listener}}}]\n\
@@ -25,11 +25,11 @@ fn config(global: &str, listener: &str, pool: &str) -> String {
     )
 }
 
-fn launch(pool: &str) -> Ringway {
+pub(crate) fn launch(pool: &str) -> Ringway {
     Launch::config(config("workers: 2", "", pool)).start()
 }
 
-fn backends<'a>(all: impl IntoIterator<Item = &'a Responder>) -> String {
+pub(crate) fn backends<'a>(all: impl IntoIterator<Item = &'a Responder>) -> String {
     let each = all
         .into_iter()
         .map(|backend| format!("\"{}\"", backend.address()));
@@ -38,7 +38,7 @@ fn backends<'a>(all: impl IntoIterator<Item = &'a Responder>) -> String {
 
 /// Nothing is left, and nothing came for what was gone.
 #[track_caller]
-fn finish(ringway: Ringway) -> serde_json::Value {
+pub(crate) fn finish(ringway: Ringway) -> serde_json::Value {
     let counters = ringway.stop();
     for path in ["flows_active", "lines_used", "stale_completions_total"] {
         assert_eq!(number(&counters, path), 0, "{path}: {counters}");
@@ -50,7 +50,7 @@ fn finish(ringway: Ringway) -> serde_json::Value {
     counters
 }
 
-fn lost(counters: &serde_json::Value, reason: &str) -> u64 {
+pub(crate) fn lost(counters: &serde_json::Value, reason: &str) -> u64 {
     counters["listeners"][0]["datagrams_lost"][reason]
         .as_u64()
         .unwrap_or(0)
@@ -106,6 +106,43 @@ fn datagrams_of_every_size_pass_whole() {
     }
     let counters = finish(ringway);
     assert_eq!(number(&counters, "flows_total"), 1);
+}
+
+#[test]
+fn what_comes_at_once_arrives_in_order_and_each_for_itself() {
+    let (sender, receiver) = mpsc::channel();
+    let backend = Responder::answering(any_port(), move |datagram, _| {
+        sender.send(datagram.to_vec()).unwrap();
+        Vec::new()
+    });
+    // With `requests` a part of them begins another flow.
+    for flows in ["", ", udp: {requests: 7}", ", udp: {responses: 0}"] {
+        let pool = backends([&backend]) + flows;
+        let ringway = Launch::config(config("workers: 1", "", &pool)).start();
+        let client = client(ringway.address());
+        let lengths = [5, 0, 1_200, 1_201, 64, 3_000, 1];
+        let sent: Vec<Vec<u8>> = (0..350_usize)
+            .map(|number| {
+                let each = [u8::try_from(number % 256).unwrap()];
+                each.repeat(lengths[number / 25 % lengths.len()])
+            })
+            .collect();
+        for datagrams in sent.chunks(50) {
+            for datagram in datagrams {
+                client.send(datagram).unwrap();
+            }
+            for expected in datagrams {
+                let arrived = receiver.recv_timeout(SOON).unwrap();
+                assert!(arrived == *expected, "{arrived:?} for {expected:?}");
+            }
+        }
+        let counters = finish(ringway);
+        assert_eq!(number(&counters["backends"][0], "datagrams_sent"), 350);
+        assert_eq!(
+            counters["listeners"][0]["datagrams_lost"],
+            serde_json::json!({})
+        );
+    }
 }
 
 #[test]
@@ -225,6 +262,8 @@ fn a_flow_ends_with_its_answers_or_when_it_is_idle() {
     let begun = Instant::now();
     let counters = ringway.counter_becomes("flows_active", 0);
     assert_eq!(flow_ends(&counters, "idle_timeout"), 1);
+    assert_eq!(counters["listeners"][0]["flow_ends"], counters["flow_ends"]);
+    assert_eq!(number(&counters["backends"][0], "flows_expired_total"), 1);
     assert!(begun.elapsed() > Duration::from_millis(100), "not at once");
     finish(ringway);
 }
@@ -286,6 +325,137 @@ fn a_refusal_moves_the_flow_to_another_backend_with_the_next_datagram() {
     let counters = finish(ringway);
     assert_eq!(number(&counters, "flows_total"), 1, "it is the same flow");
     assert_eq!(number(&counters, "flows_moved_total"), 1);
+}
+
+#[test]
+fn a_datagram_that_only_hears_of_the_refusal_of_an_earlier_one_goes_another_way() {
+    let alive = Responder::silent();
+    let pool = format!(
+        "backends: [\"{}\", \"{}\"], balance: round_robin",
+        refusing(),
+        alive.address()
+    );
+    let ringway = Launch::config(config("workers: 1", "", &pool)).start();
+    let clients: Vec<UdpSocket> = (0..20).map(|_| client(ringway.address())).collect();
+    for client in &clients {
+        // One after the other, without a moment for the refusal to be heard of.
+        for _ in 0..5 {
+            client.send(b"q").unwrap();
+        }
+    }
+    let counters = ringway.counters_become("all have left", |counters| {
+        number(&counters["listeners"][0], "datagrams_received") == 100
+    });
+    let sent = |place: usize| number(&counters["backends"][place], "datagrams_sent");
+    assert_eq!(sent(0) + sent(1), 100, "{counters}");
+    assert!(sent(0) > 0, "some were on their way to it: {counters}");
+    assert_eq!(
+        counters["listeners"][0]["datagrams_lost"],
+        serde_json::json!({})
+    );
+    eventually(SOON, "the others arrive", || alive.received() == sent(1));
+    finish(ringway);
+}
+
+#[test]
+fn once_no_backend_is_left_the_kernel_refuses_whoever_had_a_flow() {
+    let backend = Responder::echo();
+    let health = std::net::TcpListener::bind(any_port()).unwrap();
+    let port = health.local_addr().unwrap().port();
+    let pool = format!(
+        "{}, probe: {{type: tcp, port: {port}, interval: 50ms, fast_interval: 20ms, down_interval: 50ms, \
+         timeout: 50ms, fall: 2, rise: 1}}, udp: {{idle: 10m}}",
+        backends([&backend])
+    );
+    let ringway = launch(&pool);
+    let client = client(ringway.address());
+    ask(&client, b"q");
+    drop(health);
+    ringway.wait_line("datagrams are refused");
+    client
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    eventually(SOON, "the kernel refuses", || {
+        let answer = client.send(b"q").and_then(|_| receive(&client));
+        answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    let counters = ringway.counters();
+    assert_eq!(number(&counters, "flows_active"), 1, "its place is kept");
+    assert_eq!(number(&counters, "lines_used"), 0, "its socket is not");
+    assert_eq!(ringway.status()["listeners"][0]["flows_active"], 0);
+    let _health = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    ringway.wait_line("listening again");
+    let (answer, _) = ask_until_answered(&client, b"again");
+    assert_eq!(answer, b"again");
+    let counters = finish(ringway);
+    assert_eq!(number(&counters, "flows_total"), 1);
+}
+
+#[test]
+fn flows_leave_the_files_that_connections_need() {
+    let stream = crate::harness::backend::Backend::echo();
+    let backend = Responder::echo();
+    let text = format!(
+        "global: {{workers: 1}}\nlisteners:\n- {{name: t, bind: \"127.0.0.1:0\", pool: t}}\n\
+         - {{name: u, bind: \"127.0.0.1:0\", pool: u, protocol: udp}}\n\
+         pools: {{t: [\"{}\"], u: [\"{}\"]}}\n",
+        stream.address(),
+        backend.address()
+    );
+    let ringway = Launch::config(text).files_limit(1_000).start();
+    let most = number(&ringway.status(), "max_sessions");
+    let flows = number(&ringway.status(), "max_flows");
+    assert!(most > 50 && flows > 50, "{most} sessions, {flows} flows");
+    let clients: Vec<UdpSocket> = (0..2 * flows)
+        .map(|_| client(ringway.address_of("u")))
+        .collect();
+    clients.iter().for_each(|client| drop(ask(client, b"q")));
+    assert_eq!(number(&ringway.counters(), "flows_active"), flows);
+    let mut connected: Vec<_> = (0..most)
+        .map(|_| crate::harness::stream::connect(ringway.address_of("t")))
+        .collect();
+    for connection in &mut connected {
+        crate::harness::stream::exchange(connection, b"stream");
+    }
+    drop(connected);
+    let counters = finish(ringway);
+    assert_eq!(counters["accept_errors"]["EMFILE"], 0, "{counters}");
+    assert_eq!(lost(&counters, "out_of_resources"), 0);
+}
+
+#[test]
+fn a_probe_asks_name_servers_and_judges_their_answers() {
+    // The query as the answer, with its response code.
+    let answering = |code: u8| {
+        Responder::answering(any_port(), move |query, _| {
+            let mut answer = query.to_vec();
+            answer[2] |= 0x80;
+            answer[3] = code;
+            vec![answer]
+        })
+    };
+    let (fails, knows) = (answering(2), answering(0));
+    let pool = format!(
+        "backends: [{{name: fails, address: \"{}\"}}, {{name: gone, address: \"{}\"}}, \
+         {{name: knows, address: \"{}\"}}], balance: first, \
+         probe: {{type: dns, dns: {{name: example.test, type: SOA, rcodes: NOERROR}}, interval: 100ms, \
+         timeout: 100ms}}",
+        fails.address(),
+        refusing(),
+        knows.address()
+    );
+    let ringway = launch(&pool);
+    ask(&client(ringway.address()), &[0; 12]);
+    let status = ringway.status();
+    let why = |place: usize| {
+        let health = &status["pools"][0]["backends"][place]["health"];
+        health["why"].as_str().unwrap_or_default().to_owned()
+    };
+    assert!(why(0).contains("SERVFAIL"), "{}", why(0));
+    assert!(why(1).contains("refused"), "{}", why(1));
+    let flows = |place: usize| status["pools"][0]["backends"][place]["flows_total"].clone();
+    assert_eq!([0, 1, 2].map(flows), [0, 0, 1]);
+    finish(ringway);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,14 +14,39 @@ use crate::harness::{SOON, eventually};
 pub const VIP: &str = "10.77.0.100";
 pub const VIP6: &str = "fd77::100";
 
+/// A test that disturbs all others of this process waits for them, and they for it. (`nextest.toml` sees to those of
+/// other processes.)
+static TURN: RwLock<()> = RwLock::new(());
+
+enum Turn {
+    Shared {
+        _turn: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        _turn: RwLockWriteGuard<'static, ()>,
+    },
+}
+
 /// Nodes are counted from 1: `10.77.0.1` and `fd77::1` are the first one's addresses.
 pub struct Lan {
     pub nodes: Vec<Namespace>,
     switch: Namespace,
+    _turn: Turn,
 }
 
 impl Lan {
     pub fn new(label: &str, count: usize) -> Option<Lan> {
+        let turn = TURN.read().unwrap_or_else(PoisonError::into_inner);
+        Self::in_turn(label, count, Turn::Shared { _turn: turn })
+    }
+
+    /// While it is there, it is the only one.
+    pub fn alone(label: &str, count: usize) -> Option<Lan> {
+        let turn = TURN.write().unwrap_or_else(PoisonError::into_inner);
+        Self::in_turn(label, count, Turn::Alone { _turn: turn })
+    }
+
+    fn in_turn(label: &str, count: usize, turn: Turn) -> Option<Lan> {
         let switch = Namespace::new(&format!("{label}s"))?;
         switch.ip(&[
             "link",
@@ -35,6 +61,7 @@ impl Lan {
         let mut lan = Lan {
             switch,
             nodes: Vec::new(),
+            _turn: turn,
         };
         for number in 1..=count {
             let node = Namespace::new(&format!("{label}{number}"))?;

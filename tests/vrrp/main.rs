@@ -22,9 +22,11 @@ mod onlooker;
 
 mod vrrp_bad_input;
 mod vrrp_databases;
+mod vrrp_disturbed;
 mod vrrp_figures;
 mod vrrp_metrics;
 mod vrrp_moves;
 mod vrrp_pair;
 mod vrrp_readiness;
+mod vrrp_virtual_mac;
 mod vrrp_with_keepalived;

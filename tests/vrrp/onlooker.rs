@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringway::sys::netlink::{Change, Netlink};
+use ringway::sys::priority;
 use ringway::sys::raw::{Device, FrameSocket, RawSocket};
 use ringway::vrrp::packet::{Advertisement, Datagram, Ends, GROUP_V4, PROTOCOL};
 
 use crate::harness::join;
 use crate::lan::Lan;
+
+/// Before the virtual routers' threads.
+const REAL_TIME: u8 = 40;
 
 #[derive(Clone, Debug)]
 pub struct Heard {
@@ -57,6 +61,27 @@ pub fn send_frame(lan: &Lan, number: usize, frame: &[u8]) {
     });
 }
 
+/// From which MAC addresses advertisements of IPv4 come within some intervals, as a node sees it.
+pub fn advertising_macs(lan: &Lan, number: usize) -> Vec<[u8; 6]> {
+    const ETHER_TYPE_IPV4: u16 = 0x0800;
+    let socket = lan
+        .node(number)
+        .run(|| FrameSocket::open(&device(), ETHER_TYPE_IPV4).unwrap());
+    let (mut macs, end) = (Vec::new(), Instant::now() + Duration::from_millis(500));
+    let mut buffer = vec![0; 2048];
+    while Instant::now() < end {
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(50_u16)).unwrap();
+        while let Some(len) = socket.receive(&mut buffer) {
+            let mac: [u8; 6] = buffer[6..12].try_into().unwrap();
+            if len > 33 && buffer[23] == PROTOCOL && !macs.contains(&mac) {
+                macs.push(mac);
+            }
+        }
+    }
+    macs
+}
+
 impl Onlooker {
     pub fn on(lan: &Lan, number: usize) -> Onlooker {
         Self::of(socket(lan, number, GROUP_V4.into()))
@@ -67,6 +92,8 @@ impl Onlooker {
         let is_over = Arc::new(AtomicBool::new(false));
         let (into, end) = (Arc::clone(&heard), Arc::clone(&is_over));
         let thread = std::thread::spawn(move || {
+            // What it notes is to be late by the sender alone.
+            let _ = priority::real_time(REAL_TIME);
             let mut buffer = vec![0; 8192];
             while !end.load(Ordering::Relaxed) {
                 let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];

@@ -1,14 +1,17 @@
 //! What arrives on the link and is wrong changes nothing but counters.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use ringway::vrrp::frames;
-use ringway::vrrp::packet::GROUP_V4;
+use ringway::vrrp::machine::VirtualRouter;
+use ringway::vrrp::packet::{
+    AddressList, Addresses, Body, Centiseconds, ChecksumForm, Ends, GROUP_V4, Vrid,
+};
 
 use crate::harness::{SOON, eventually};
-use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, router, start, states};
+use crate::lan::{Lan, VIP, VIP6};
+use crate::node::{becomes, config, router, start, states, with_routers};
 use crate::onlooker::{Onlooker, send_frame, socket};
 
 #[test]
@@ -85,6 +88,152 @@ fn somebody_else_with_our_address_is_an_alarm() {
     eventually(SOON, "it says so", || {
         let alarms = router(&first, "vip")["alarms"].to_string();
         alarms.contains("somebody else answers for 10.77.0.100")
+    });
+    assert_eq!(states(&first), ["backup", "active"]);
+}
+
+/// The IPv4 header of a frame, changed and with a right checksum again.
+fn with_header(mut frame: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let header = &mut frame[14..34];
+    change(header);
+    header[10..12].fill(0);
+    let words = header
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = u16::try_from(0xffff - (folded & 0xffff) - (folded >> 16)).unwrap();
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
+/// A payload, changed and with a right checksum over itself again.
+fn with_payload(payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut payload = payload.to_vec();
+    change(&mut payload);
+    payload[6..8].fill(0);
+    let words = payload
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = u16::try_from(0xffff - (folded & 0xffff) - (folded >> 16)).unwrap();
+    payload[6..8].copy_from_slice(&checksum.to_be_bytes());
+    payload
+}
+
+#[test]
+fn every_check_alone_keeps_a_better_router_from_being_heard() {
+    let Some(lan) = Lan::new("check", 2) else {
+        return;
+    };
+    let first = start(&lan, 1, &config("priority: 100"));
+    becomes(&first, "active");
+    let list = AddressList::new(vec![VIP.parse::<Ipv4Addr>().unwrap()]).unwrap();
+    let better = VirtualRouter {
+        vrid: Vrid::new(51).unwrap(),
+        priority: 254,
+        body: Body::V3 {
+            interval: Centiseconds::new(10).unwrap(),
+            addresses: Addresses::V4(list),
+        },
+        checksum: ChecksumForm::Message,
+        peers: Vec::new(),
+        preempt: false,
+        preempt_delay: Duration::ZERO,
+        lease: None,
+    };
+    let from = |source: [u8; 4], destination: [u8; 4], payload: &[u8]| {
+        let ends = Ends::V4 {
+            source: source.into(),
+            destination: destination.into(),
+        };
+        frames::advertisement([2, 0, 0, 0, 0, 2], &ends, payload)
+    };
+    let group = GROUP_V4.octets();
+    let other = [10, 77, 0, 2];
+    let ends = Ends::to_group(IpAddr::from(other));
+    let good = better
+        .advertisement(254)
+        .encode(&ends, ChecksumForm::Message);
+    let whole = |payload: &[u8]| from(other, group, payload);
+    let changed =
+        |change: &dyn Fn(&mut Vec<u8>)| whole(&with_payload(&good, |payload| change(payload)));
+    let all = [
+        (
+            "hop_limit",
+            with_header(whole(&good), |header| header[8] = 254),
+        ),
+        ("checksum", {
+            let mut bad = good.clone();
+            bad[7] ^= 1;
+            whole(&bad)
+        }),
+        ("version", changed(&|one| one[0] = 0x41)),
+        ("type", changed(&|one| one[0] = 0x32)),
+        ("no_address", changed(&|one| one[3] = 0)),
+        ("length", changed(&|one| one[3] = 2)),
+        ("length", changed(&|one| one.extend([0; 4]))),
+        ("interval_zero", changed(&|one| one[4..6].fill(0))),
+        ("version_differs", {
+            let mut second = vec![0x21, 51, 254, 1, 0, 1, 0, 0];
+            second.extend(VIP.parse::<Ipv4Addr>().unwrap().octets());
+            second.extend([0; 8]);
+            whole(&with_payload(&second, |_| {}))
+        }),
+        ("source_unspecified", from([0; 4], group, &good)),
+        ("source_ours", from([10, 77, 0, 1], group, &good)),
+        ("not_a_peer", from(other, [10, 77, 0, 1], &good)),
+        ("carp", {
+            let mut carp = vec![0x21, 51, 0, 7, 0, 1, 0, 0];
+            carp.resize(36, 7);
+            whole(&carp)
+        }),
+    ];
+    let counter = |name: &str| {
+        let counters = router(&first, "vip")["counters"].clone();
+        (
+            counters["rejected"][name].as_u64().unwrap(),
+            counters["accepted"].as_u64().unwrap(),
+        )
+    };
+    for (name, frame) in all {
+        let (before, _) = counter(name);
+        for _ in 0..3 {
+            send_frame(&lan, 2, &frame);
+        }
+        // A source that cannot be is dropped by the kernel itself.
+        if !name.starts_with("source") {
+            eventually(SOON, name, || counter(name).0 == before + 3);
+        }
+        assert_eq!(counter(name).1, 0, "{name} was heard");
+    }
+    assert_eq!(states(&first), ["backup", "active"]);
+    // The same bytes without a fault are heard: what was seen above is due to the faults.
+    send_frame(&lan, 2, &whole(&good));
+    eventually(SOON, "it gives way", || {
+        states(&first).starts_with(&["backup".into(), "active".into(), "backup".into()])
+    });
+}
+
+#[test]
+fn somebody_else_with_our_address_of_ipv6_is_an_alarm_too() {
+    let Some(lan) = Lan::new("owner6", 2) else {
+        return;
+    };
+    let file = with_routers(
+        "[{name: vip, interface: eth0, vrid: 51, addresses: \"fd77::100/128\", priority: 254}]",
+    );
+    let first = start(&lan, 1, &file);
+    becomes(&first, "active");
+    lan.moves_to(1, VIP6);
+    std::thread::sleep(Duration::from_millis(500));
+    let alarms = || router(&first, "vip")["alarms"].to_string();
+    assert_eq!(alarms(), "[]", "its own announcements are no alarm");
+    let frame = frames::unsolicited_advertisement([2, 0, 0, 0, 0, 99], VIP6.parse().unwrap());
+    send_frame(&lan, 2, &frame);
+    eventually(SOON, "it says so", || {
+        alarms().contains("somebody else answers for fd77::100")
     });
     assert_eq!(states(&first), ["backup", "active"]);
 }

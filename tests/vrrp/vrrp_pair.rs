@@ -166,7 +166,7 @@ fn an_address_that_somebody_deletes_is_put_back_at_once() {
     let gaps: Vec<Duration> = (0..5).map(|_| lan.gap_after_removal(1, VIP)).collect();
     println!("gone for {gaps:?}");
     let best = gaps.iter().min().unwrap();
-    assert!(*best < Duration::from_millis(100), "{gaps:?}");
+    assert!(*best < Duration::from_millis(5), "{gaps:?}");
     assert_eq!(states(&first), ["backup", "active"]);
 }
 
@@ -212,6 +212,13 @@ fn version_2_needs_equal_passwords() {
     becomes(&first, "active");
     let mut second = start(&lan, 2, &config(&format!("{LESSER}, {right}")));
     becomes(&second, "backup");
+    eventually(SOON, "it tells what the other one says", || {
+        let heard = router(&second, "vip")["heard"].clone();
+        heard["from"] == "10.77.0.1"
+            && heard["priority"] == 254
+            && heard["interval_ms"] == 1000
+            && heard["addresses"] == serde_json::json!([VIP])
+    });
     second.signal(Signal::SIGTERM);
     second.wait_exit(SOON);
     let second = start(&lan, 2, &config(&format!("{LESSER}, {wrong}")));

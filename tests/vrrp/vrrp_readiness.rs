@@ -9,7 +9,7 @@ use crate::harness::backend::{Backend, listener_on};
 use crate::harness::stream::{self, Ended};
 use crate::harness::{Folder, Launch, Ringway, SOON, eventually, eventually_some};
 use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, router, start, state, states};
+use crate::node::{becomes, config, router, start, state, states, with_routers};
 
 /// A file whose pool is probed, at an address that the node has itself.
 fn probed(priority: u8, more: &str) -> String {
@@ -244,4 +244,56 @@ fn without_the_capabilities_it_says_which_are_missing() {
         .run(|| Launch::config(file).user(65534).run_to_end());
     assert_eq!(code, Some(77), "{log}");
     assert!(log.contains("CAP_NET_ADMIN"), "{log}");
+}
+
+#[test]
+fn one_of_a_group_without_its_interface_keeps_the_other_out() {
+    let Some(lan) = Lan::new("lame", 1) else {
+        return;
+    };
+    let file = with_routers(
+        "[{name: vip, interface: eth0, vrid: 51, addresses: 10.77.0.100/32, group: g, priority: 254}, \
+         {name: other, interface: eth1, vrid: 51, addresses: 10.78.0.100/32, group: g, priority: 254}]",
+    );
+    let first = start(&lan, 1, &file);
+    eventually(SOON, "it says what is missing", || {
+        fault(&first).is_some_and(|why| why.contains("other, of the same group, has no link"))
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(state(&first), "initialize");
+    assert!(!lan.has(1, VIP));
+    let node = lan.node(1);
+    node.ip(&["link", "add", "eth1", "type", "veth", "peer", "name", "far"]);
+    node.ip(&["address", "add", "10.78.0.1/24", "dev", "eth1"]);
+    node.ip(&["link", "set", "far", "up"]);
+    node.ip(&["link", "set", "eth1", "up"]);
+    becomes(&first, "active");
+    lan.moves_to(1, "10.78.0.100");
+    lan.moves_to(1, VIP);
+    node.ip(&["link", "set", "far", "down"]);
+    becomes(&first, "initialize");
+    eventually(SOON, "both are gone", || {
+        !lan.has(1, VIP) && !lan.has(1, "10.78.0.100")
+    });
+}
+
+#[test]
+fn a_node_whose_kernel_does_not_take_the_address_gives_way() {
+    let Some(lan) = Lan::new("refuse", 2) else {
+        return;
+    };
+    // Where there is one like this, there is no place for another one.
+    lan.node(1).ip(&[
+        "link", "add", "link", "eth0", "name", "hog", "type", "macvlan", "mode", "passthru",
+    ]);
+    let first = start(&lan, 1, &config("priority: 254, virtual_mac: true"));
+    becomes(&first, "active");
+    eventually(SOON, "it says what is wrong", || {
+        fault(&first).is_some_and(|why| why.contains("does not take the addresses of vip"))
+    });
+    assert_eq!(state(&first), "active", "there is nobody else");
+    let second = start(&lan, 2, &config("priority: 250, virtual_mac: true"));
+    becomes(&second, "active");
+    lan.moves_to(2, VIP);
+    assert_eq!(states(&first), ["backup", "active", "backup"]);
 }

@@ -265,6 +265,16 @@ fn in_version_3_over_ipv4() {
 }
 
 #[test]
+fn in_version_3_over_ipv4_with_a_virtual_mac() {
+    understand_each_other(&Form {
+        label: "k3m",
+        ringway: "version: 3, virtual_mac: true",
+        keepalived: " use_vmac\n version 3\n advert_int 0.1",
+        vip: VIP,
+    });
+}
+
+#[test]
 fn in_version_3_over_ipv4_by_unicast() {
     understand_each_other(&Form {
         label: "k3u",

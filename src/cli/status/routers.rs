@@ -12,7 +12,15 @@ pub(super) fn lines(status: &Value, now: Duration) -> Vec<(bool, String)> {
     for router in items(&status["virtual_routers"]) {
         let addresses: Vec<&str> = items(&router["addresses"]).map(word).collect();
         let others = match router["active_router"].as_str() {
-            Some(other) if word(&router["state"]) == "backup" => format!(", {other} is active"),
+            Some(other) if word(&router["state"]) == "backup" => {
+                let heard = &router["heard"];
+                let priority = heard["priority"]
+                    .as_u64()
+                    .filter(|_| heard["from"] == router["active_router"]);
+                let priority =
+                    priority.map_or(String::new(), |priority| format!(" with {priority}"));
+                format!(", {other} is active{priority}")
+            }
             Some(_) | None => String::new(),
         };
         lines.push((
@@ -60,14 +68,16 @@ mod tests {
             "name": "vip", "interface": "eth0", "vrid": 51, "addresses": ["10.0.0.100/32"], "state": "backup",
             "since": 10, "why": "the interface can be used", "waits_for": null, "priority": 16,
             "fault": "pool pg: 0 of 2 backends take sessions, 1 wanted", "held_back": true,
-            "active_router": "10.0.0.2", "alarms": [{"since": 40, "what": "addresses differ"}],
+            "active_router": "10.0.0.2", "heard": {"from": "10.0.0.2", "priority": 250},
+            "alarms": [{"since": 40, "what": "addresses differ"}],
         }]});
         let lines = lines(&status, Duration::from_secs(50));
         let text: Vec<&str> = lines.iter().map(|(_, line)| line.as_str()).collect();
         assert_eq!(
             text,
             [
-                "virtual router vip  51  backup for 40s, priority 16, 10.0.0.2 is active  10.0.0.100/32 on eth0",
+                "virtual router vip  51  backup for 40s, priority 16, 10.0.0.2 is active with 250  \
+                 10.0.0.100/32 on eth0",
                 "the interface can be used",
                 "not well: pool pg: 0 of 2 backends take sessions, 1 wanted",
                 "held back (`ringway failover --release` ends that)",

@@ -70,7 +70,6 @@ impl Resolver<'_> {
         pools: &[(Key, Option<document::Pool>)],
     ) {
         let mut targets = Targets::new(pools);
-        self.used = vec![[false; 2]; pools.len()];
         let mut names: HashMap<Arc<str>, Place> = HashMap::new();
         for item in &listeners.0 {
             let binds = &item.bind.0;
@@ -189,7 +188,6 @@ impl Resolver<'_> {
                     .help("write it once, with the sum of the weights"),
                 );
             }
-            self.used[id.index()][item.protocol.index()] = true;
             found.push((id, weight));
         }
         found

@@ -38,13 +38,15 @@ const FAST_INTERVAL: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The configuration that a document means, as far as nothing is wrong with it.
-pub(super) fn resolve(document: Document, problems: &mut Problems) -> Option<Config> {
+pub(super) fn resolve(mut document: Document, problems: &mut Problems) -> Option<Config> {
+    let used = datagrams::used(&document);
+    datagrams::forget_inherited(&mut document, &used, problems);
     let mut resolver = Resolver {
         problems,
         snapshot: Snapshot::default(),
         taken: <[Taken; 2]>::default(),
         addresses: 0,
-        used: Vec::new(),
+        used,
     };
     let global = resolver.global(&document.global);
     resolver.pools(&document.pools.0);
@@ -353,7 +355,7 @@ fn some_of(names: &[&str]) -> String {
 }
 
 fn probe(section: &document::Probe) -> Probe {
-    let check = match *section.r#type {
+    let check = match section.r#type.0.unwrap_or(ProbeType::Tcp) {
         ProbeType::None => None,
         ProbeType::Tcp => Some(Check::Tcp),
         ProbeType::Http => Some(Check::Http(http(&section.http))),

@@ -119,7 +119,7 @@ impl Resolver<'_> {
     fn probe(&mut self, pool: &Key, section: &document::Pool) {
         let probe = &section.probe;
         let key = |name: &str| format!("pools.{}.probe.{name}", pool.name);
-        let kind = *probe.r#type;
+        let kind = probe.r#type.0.unwrap_or(ProbeType::Tcp);
         for (name, place, of) in [
             ("http", probe.http.place, ProbeType::Http),
             ("dns", probe.dns.place, ProbeType::Dns),
@@ -168,7 +168,7 @@ impl Resolver<'_> {
     /// MySQL counts connections that end before its handshake, and blocks hosts with too many of them.
     fn mysql(&mut self, pool: &Key, section: &document::Pool) {
         let probe = &section.probe;
-        if *probe.r#type != ProbeType::Tcp {
+        if probe.r#type.0.is_some_and(|kind| kind != ProbeType::Tcp) {
             return;
         }
         let own_port = probe.port.0.map(|port| port.0 == u64::from(MYSQL));
@@ -303,7 +303,8 @@ impl Resolver<'_> {
             matches!(backend.address.value, BackendAt::Unix(_))
         };
         if !section.backends.0.is_empty() && section.backends.0.iter().all(is_unix) {
-            let probe = Some(&section.probe).filter(|probe| *probe.r#type != ProbeType::None);
+            let probe =
+                Some(&section.probe).filter(|probe| probe.r#type.0 != Some(ProbeType::None));
             for (key, place) in [
                 ("source", given(&section.source)),
                 ("probe.source", probe.and_then(|probe| given(&probe.source))),

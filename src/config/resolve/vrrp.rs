@@ -127,6 +127,7 @@ impl Resolver<'_> {
                 Checksum::Rfc9568 => ChecksumForm::Message,
             },
             password_file,
+            virtual_mac: *router.virtual_mac,
             lease,
             progress_timeout: router.progress_timeout.0,
             track,
@@ -330,6 +331,19 @@ impl Resolver<'_> {
                 .0
                 .iter()
                 .filter(|other| group(other).as_ref() == Some(&own));
+            let differs = |other: &VirtualRouter| {
+                (*other.priority, *other.preempt, other.preempt_delay.0)
+                    != (*router.priority, *router.preempt, router.preempt_delay.0)
+            };
+            if members.clone().any(|other| differs(other)) {
+                let key = format!("vrrp.{}.group", router.name.0);
+                let message = format!(
+                    "members of the group `{own}` have another `priority`, `preempt` or `preempt_delay`: \
+                     what moves together decides alike"
+                );
+                self.problems
+                    .push(error(router.group.place, &key, message).warning());
+            }
             if members.count() == 1 {
                 let key = format!("vrrp.{}.group", router.name.0);
                 let message = format!("nothing else is in the group `{own}`");

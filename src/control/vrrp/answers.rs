@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::{MOVE_ANSWER_MAX, PendingMove, Vrrp, words};
 use crate::admin::{Move, Refusal};
 use crate::time::Time;
-use crate::vrrp::machine::{HandOver, Transition};
+use crate::vrrp::machine::{HandOver, Heard, Transition};
 use crate::vrrp::packet::{ChecksumForm, Kind};
 use crate::vrrp::{Command, Description, RouterId};
 
@@ -120,6 +120,7 @@ impl Vrrp {
                 "fault": words::fault(&description.readiness),
                 "held_back": machine.is_held_back(),
                 "active_router": machine.active_router().map(|address| address.to_string()),
+                "heard": machine.last_heard().map(|heard| self.heard(heard)),
                 "alarms": self.alarms(description),
                 "history": history,
                 "counters": counters(description),
@@ -134,6 +135,18 @@ impl Vrrp {
             "from": words::role(transition.from),
             "to": words::role(transition.to),
             "why": words::cause(&transition.cause),
+        })
+    }
+
+    fn heard(&self, heard: &Heard) -> Value {
+        let advertisement = &heard.advertisement;
+        let addresses = advertisement.addresses().map(|address| address.to_string());
+        json!({
+            "at": self.seconds(heard.at),
+            "from": heard.from.to_string(),
+            "priority": advertisement.priority,
+            "interval_ms": u64::try_from(advertisement.interval().as_millis()).unwrap_or(u64::MAX),
+            "addresses": addresses.collect::<Vec<_>>(),
         })
     }
 

@@ -46,8 +46,9 @@ impl Vrrp {
             };
             let told = &mut self.told[id.index()];
             if told.as_ref() != Some(&readiness) {
-                *told = Some(readiness.clone());
-                self.handle.send(Command::Readiness(id, readiness));
+                let is_sent = self.handle.send(Command::Readiness(id, readiness.clone()));
+                // What was not taken is told the next time.
+                *told = is_sent.then_some(readiness);
             }
         }
     }

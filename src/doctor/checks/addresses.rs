@@ -6,7 +6,6 @@ use crate::control::snapshot::Freebind;
 use crate::doctor::facts::{Facts, Listenable, Owner, Spot};
 use crate::doctor::finding::{Area, Check, Finding};
 use crate::doctor::wanted::{Listen, Place, Wanted};
-use crate::sys::socket::Bind;
 
 const PRIVILEGES: Check = Check {
     area: Area::Addresses,
@@ -138,7 +137,7 @@ fn listener(listen: &Listen, found: &Listenable) -> Finding {
 
 /// The interface that has the address.
 fn whose(listen: &Listen, found: &Listenable) -> String {
-    let Place::Tcp(Bind::Address(address)) = listen.place else {
+    let Some(address) = listen.place.address() else {
         return String::new();
     };
     match &found.interface {
@@ -175,7 +174,10 @@ fn connected(at: &str, place: &Place, owners: &[Owner]) -> Finding {
 fn look(place: &Place, tcp_options: &str) -> String {
     match (place, place.port()) {
         (Place::Tcp(_), Some(port)) => format!("ss {tcp_options} 'sport = :{port}'"),
-        (Place::Tcp(_), None) | (Place::Unix(_), _) => format!("ss -lxp src {}", path(place)),
+        (Place::Udp(_), Some(port)) => format!("ss -uanp 'sport = :{port}'"),
+        (Place::Tcp(_) | Place::Udp(_), None) | (Place::Unix(_), _) => {
+            format!("ss -lxp src {}", path(place))
+        }
     }
 }
 
@@ -198,7 +200,7 @@ fn named(owners: &[Owner]) -> String {
 }
 
 fn mend_absent(finding: Finding, place: &Place) -> Finding {
-    let Place::Tcp(Bind::Address(address)) = place else {
+    let Some(address) = place.address() else {
         return finding.mend("ip address");
     };
     let bits = if address.is_ipv4() { 32 } else { 128 };
@@ -222,14 +224,14 @@ fn source(pool: &str, address: &std::net::IpAddr, found: Option<bool>) -> Findin
 fn path(place: &Place) -> String {
     match place {
         Place::Unix(path) => quoted(path),
-        Place::Tcp(_) => String::new(),
+        Place::Tcp(_) | Place::Udp(_) => String::new(),
     }
 }
 
 fn folder(place: &Place) -> String {
     match place {
         Place::Unix(path) => path.parent().map(quoted).unwrap_or_default(),
-        Place::Tcp(_) => String::new(),
+        Place::Tcp(_) | Place::Udp(_) => String::new(),
     }
 }
 
@@ -249,6 +251,7 @@ mod tests {
     use super::super::tests::{expect, find, good_host};
     use super::*;
     use crate::doctor::finding::Level;
+    use crate::sys::socket::Bind;
 
     fn listen(place: Place) -> Listen {
         Listen {
@@ -395,6 +398,13 @@ mod tests {
                 Level::Ok,
                 "Ringway is running",
                 "",
+            ),
+            (
+                Place::Udp(Bind::Any(53)),
+                Spot::Taken(vec![process("named")]),
+                Level::Fail,
+                "pg at *:53 (UDP): taken by named (process 812)",
+                "ss -uanp 'sport = :53'",
             ),
             (v4(), Spot::Ended, Level::Fail, "have ended", "wait"),
             (

@@ -1,6 +1,6 @@
 //! File descriptors, locked memory, pipes.
 
-use super::{SESSIONS_USUAL, bounds, demand, workers};
+use super::{SESSIONS_USUAL, bounds, demand, flow_ports, workers};
 use crate::doctor::facts::{Facts, Limit};
 use crate::doctor::finding::{Area, Check, Finding, grouped, size};
 use crate::doctor::wanted::Wanted;
@@ -11,6 +11,12 @@ const OPEN_FILES: Check = Check {
     name: "open files",
     why: "A session takes two file descriptors. Ringway raises the soft limit to the hard one at start; clients \
           beyond that wait in the kernel's backlog.",
+};
+const FLOWS: Check = Check {
+    area: Area::Limits,
+    name: "udp flows",
+    why: "A UDP flow takes a file descriptor and a source port of its own until it ends. When all are taken, a new \
+          one takes the place of the oldest that is not proven, or is not served.",
 };
 const MOST_FILES: Check = Check {
     area: Area::Limits,
@@ -37,13 +43,42 @@ const PIPES: Check = Check {
 const NR_OPEN_USUAL: u64 = 1 << 20;
 
 pub(super) fn checks(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
-    vec![
-        open_files(facts, wanted),
+    let mut findings = vec![open_files(facts, wanted)];
+    findings.extend((wanted.datagram_addresses() > 0).then(|| flows(facts, wanted)));
+    findings.extend([
         most_files(facts, wanted),
         all_files(facts, wanted),
         locked_memory(facts),
         pipes(facts, wanted),
-    ]
+    ]);
+    findings
+}
+
+fn flows(facts: &Facts, wanted: &Wanted) -> Finding {
+    let (Some(bounds), Some(ports)) = (bounds(facts, wanted), flow_ports(facts, wanted)) else {
+        return FLOWS.unknown("RLIMIT_NOFILE, net.ipv4.ip_local_port_range");
+    };
+    let possible = bounds.possible_flows;
+    let text = format!("{} are possible", grouped(possible));
+    match wanted.max_flows {
+        None => FLOWS.ok(text),
+        Some(asked) if asked <= possible => {
+            FLOWS.ok(format!("{text}, global.max_flows is {}", grouped(asked)))
+        }
+        Some(asked) => {
+            let asked_text = grouped(asked);
+            let finding = FLOWS.warn(format!("{text}, fewer than global.max_flows {asked_text}"));
+            if ports < asked {
+                finding
+                    .mend("# more source ports: `source` addresses for the pool, or a wider range")
+                    .mend("sysctl -w net.ipv4.ip_local_port_range=\"10240 65535\"")
+            } else {
+                finding
+                    .mend("# more open files, in the [Service] part of the unit")
+                    .mend(format!("LimitNOFILE={}", NR_OPEN_USUAL))
+            }
+        }
+    }
 }
 
 fn open_files(facts: &Facts, wanted: &Wanted) -> Finding {
@@ -67,7 +102,7 @@ fn open_files(facts: &Facts, wanted: &Wanted) -> Finding {
                 grouped(asked)
             ));
         }
-        None if possible < SESSIONS_USUAL => {
+        None if possible < SESSIONS_USUAL && !wanted.is_udp_only() => {
             OPEN_FILES.warn(format!("{makes}, fewer than {}", grouped(SESSIONS_USUAL)))
         }
         None => return OPEN_FILES.ok(makes),

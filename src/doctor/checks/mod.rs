@@ -14,6 +14,7 @@ use super::facts::Facts;
 use super::finding::Finding;
 use super::wanted::Wanted;
 use crate::control::bounds::{Bounds, Demand};
+use crate::sys::ports;
 
 /// Unless the file says how many sessions there may be, fewer than this are worth a warning.
 const SESSIONS_USUAL: u32 = 10_000;
@@ -41,14 +42,21 @@ fn workers(facts: &Facts, wanted: &Wanted) -> usize {
 fn demand(facts: &Facts, wanted: &Wanted) -> Demand {
     Demand {
         workers: workers(facts, wanted),
-        addresses: wanted.listens.len(),
-        datagram_addresses: wanted.datagram_addresses,
+        addresses: wanted.listens.len() - wanted.datagram_addresses(),
+        datagram_addresses: wanted.datagram_addresses(),
         backends: wanted.backends_in_all,
         pipe_memory: wanted.pipe_memory,
         max_sessions: wanted.max_sessions,
         max_flows: wanted.max_flows,
-        flow_ports: None,
+        flow_ports: flow_ports(facts, wanted),
     }
+}
+
+/// Source ports for UDP flows of all pools together, if the range is known.
+fn flow_ports(facts: &Facts, wanted: &Wanted) -> Option<u32> {
+    let each = ports::count(facts.sysctls.local_ports?, &facts.sysctls.reserved_ports);
+    let sources = u32::try_from(wanted.flow_sources).unwrap_or(u32::MAX);
+    Some(each.saturating_mul(sources))
 }
 
 /// What the limit of open files makes, if it is known.
@@ -95,6 +103,7 @@ mod tests {
                 pipe_user_pages_soft: Some(1 << 16),
                 pipe_user_pages_hard: Some(0),
                 somaxconn: Some(4096),
+                rmem_max: Some(4 << 20),
                 tcp_max_syn_backlog: Some(4096),
                 tcp_syncookies: Some(1),
                 tcp_migrate_req: Some(0),
@@ -112,6 +121,7 @@ mod tests {
             }),
             privileges: Privileges {
                 net_bind_service: Some(false),
+                net_admin: Some(false),
                 sys_resource: Some(false),
                 sys_admin: Some(false),
                 ..Privileges::default()

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use super::{SESSIONS_USUAL, count, workers};
 use crate::doctor::facts::Facts;
-use crate::doctor::finding::{Area, Check, Finding, grouped};
+use crate::doctor::finding::{Area, Check, Finding, grouped, size};
 use crate::doctor::wanted::Wanted;
+use crate::sys::datagram::RECEIVE_BUFFER;
 use crate::sys::ports;
 
 const BACKLOG: Check = Check {
@@ -34,6 +35,12 @@ const PORT_CLASH: Check = Check {
     why: "The kernel may give a port of net.ipv4.ip_local_port_range to any outgoing connection; a listener of that \
           port then does not start.",
 };
+const DATAGRAM_BUFFERS: Check = Check {
+    area: Area::Network,
+    name: "datagram buffers",
+    why: "A burst of datagrams waits in the buffer of the listener's socket until a worker takes it; what does not \
+          fit is lost, and counted as `overflow`.",
+};
 const MIGRATION: Check = Check {
     area: Area::Network,
     name: "migration",
@@ -51,6 +58,7 @@ pub(super) fn checks(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
         local_ports(facts, wanted),
     ];
     findings.extend(port_clash(facts, wanted));
+    findings.extend((wanted.datagram_addresses() > 0).then(|| datagram_buffers(facts, wanted)));
     findings.push(migration(facts));
     findings
 }
@@ -183,6 +191,26 @@ fn port_clash(facts: &Facts, wanted: &Wanted) -> Option<Finding> {
     );
     let text = format!("{} may be taken by a connection", ports.join(", "));
     Some(PORT_CLASH.warn(text).mend(reserve))
+}
+
+fn datagram_buffers(facts: &Facts, wanted: &Wanted) -> Finding {
+    let asked = RECEIVE_BUFFER as u64;
+    let each = format!("for each of {}", count(workers(facts, wanted), "worker"));
+    let enough = format!("{} {each}", size(asked));
+    match facts.sysctls.rmem_max {
+        _ if facts.privileges.net_admin == Some(true) => {
+            DATAGRAM_BUFFERS.ok(format!("{enough}; CAP_NET_ADMIN lifts net.core.rmem_max"))
+        }
+        None => DATAGRAM_BUFFERS.unknown("net.core.rmem_max"),
+        Some(most) if most < asked => DATAGRAM_BUFFERS
+            .warn(format!(
+                "{} is cut to {} (net.core.rmem_max), {each}",
+                size(asked),
+                size(most)
+            ))
+            .mend(format!("sysctl -w net.core.rmem_max={asked}")),
+        Some(_) => DATAGRAM_BUFFERS.ok(enough),
+    }
 }
 
 fn migration(facts: &Facts) -> Finding {
@@ -399,6 +427,31 @@ mod tests {
         facts.sysctls.local_ports = None;
         let findings = checks(&facts, &listening(80, 4096));
         expect(&find(&findings, "listener ports"), Level::Unknown, "", "");
+    }
+
+    #[test]
+    fn the_buffer_for_datagrams_is_cut_unless_a_privilege_lifts_the_limit() {
+        for (rmem_max, net_admin, level, text, mend) in [
+            (4 << 20, false, Level::Ok, "4 MiB for each of 4 workers", ""),
+            (
+                212_992,
+                false,
+                Level::Warn,
+                "4 MiB is cut to 208 KiB (net.core.rmem_max)",
+                "rmem_max=4194304",
+            ),
+            (212_992, true, Level::Ok, "CAP_NET_ADMIN", ""),
+        ] {
+            let mut facts = good_host();
+            facts.sysctls.rmem_max = Some(rmem_max);
+            facts.privileges.net_admin = Some(net_admin);
+            let mut wanted = listening(53, 4096);
+            let without = checks(&facts, &wanted);
+            assert!(without.iter().all(|one| one.check != "datagram buffers"));
+            wanted.listens[0].place = Place::Udp(Bind::Any(53));
+            let findings = checks(&facts, &wanted);
+            expect(&find(&findings, "datagram buffers"), level, text, mend);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use super::super::wanted::{Listen, Place};
 use super::{Files, user_name};
+use crate::sys::datagram;
 use crate::sys::socket::{Bind, check_free};
 
 /// What there is where a listener wants to listen.
@@ -70,11 +71,16 @@ pub(super) fn listenable(files: &Files, listens: &[Listen]) -> Vec<Listenable> {
     let interfaces = interfaces();
     let spots = listens.iter().map(|listen| match &listen.place {
         Place::Tcp(bind) => Listenable {
-            spot: tcp_spot(files, *bind),
-            interface: match bind {
-                Bind::Address(address) => interface_of(&interfaces, address.ip()),
-                Bind::Any(_) => None,
-            },
+            spot: spot(check_free(*bind, false), || {
+                tcp_sockets(files, *bind).spot(files)
+            }),
+            interface: interface_of(&interfaces, *bind),
+        },
+        Place::Udp(bind) => Listenable {
+            spot: spot(datagram::check_free(*bind, false), || {
+                udp_sockets(files, *bind).spot(files)
+            }),
+            interface: interface_of(&interfaces, *bind),
         },
         Place::Unix(path) => Listenable {
             spot: unix_spot(files, path),
@@ -100,17 +106,20 @@ fn interfaces() -> Vec<(IpAddr, String)> {
     all.filter_map(address).collect()
 }
 
-fn interface_of(interfaces: &[(IpAddr, String)], ip: IpAddr) -> Option<String> {
-    let mut found = interfaces.iter().filter(|(candidate, _)| *candidate == ip);
+fn interface_of(interfaces: &[(IpAddr, String)], bind: Bind) -> Option<String> {
+    let Bind::Address(address) = bind else {
+        return None;
+    };
+    let mut found = interfaces.iter().filter(|(ip, _)| *ip == address.ip());
     found.next().map(|(_, name)| name.clone())
 }
 
-fn tcp_spot(files: &Files, bind: Bind) -> Spot {
-    let Err(error) = check_free(bind, false) else {
+fn spot(tried: io::Result<()>, who_is_there: impl FnOnce() -> Spot) -> Spot {
+    let Err(error) = tried else {
         return Spot::Free;
     };
     match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => tcp_sockets(files, bind).spot(files),
+        Some(libc::EADDRINUSE) => who_is_there(),
         Some(libc::EADDRNOTAVAIL) => Spot::Absent,
         Some(libc::EACCES | libc::EPERM) => Spot::Denied,
         _ => Spot::Other(error.to_string()),
@@ -170,9 +179,18 @@ impl Sockets {
 }
 
 fn tcp_sockets(files: &Files, bind: Bind) -> Sockets {
-    const LISTEN: &str = "0A";
+    sockets_in(files, ["proc/net/tcp", "proc/net/tcp6"], "0A", bind)
+}
+
+/// One that is connected has a state of its own; all others receive from anybody.
+fn udp_sockets(files: &Files, bind: Bind) -> Sockets {
+    sockets_in(files, ["proc/net/udp", "proc/net/udp6"], "07", bind)
+}
+
+/// Those of two of the kernel's tables that are in the way; `listens` is the state of those that wait for anybody.
+fn sockets_in(files: &Files, tables: [&str; 2], listens: &str, bind: Bind) -> Sockets {
     let mut sockets = Sockets::default();
-    for table in ["proc/net/tcp", "proc/net/tcp6"] {
+    for table in tables {
         for line in files.text(table).iter().flat_map(|text| text.lines()) {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [_, local, _, state, _, _, _, user, _, inode, ..] = words[..] else {
@@ -187,7 +205,7 @@ fn tcp_sockets(files: &Files, bind: Bind) -> Sockets {
                 continue;
             }
             match (state, inode) {
-                (LISTEN, _) => sockets.listening.push((inode, user)),
+                (state, _) if state == listens => sockets.listening.push((inode, user)),
                 (_, 0) => sockets.ended += 1,
                 (_, _) => sockets.connected.push((inode, user)),
             }
@@ -339,6 +357,10 @@ mod tests {
             + &line(&ip([10, 0, 0, 3]), "06", 0, 0);
         fs::create_dir_all(root.join("proc/net")).unwrap();
         fs::write(root.join("proc/net/tcp"), table).unwrap();
+        let table = head.to_owned()
+            + &line(&ip([10, 0, 0, 1]), "07", 0, 11)
+            + &line(&ip([10, 0, 0, 2]), "01", 0, 11);
+        fs::write(root.join("proc/net/udp"), table).unwrap();
         let unix = "Num RefCount Protocol Flags Type St Inode Path\n\
             00: 00000002 00000000 00010000 0001 01 14 /run/a b\n00: 00000002 00000000 00000000 0001 03 15 /run/a b\n";
         fs::write(root.join("proc/net/unix"), unix).unwrap();
@@ -357,10 +379,17 @@ mod tests {
             (tcp("10.0.0.1:5432"), Spot::Taken(vec![other.clone()])),
             (tcp("10.0.0.2:5432"), Spot::Connected(vec![other.clone()])),
             (tcp("10.0.0.3:5432"), Spot::Ended),
-            (Bind::Any(5432), Spot::Taken(vec![postgres, other])),
+            (Bind::Any(5432), Spot::Taken(vec![postgres.clone(), other])),
             (Bind::Any(80), Spot::Taken(vec![])),
         ] {
             assert_eq!(spot(bind), expected, "{bind:?}");
+        }
+        for (bind, expected) in [
+            (tcp("10.0.0.1:5432"), Spot::Taken(vec![postgres.clone()])),
+            (tcp("10.0.0.2:5432"), Spot::Connected(vec![postgres])),
+        ] {
+            let found = udp_sockets(&files, bind).spot(&files);
+            assert_eq!(found, expected, "{bind:?}");
         }
         assert_eq!(unix_sockets(&files, Path::new("/run/a b"), 7), [(14, 7)]);
         assert_eq!(unix_sockets(&files, Path::new("/run/b"), 7), []);

@@ -48,17 +48,21 @@ fn play_all(tier: Tier) {
         share(|outcome| outcome.ending == Ending::Close) > 1_000,
         "clean ends"
     );
-    assert!(share(|outcome| outcome.pumped) > 1_000, "pumping");
+    assert!(share(|outcome| outcome.seen.pumped) > 1_000, "pumping");
     assert!(
-        share(|outcome| outcome.returned) > 1_000,
+        share(|outcome| outcome.seen.returned) > 1_000,
         "back to receiving"
     );
-    assert!(share(|outcome| outcome.spilled) > 1_000, "spilling");
-    assert!(share(|outcome| outcome.thawed) > 1_000, "thawing");
-    assert!(share(|outcome| outcome.exhausted) > 1_000, "no port");
-    assert!(share(|outcome| outcome.early) > 1_000, "early bytes");
-    assert!(share(|outcome| outcome.watched) > 1_000, "watching");
-    assert!(share(|outcome| outcome.rested) > 1_000, "resting");
+    assert!(share(|outcome| outcome.seen.spilled) > 1_000, "spilling");
+    assert!(share(|outcome| outcome.seen.thawed) > 1_000, "thawing");
+    assert!(share(|outcome| outcome.seen.exhausted) > 1_000, "no port");
+    assert!(share(|outcome| outcome.seen.early) > 1_000, "early bytes");
+    assert!(share(|outcome| outcome.seen.watched) > 1_000, "watching");
+    assert!(share(|outcome| outcome.seen.rested) > 1_000, "resting");
+    assert!(
+        share(|outcome| outcome.seen.kept_alive) > 1_000,
+        "keepalive"
+    );
     assert!(
         outcomes.iter().map(|outcome| outcome.bytes).sum::<u64>() > 1_000_000_000,
         "bytes"

@@ -89,6 +89,8 @@ pub enum Action {
     Announce,
     /// Tell others about the new role.
     Changed(Transition),
+    /// Tell the rest of the group: another router has taken the addresses while this one was late.
+    Lost,
     /// Tell people. At most once per second and kind.
     Alarm(Alarm),
     /// Tell people what is not listened to. At most once per ten seconds and kind; [`super::Counters`] has all.

@@ -665,7 +665,11 @@ impl World {
             Action::Alarm(alarm) => {
                 self.outcome.alarms.insert(std::mem::discriminant(&alarm));
             }
-            Action::EndSessions | Action::Announce | Action::Rejected { .. } | Action::Stopped => {}
+            Action::EndSessions
+            | Action::Lost
+            | Action::Announce
+            | Action::Rejected { .. }
+            | Action::Stopped => {}
         }
     }
 

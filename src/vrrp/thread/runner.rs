@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::super::Ticket;
 use super::super::fitness::Fitness;
+use super::super::frames;
 use super::super::kernel::Wires;
 use super::super::machine::{Machine, Readiness, Role};
 use super::super::packet::{Ends, Password};
@@ -15,8 +16,13 @@ use crate::time::{Seldom, Time};
 
 /// The longest that addresses which are to go wait for the sessions on them to end.
 pub(super) const SESSIONS_END_MAX: Duration = Duration::from_millis(250);
-/// Before addresses that could not be set are tried again.
+/// Before addresses that could not be set or removed are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// An Active router that could not set its addresses for so long is not well: another one may be able to. Hundreds of
+/// them that come at once take a second or two.
+const UNHELD_MAX: Duration = Duration::from_secs(5);
+/// So long it counts as not well then.
+const UNHELD_FAULT: Duration = Duration::from_secs(30);
 
 pub(super) struct Runner {
     pub(super) settings: Arc<Settings>,
@@ -36,6 +42,12 @@ pub(super) struct Runner {
     pub(super) sweeps: bool,
     pub(super) is_stopped: bool,
     pub(super) send_failures: u64,
+    /// The last one that addresses were wanted for.
+    term: Option<u32>,
+    /// It is Active and its addresses are not there, as far as is known: since when.
+    unheld_since: Option<Time>,
+    /// It could not set them; it counts as not well until then.
+    unheld_until: Option<Time>,
     retry_at: Option<Time>,
     says_send_failures: Seldom,
     says_failures: Seldom,
@@ -61,6 +73,9 @@ impl Runner {
             sweeps: false,
             is_stopped: false,
             send_failures: 0,
+            term: None,
+            unheld_since: None,
+            unheld_until: None,
             retry_at: None,
             says_send_failures: Seldom::new(super::SAY_EVERY),
             says_failures: Seldom::new(super::SAY_EVERY),
@@ -74,7 +89,14 @@ impl Runner {
     /// The next moment that concerns it.
     pub(super) fn due(&self) -> Option<Time> {
         let ending = self.ending.map(|(_, until)| until);
-        let all = [self.machine.deadline(), ending, self.retry_at];
+        let unheld = self.unheld_since.map(|since| since + UNHELD_MAX);
+        let all = [
+            self.machine.deadline(),
+            ending,
+            self.retry_at,
+            unheld,
+            self.unheld_until,
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -83,7 +105,38 @@ impl Runner {
         self.is_stopped && !self.is_removing && self.wishes.are_fulfilled()
     }
 
-    /// Its addresses could not be set; whether to say so.
+    /// Its addresses are wanted on the interface, or are not there although they are wanted.
+    pub(super) fn lacks_addresses(&mut self, now: Time) {
+        if self.is_active() && self.unheld_until.is_none() {
+            self.unheld_since.get_or_insert(now);
+        }
+    }
+
+    /// Whether this is the first that is heard of a term.
+    pub(super) fn is_new_term(&mut self, term: u32) -> bool {
+        self.term.replace(term) != Some(term)
+    }
+
+    /// Its addresses are there, or need not be.
+    pub(super) fn lacks_nothing(&mut self) {
+        self.unheld_since = None;
+    }
+
+    /// What time says of its addresses: whether it cannot set them, if that has changed.
+    pub(super) fn cannot_hold(&mut self, now: Time) -> Option<bool> {
+        if !self.is_active() {
+            self.unheld_since = None;
+        }
+        let is_lacking = |since: &mut Time| *since + UNHELD_MAX <= now;
+        if self.unheld_since.take_if(is_lacking).is_some() {
+            self.unheld_until = Some(now + UNHELD_FAULT);
+            return Some(true);
+        }
+        let is_over = self.unheld_until.take_if(|until| *until <= now);
+        is_over.map(|_| false)
+    }
+
+    /// Its addresses could not be set or removed; whether to say so.
     pub(super) fn failed(&mut self, now: Time) -> bool {
         self.retry_at = Some(now + TRY_AGAIN);
         self.says_failures.may(now)
@@ -113,7 +166,15 @@ impl Runner {
         let mut failure = None;
         for ends in destinations {
             let bytes = advertisement.encode(&ends, router.checksum);
-            if let Err(error) = wires.raw.send(&bytes, source, ends.destination()) {
+            // To a group it comes from the MAC address that is to be learnt.
+            let mac = self.settings.virtual_mac();
+            let sent = match mac.filter(|_| router.peers.is_empty()) {
+                Some(mac) => wires
+                    .frames
+                    .send(&frames::advertisement(mac, &ends, &bytes)),
+                None => wires.raw.send(&bytes, source, ends.destination()),
+            };
+            if let Err(error) = sent {
                 self.send_failures += 1;
                 failure = Some(format!(
                     "an advertisement to {} cannot be sent: {error}",

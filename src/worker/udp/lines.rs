@@ -1,9 +1,11 @@
 //! Flows and their lines: a flow begins with a datagram that belongs to none, leads to one backend, and goes on with
 //! another one when that refuses it or goes down.
 
+use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use arrayvec::ArrayVec;
 use socket2::SockAddr;
 
 use super::super::Worker;
@@ -15,6 +17,9 @@ use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::ring::{Completion, Message, Payload};
 use crate::session::CloseReason;
 use crate::sys::datagram;
+
+/// Datagrams that leave by one system call: what more of them would save is little.
+const RUN_MOST: usize = 16;
 
 /// The socket of a flow, connected to its backend.
 pub(super) struct Line {
@@ -47,12 +52,45 @@ impl Line {
         self.fragments = true;
         datagram::allow_fragments(self.socket.as_fd());
     }
+
+    /// Datagrams of one length.
+    fn send(&mut self, all: &[IoSlice<'_>]) -> io::Result<()> {
+        let is_large = all.iter().any(|one| one.len() > datagram::FITS_EVERYWHERE);
+        if is_large && !self.fragments {
+            self.allow_fragments();
+        }
+        let sent = datagram::send(self.socket.as_fd(), all);
+        if !datagram::is_too_big(&sent) || self.fragments {
+            return sent;
+        }
+        self.allow_fragments();
+        datagram::send(self.socket.as_fd(), all)
+    }
+}
+
+/// Datagrams of one client that came one after the other, are of one length and leave by one system call.
+pub(super) struct Run {
+    client: Client,
+    key: Key,
+    parts: ArrayVec<Payload, RUN_MOST>,
+}
+
+impl Run {
+    fn takes(&self, client: &Client, payload: Payload) -> bool {
+        let fits = (1..=datagram::FITS_EVERYWHERE).contains(&(payload.len as usize));
+        let is_alike = self
+            .parts
+            .first()
+            .is_some_and(|first| first.len == payload.len);
+        fits && is_alike && !self.parts.is_full() && self.client == *client
+    }
 }
 
 impl Worker {
     // --- from the client ---
 
-    /// A datagram of a client: to the backend of its flow, which may have to begin first.
+    /// A datagram of a client: to the backend of its flow, which may have to begin first. It leaves with the next one
+    /// that cannot leave together with it, or at the end of the turn.
     pub(super) fn take_request(&mut self, place: u16, message: &Message) {
         let client = Client {
             place,
@@ -60,25 +98,89 @@ impl Worker {
             local: message.to,
         };
         let payload = message.payload;
+        if !self
+            .udp
+            .run
+            .as_ref()
+            .is_some_and(|run| run.takes(&client, payload))
+        {
+            self.send_run();
+        }
         let listener = self.udp.places[usize::from(place)].listener;
         self.cells.listener(listener).received.add(payload.len);
         match self.lead(&client, listener) {
             Ok((id, key, is_last)) => {
-                self.forward(key, payload);
-                // A refusal may have ended it, or left it without a line.
-                if is_last
-                    && self
-                        .udp
-                        .lines
-                        .get(key)
-                        .is_some_and(|line| line.flow == Some(id))
-                {
-                    self.end_flow(id, CloseReason::FlowDone);
+                self.join_run(client, key, payload);
+                if is_last {
+                    self.send_run();
+                    self.done(id, key);
                 }
             }
-            Err(loss) => self.cells.lost(listener, loss),
+            Err(loss) => {
+                self.cells.lost(listener, loss);
+                self.drop_payload(payload);
+            }
         }
-        self.drop_payload(payload);
+    }
+
+    fn join_run(&mut self, client: Client, key: Key, payload: Payload) {
+        if self.udp.run.as_ref().is_some_and(|run| run.key != key) {
+            self.send_run();
+        }
+        let run = self.udp.run.get_or_insert_with(|| Run {
+            client,
+            key,
+            parts: ArrayVec::new(),
+        });
+        run.parts.push(payload);
+    }
+
+    /// Sends what waits for more of its kind.
+    pub(in crate::worker) fn send_run(&mut self) {
+        let Some(Run { client, key, parts }) = self.udp.run.take() else {
+            return;
+        };
+        let listener = self.udp.places[usize::from(client.place)].listener;
+        let are_several = parts.len() > 1;
+        let mut together = self.forward(key, &parts);
+        for payload in parts {
+            let mut sent = together;
+            if are_several && matches!(together, Err(Loss::SendFailed | Loss::TooBig)) {
+                // Not every device and path takes several at once.
+                sent = self.forward(key, &[payload]);
+            }
+            if sent == Err(Loss::Refused) {
+                // That was the answer to an earlier one, or the flow has ended since. These go another way.
+                together = sent;
+                sent = self.pass_on(&client, listener, payload);
+            }
+            if let Err(loss) = sent {
+                self.cells.lost(listener, loss);
+            }
+            self.drop_payload(payload);
+        }
+    }
+
+    fn pass_on(
+        &mut self,
+        client: &Client,
+        listener: ListenerId,
+        payload: Payload,
+    ) -> Result<(), Loss> {
+        let (id, key, is_last) = self.lead(client, listener)?;
+        let sent = self.forward(key, &[payload]);
+        if is_last {
+            self.done(id, key);
+        }
+        sent
+    }
+
+    /// A flow has had all that was expected, unless a refusal has ended it, or left it without this line.
+    fn done(&mut self, id: FlowId, key: Key) {
+        let line = self.udp.lines.get(key);
+        if line.is_some_and(|line| line.flow == Some(id)) {
+            self.end_flow(id, CloseReason::FlowDone);
+        }
     }
 
     /// The flow and the line that the client's datagram belongs to, and whether the flow ends with it.
@@ -100,16 +202,32 @@ impl Worker {
         }
     }
 
-    fn forward(&mut self, key: Key, payload: Payload) {
+    /// Sends datagrams along a line, all of one length. A line that leads nowhere any more refuses.
+    fn forward(&mut self, key: Key, parts: &[Payload]) -> Result<(), Loss> {
         let line = self.udp.lines.get(key);
-        let line = line.expect("the line of a flow is there as long as the flow");
-        self.cells.backend(line.backend).sent.add(payload.len);
-        if payload.len > datagram::FITS_EVERYWHERE && !line.fragments {
-            line.allow_fragments();
-        }
-        let sent = datagram::send(line.socket.as_fd(), self.ring.payload(payload));
-        if let Err(error) = sent {
-            self.request_failed(key, error.raw_os_error().unwrap_or(libc::EINVAL));
+        let Some(line) = line.filter(|line| line.flow.is_some()) else {
+            return Err(Loss::Refused);
+        };
+        let backend = line.backend;
+        let sent = {
+            let each = parts.iter().map(|payload| self.ring.payload(*payload));
+            let all: ArrayVec<IoSlice<'_>, RUN_MOST> = each.map(IoSlice::new).collect();
+            line.send(&all)
+        };
+        let Err(error) = sent else {
+            let cells = &self.cells.backend(backend).sent;
+            parts.iter().for_each(|payload| cells.add(payload.len));
+            return Ok(());
+        };
+        match error.raw_os_error().unwrap_or(libc::EINVAL) {
+            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Err(Loss::Blocked),
+            libc::EMSGSIZE => Err(Loss::TooBig),
+            libc::EPERM | libc::EINVAL | libc::EIO => Err(Loss::SendFailed),
+            // The answer to an earlier datagram, or the lack of a way to the backend.
+            errno => {
+                self.refused(key, errno);
+                Err(Loss::Refused)
+            }
         }
     }
 
@@ -153,6 +271,7 @@ impl Worker {
         };
         self.udp.table.attach(id, key, self.now);
         self.lead_line_to(key, id);
+        self.shared.enter(listener, None);
         self.cells.flows_moved_total.add(1);
         Ok(())
     }
@@ -166,54 +285,66 @@ impl Worker {
         self.hear_line(key);
     }
 
-    /// A line to a backend that the pool picks. Its flow counts there from now on.
+    /// A line to a backend that the pool picks, and that this host has a way to. Its flow counts there from now on.
     fn open_line(&mut self, client: &Client, pool: PoolId, tried: &Tried) -> Result<Key, Loss> {
+        if !self.udp.lines.has_room() {
+            return Err(Loss::OutOfResources);
+        }
         let mut address = client.address;
         address.set_ip(address.ip().to_canonical());
         let arrival = Arrival {
             client: Some(address),
             now: self.now,
         };
-        let picked = self
-            .picks
-            .pick(&self.snapshot, pool, tried, &arrival, &self.shared);
-        let backend = match picked {
-            Picked::Backend(backend) => backend,
-            Picked::AllFull => return Err(Loss::Limit),
-            Picked::Nobody => return Err(Loss::NoBackend),
-        };
-        let opened = self.connect_line(pool, backend).and_then(|socket| {
-            let line = Line {
-                socket,
-                flow: None,
-                backend,
-                place: client.place,
-                client: client.address.into(),
-                local: client.local,
-                is_armed: false,
-                is_cancelled: false,
-                fragments: false,
+        let mut tried = tried.clone();
+        let mut nobody = Loss::NoBackend;
+        loop {
+            let picked = self
+                .picks
+                .pick(&self.snapshot, pool, &tried, &arrival, &self.shared);
+            let backend = match picked {
+                Picked::Backend(backend) => backend,
+                Picked::AllFull => return Err(Loss::Limit),
+                Picked::Nobody => return Err(nobody),
             };
-            self.udp.lines.insert(line).ok_or(libc::EMFILE)
-        });
-        match opened {
-            Ok(key) => {
-                let cells = self.cells.backend(backend);
-                cells.flows_total.add(1);
-                cells.flows_active.add(1);
-                Ok(key)
-            }
-            Err(errno) => {
-                self.shared.disclaim(backend);
-                self.note_connect_failure(backend, errno);
-                self.accepts.pause_if_scarce(errno, self.now);
+            let errno = match self.connect_line(pool, backend) {
+                Ok(socket) => return Ok(self.keep_line(socket, backend, client)),
+                Err(errno) => errno,
+            };
+            self.shared.disclaim(backend);
+            if is_scarce(errno) {
+                self.note_connect_failure(backend, libc::EADDRNOTAVAIL);
                 // The next one may find what this one lacked.
                 if let Some(gone) = self.udp.table.evict() {
                     self.flow_gone(&gone, CloseReason::Evicted);
                 }
-                Err(Loss::OutOfResources)
+                return Err(Loss::OutOfResources);
             }
+            self.note_connect_failure(backend, errno);
+            if tried.try_push(backend).is_err() {
+                return Err(Loss::SendFailed);
+            }
+            nobody = Loss::SendFailed;
         }
+    }
+
+    fn keep_line(&mut self, socket: OwnedFd, backend: BackendId, client: &Client) -> Key {
+        let cells = self.cells.backend(backend);
+        cells.flows_total.add(1);
+        cells.flows_active.add(1);
+        let line = Line {
+            socket,
+            flow: None,
+            backend,
+            place: client.place,
+            client: client.address.into(),
+            local: client.local,
+            is_armed: false,
+            is_cancelled: false,
+            fragments: false,
+        };
+        let key = self.udp.lines.insert(line);
+        key.expect("there was room before it was opened")
     }
 
     /// Connects from the pool's sources in turn, until one has a port left.
@@ -229,11 +360,7 @@ impl Worker {
             };
             source = turn.take(sources, address);
             if source.is_none() {
-                return Err(match error.raw_os_error() {
-                    // What the kernel says when it has no port for an unbound datagram socket.
-                    Some(libc::EAGAIN) | None => libc::EADDRNOTAVAIL,
-                    Some(errno) => errno,
-                });
+                return Err(error.raw_os_error().unwrap_or(libc::EINVAL));
             }
         }
     }
@@ -293,14 +420,11 @@ impl Worker {
         let backend = line.backend;
         self.cells.backend(backend).received.add(payload.len);
         let place = &mut self.udp.places[usize::from(line.place)];
-        place.fit(payload.len);
-        if let Some(socket) = place.socket() {
-            self.cells.listener(place.listener).sent.add(payload.len);
-            let bytes = self.ring.payload(payload);
-            let sent = datagram::send_to(socket.as_fd(), bytes, &line.client, line.local);
-            if let Err(error) = sent {
-                self.reply_failed(key, error.raw_os_error().unwrap_or(libc::EINVAL));
-            }
+        let bytes = self.ring.payload(payload);
+        let listener = self.cells.listener(place.listener);
+        match place.send(bytes, &line.client, line.local) {
+            Ok(()) => listener.sent.add(payload.len),
+            Err(loss) => listener.lost[loss.index()].add(1),
         }
         if reply.is_first {
             let took = Sample::FirstByte(self.now - reply.since);
@@ -316,42 +440,6 @@ impl Worker {
     }
 
     // --- what fails ---
-
-    /// A datagram to a backend was not sent.
-    fn request_failed(&mut self, key: Key, errno: i32) {
-        match errno {
-            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => self.lose(key, Loss::Blocked),
-            libc::EMSGSIZE => {
-                self.lose(key, Loss::TooBig);
-                if let Some(line) = self.udp.lines.get(key) {
-                    line.allow_fragments();
-                }
-            }
-            libc::EPERM | libc::EACCES | libc::EINVAL => self.lose(key, Loss::SendFailed),
-            // The backend's answer to an earlier datagram, or the lack of a way to it.
-            errno => {
-                self.lose(key, Loss::Refused);
-                self.refused(key, errno);
-            }
-        }
-    }
-
-    /// A datagram to a client was not sent.
-    fn reply_failed(&mut self, key: Key, errno: i32) {
-        if errno == libc::EMSGSIZE
-            && let Some(line) = self.udp.lines.get(key)
-        {
-            self.udp.places[usize::from(line.place)].allow_fragments();
-        }
-        self.lose(
-            key,
-            match errno {
-                libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Loss::Blocked,
-                libc::EMSGSIZE => Loss::TooBig,
-                _ => Loss::SendFailed,
-            },
-        );
-    }
 
     fn lose(&mut self, key: Key, loss: Loss) {
         if let Some(line) = self.udp.lines.get(key) {
@@ -388,7 +476,11 @@ impl Worker {
         };
         match self.udp.table.strand(id) {
             Some(gone) => self.flow_gone(&gone, reason),
-            None => self.release_line(key),
+            None => {
+                // It takes part in nothing until its client is heard again.
+                self.shared.leave(self.udp.listener_of(id));
+                self.release_line(key);
+            }
         }
     }
 
@@ -404,16 +496,24 @@ impl Worker {
             self.udp.refusals.remove(&gone.id);
         }
         let listener = self.udp.places[usize::from(gone.client.place)].listener;
-        self.shared.leave(listener);
         self.cells.flows_active.sub(1);
-        self.cells.flow_ended(reason);
+        self.cells.flow_ended(listener, reason);
         if let Some(key) = gone.line {
+            self.shared.leave(listener);
+            self.count_expiry(key, reason);
             self.release_line(key);
         }
         tracing::trace!(
             listener = %self.snapshot.listeners[listener.index()].name, client = %gone.client.address,
             reason = reason.as_str(), "flow ended"
         );
+    }
+
+    fn count_expiry(&mut self, key: Key, reason: CloseReason) {
+        let is_expired = reason == CloseReason::IdleTimeout;
+        if let Some(line) = self.udp.lines.get(key).filter(|_| is_expired) {
+            self.cells.backend(line.backend).flows_expired_total.add(1);
+        }
     }
 
     /// The line is nobody's any more: what it has in the kernel ends, then it is closed.
@@ -458,4 +558,13 @@ impl Worker {
             self.ring.drop_datagram(buffer);
         }
     }
+}
+
+/// Whether a line was not opened for want of what other lines have: a file, memory, or a port (which is what `EAGAIN`
+/// means for a datagram socket).
+fn is_scarce(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN
+    )
 }

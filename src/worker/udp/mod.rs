@@ -21,7 +21,7 @@ use crate::ring::Completion;
 use crate::session::CloseReason;
 use crate::time::Time;
 
-use lines::Line;
+use lines::{Line, Run};
 use places::Place;
 
 pub use places::Heard;
@@ -42,6 +42,8 @@ pub(super) struct Udp {
     lines: Slab<Line>,
     timers: Timers,
     due: Vec<u32>,
+    /// What is to be sent next.
+    run: Option<Run>,
     /// Backends that refused a flow which has had no reply since.
     refusals: HashMap<FlowId, Tried>,
     /// Receives that found no buffer.
@@ -58,6 +60,7 @@ impl Udp {
             lines: Slab::new(max_flows.saturating_add(LINES_ENDING)),
             timers: Timers::default(),
             due: Vec::new(),
+            run: None,
             refusals: HashMap::new(),
             dry_places: Vec::new(),
             dry_lines: VecDeque::new(),
@@ -67,6 +70,10 @@ impl Udp {
     /// Whether nothing of it is in the kernel and no flow is left.
     pub(super) fn is_done(&self) -> bool {
         self.table.is_empty() && self.lines.len() == 0 && self.is_silent()
+    }
+
+    fn listener_of(&self, id: FlowId) -> ListenerId {
+        self.places[usize::from(self.table.client(id).place)].listener
     }
 
     /// Whether nothing is received from clients.

@@ -1,10 +1,11 @@
 //! Where datagrams of clients come in: a socket of this worker's own for each address of a UDP listener. Control opens
 //! and closes them; one that is to be closed is given up here once nothing in the kernel refers to it.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 
 use super::super::Worker;
 use super::super::token::{Datagrams, Token};
@@ -41,27 +42,36 @@ impl Place {
         }
     }
 
-    /// Makes it able to send so much.
-    pub(super) fn fit(&mut self, len: u32) {
-        if len > datagram::FITS_EVERYWHERE && !self.fragments {
-            self.allow_fragments();
+    /// Sends to a client, from this address of ours if the place has several.
+    pub(super) fn send(
+        &mut self,
+        bytes: &[u8],
+        to: &SockAddr,
+        from: Option<IpAddr>,
+    ) -> Result<(), Loss> {
+        let Some(socket) = self.socket.as_deref().map(AsFd::as_fd) else {
+            return Err(Loss::SendFailed);
+        };
+        if bytes.len() > datagram::FITS_EVERYWHERE && !self.fragments {
+            self.fragments = true;
+            datagram::allow_fragments(socket);
         }
-    }
-
-    pub(super) fn allow_fragments(&mut self) {
-        self.fragments = true;
-        if let Some(socket) = &self.socket {
-            datagram::allow_fragments(socket.as_fd());
+        let mut sent = datagram::send_to(socket, bytes, to, from);
+        if datagram::is_too_big(&sent) && !self.fragments {
+            self.fragments = true;
+            datagram::allow_fragments(socket);
+            sent = datagram::send_to(socket, bytes, to, from);
         }
+        sent.map_err(|error| match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Loss::Blocked,
+            Some(libc::EMSGSIZE) => Loss::TooBig,
+            _ => Loss::SendFailed,
+        })
     }
 
     /// Whether nothing of it is in the kernel.
     pub(super) fn is_silent(&self) -> bool {
         !self.is_armed && !self.is_cancelled
-    }
-
-    pub(super) fn socket(&self) -> Option<&Socket> {
-        self.socket.as_deref()
     }
 
     fn has_what_is_wanted(&self) -> bool {
@@ -116,7 +126,7 @@ impl Worker {
 
     pub(super) fn listen_at(&mut self, index: u16) {
         let place = &mut self.udp.places[usize::from(index)];
-        let fd = place.socket().map(AsRawFd::as_raw_fd);
+        let fd = place.socket.as_ref().map(|socket| socket.as_raw_fd());
         if let Some(fd) = fd.filter(|_| !place.is_armed && !self.stopping) {
             place.is_armed = true;
             let token = Token::Datagrams(Datagrams::Place(index)).encode();

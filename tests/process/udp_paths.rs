@@ -1,0 +1,226 @@
+//! UDP over real paths: links and routers that take less than the sender thinks, networks that nobody leads to,
+//! addresses of both families.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use crate::harness::datagram::{Responder, any_port, ask, ask_until_answered, client, receive};
+use crate::harness::namespace::Namespace;
+use crate::harness::{Launch, Ringway, number};
+use crate::udp::{backends, config, finish, lost};
+
+const MIDDLE: &str = "10.79.0.1:5354";
+const OUTSIDE: &str = "10.79.1.2";
+
+/// Three hosts in a row. The one in the middle of the first link runs Ringway; the link beyond the router takes packets
+/// of `mtu` bytes only.
+struct Path {
+    host: Namespace,
+    router: Namespace,
+    outside: Namespace,
+}
+
+impl Path {
+    fn new(mtu: &str) -> Option<Self> {
+        let path = Self {
+            host: Namespace::new("host")?,
+            router: Namespace::new("router")?,
+            outside: Namespace::new("outside")?,
+        };
+        let Self {
+            host,
+            router,
+            outside,
+        } = &path;
+        host.link("10.79.0.1/24", router, "10.79.0.2/24");
+        router.link("10.79.1.1/24", outside, "10.79.1.2/24");
+        router.set("ipv4/ip_forward", "1");
+        router.ip(&["link", "set", "a0", "mtu", mtu]);
+        outside.ip(&["link", "set", "b0", "mtu", mtu]);
+        host.ip(&["route", "add", "10.79.1.0/24", "via", "10.79.0.2"]);
+        outside.ip(&["route", "add", "10.79.0.0/24", "via", "10.79.1.1"]);
+        Some(path)
+    }
+
+    fn launch(&self, pool: &str) -> Ringway {
+        let text = config("workers: 1", "", pool).replace("127.0.0.1:0", MIDDLE);
+        self.host.run(|| Launch::config(text).start())
+    }
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from(at % 251).unwrap()).collect()
+}
+
+#[test]
+fn a_router_that_takes_less_on_the_way_to_a_backend_costs_one_datagram_which_is_counted() {
+    // Below 1,200 bytes even what fits elsewhere is too large.
+    for (mtu, sizes) in [
+        ("1280", &[1_200, 1_300, 9_000, 1_253][..]),
+        ("700", &[600, 1_100, 20_000, 673]),
+    ] {
+        let Some(path) = Path::new(mtu) else {
+            return;
+        };
+        let backend = path.outside.run(|| {
+            let socket = UdpSocket::bind((OUTSIDE, 0)).unwrap();
+            Responder::on(socket, |_, _| vec![b"whole".to_vec()])
+        });
+        let ringway = path.launch(&backends([&backend]));
+        path.host.run(|| {
+            let client = client(MIDDLE.parse().unwrap());
+            let (small, rest) = sizes.split_first().unwrap();
+            ask(&client, &pattern(*small));
+            let (_, unanswered) = ask_until_answered(&client, &pattern(rest[0]));
+            assert_eq!(unanswered, 1, "MTU {mtu}: the router says it once");
+            for size in rest {
+                assert_eq!(ask(&client, &pattern(*size)), b"whole", "{size} bytes");
+            }
+            // Several that together would be too large for the path as they are.
+            for _ in 0..10 {
+                client.send(&pattern(1_100)).unwrap();
+            }
+            for _ in 0..10 {
+                assert_eq!(receive(&client).unwrap(), b"whole");
+            }
+        });
+        let counters = finish(ringway);
+        assert_eq!(lost(&counters, "too_big"), 1, "MTU {mtu}: {counters}");
+        assert_eq!(number(&counters, "flows_total"), 1);
+        assert_eq!(number(&counters, "flows_moved_total"), 0);
+        assert_eq!(number(&counters, "connect_failures_total"), 0);
+    }
+}
+
+#[test]
+fn a_router_that_takes_less_on_the_way_to_a_client_costs_one_answer() {
+    for (mtu, first) in [("1280", 1_300), ("700", 1_100)] {
+        let Some(path) = Path::new(mtu) else {
+            return;
+        };
+        let backend = path.host.run(|| {
+            Responder::answering(any_port(), |datagram, _| {
+                let len = std::str::from_utf8(datagram).unwrap().parse().unwrap();
+                vec![pattern(len)]
+            })
+        });
+        let ringway = path.launch(&backends([&backend]));
+        path.outside.run(|| {
+            let client = client(MIDDLE.parse().unwrap());
+            assert_eq!(ask(&client, b"600"), pattern(600));
+            let (answer, unanswered) = ask_until_answered(&client, first.to_string().as_bytes());
+            assert_eq!((answer, unanswered), (pattern(first), 1), "MTU {mtu}");
+            for len in [1_200, 1_400, 65_507, 1_253, 673] {
+                assert!(ask(&client, len.to_string().as_bytes()) == pattern(len));
+            }
+        });
+        finish(ringway);
+    }
+}
+
+#[test]
+fn a_backend_that_no_route_leads_to_costs_no_datagram_and_no_other_flow() {
+    let Some(host) = Namespace::new("lonely") else {
+        return;
+    };
+    host.run(|| {
+        let backend = Responder::echo();
+        let pool = format!(
+            "backends: [\"198.51.100.7:53\", \"{}\"], balance: first",
+            backend.address()
+        );
+        let ringway = Launch::config(config("workers: 1", "", &pool)).start();
+        let clients: Vec<UdpSocket> = (0..5).map(|_| client(ringway.address())).collect();
+        for client in clients.iter().chain(&clients) {
+            assert_eq!(ask(client, b"q"), b"q");
+        }
+        let counters = ringway.counters();
+        assert_eq!(number(&counters, "flows_active"), 5, "none was evicted");
+        assert_eq!(
+            number(&counters["backends"][0], "connect_failures_total"),
+            5
+        );
+        assert_eq!(
+            counters["listeners"][0]["datagrams_lost"],
+            serde_json::json!({})
+        );
+        finish(ringway);
+
+        // Without another one it is lost, and said so.
+        let pool = "backends: [\"198.51.100.7:53\"]";
+        let ringway = Launch::config(config("workers: 1", "", pool)).start();
+        client(ringway.address()).send(b"q").unwrap();
+        ringway.counters_become("it is lost", |counters| lost(counters, "send_failed") == 1);
+        finish(ringway);
+    });
+}
+
+#[test]
+fn clients_and_backends_of_both_families_meet_on_a_range_of_ports() {
+    let Some(host) = Namespace::new("families") else {
+        return;
+    };
+    host.run(|| {
+        let four = Responder::named("four");
+        let six = Responder::on(
+            UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap(),
+            |datagram, _| vec![datagram.to_vec()],
+        );
+        let text = format!(
+            "listeners:\n- {{name: a, bind: \"*:5300-5303\", protocol: udp, pool: six}}\n\
+             - {{name: b, bind: [\"127.0.0.1:5310-5311\", \"[::1]:5310\"], protocol: udp, pool: four}}\n\
+             pools: {{six: [\"{}\"], four: [\"{}\"]}}\n",
+            six.address(),
+            four.address()
+        );
+        let ringway = Launch::config(text).start();
+        let both: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let clients: Vec<(UdpSocket, SocketAddr)> = both
+            .iter()
+            .flat_map(|ip| (5300..5304).map(|port| SocketAddr::from((*ip, port))))
+            .map(|address| (client(address), address))
+            .collect();
+        for (client, address) in &clients {
+            assert_eq!(ask(client, b"over there"), b"over there", "{address}");
+        }
+        for address in ["127.0.0.1:5310", "127.0.0.1:5311", "[::1]:5310"] {
+            assert_eq!(ask(&client(address.parse().unwrap()), b"q"), b"four");
+        }
+        // IPv6 has room for a little more, which IPv4 cannot carry on.
+        let (large, _) = &clients[4];
+        assert!(ask(large, &pattern(65_507)) == pattern(65_507));
+        let status = ringway.status();
+        let [a, b] = [0, 1].map(|place| status["listeners"][place].clone());
+        assert_eq!(a["protocol"], "udp");
+        assert_eq!(a["addresses"], serde_json::json!(["*:5300", "*:5301", "*:5302", "*:5303"]));
+        assert_eq!((&a["flows_active"], &b["flows_active"]), (&8.into(), &3.into()));
+        assert_eq!(a["sessions_active"], 0);
+        assert_eq!(a["datagrams"]["datagrams_received"], 9);
+        assert_eq!(a["datagrams"]["flows_total"], 8);
+        let backend = &status["pools"][0]["backends"][0];
+        for (key, expected) in [
+            ("flows_active", 8),
+            ("flows_total", 8),
+            ("flows_expired_total", 0),
+            ("datagrams_sent", 9),
+            ("datagrams_received", 9),
+        ] {
+            assert_eq!(backend[key], expected, "{key}");
+        }
+        let (code, shown, _) = ringway.command(&["status"]);
+        assert_eq!(code, Some(0));
+        assert!(shown.contains("udp: 8 flows, 9 datagrams from clients, 9 to clients"), "{shown}");
+        finish(ringway);
+    });
+}
+
+#[test]
+fn what_only_ipv6_can_carry_is_counted_where_it_cannot_go_on() {
+    let four = Responder::echo();
+    let text = config("workers: 1", "", &backends([&four])).replace("127.0.0.1:0", "[::1]:0");
+    let ringway = Launch::config(text).start();
+    let client = client(ringway.address());
+    client.send(&pattern(65_527)).unwrap();
+    ringway.counters_become("it is lost", |counters| lost(counters, "too_big") == 1);
+    assert!(ask(&client, &pattern(65_507)) == pattern(65_507));
+    finish(ringway);
+}
