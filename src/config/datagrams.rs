@@ -14,8 +14,8 @@ use crate::control::snapshot::{
 use crate::flow;
 use crate::health::dns::{DnsCheck, DnsCode};
 
-const TCP: usize = 0;
-const UDP: usize = 1;
+const TCP: usize = Protocol::Tcp.index();
+const UDP: usize = Protocol::Udp.index();
 
 /// When the flows of a pool end.
 pub(super) fn rules(section: &document::Udp) -> flow::Rules {
@@ -41,7 +41,7 @@ pub(super) fn dns(section: &document::DnsProbe) -> DnsCheck {
 pub(super) fn used(document: &Document) -> Vec<[bool; 2]> {
     let pools = document.pools.0.iter().enumerate();
     let ids: HashMap<&str, usize> = pools.map(|(id, (key, _))| (&*key.name, id)).collect();
-    let mut used = vec![[false; 2]; ids.len()];
+    let mut used = vec![[false; 2]; document.pools.0.len()];
     for listener in &document.listeners.0 {
         let split = listener.split.0.iter().flat_map(|shares| &shares.0);
         let names = split
@@ -59,11 +59,7 @@ pub(super) fn forget_inherited(document: &mut Document, used: &[[bool; 2]], prob
     let untouched: document::Listener = default_of("{bind: '*:1', pool: p}");
     for listener in &mut document.listeners.value.0 {
         let listener = &mut listener.value;
-        let wrong = match *listener.protocol {
-            Protocol::Tcp => WhenEmpty::Drop,
-            Protocol::Udp => WhenEmpty::Reset,
-        };
-        if *listener.when_empty == wrong {
+        if *listener.when_empty == senseless(*listener.protocol) {
             forget(&mut listener.when_empty, &untouched.when_empty, problems);
         }
         if *listener.protocol == Protocol::Udp {
@@ -87,12 +83,20 @@ pub(super) fn forget_inherited(document: &mut Document, used: &[[bool; 2]], prob
     }
 }
 
+/// What cannot happen to clients of a listener that speaks this.
+fn senseless(protocol: Protocol) -> WhenEmpty {
+    match protocol {
+        Protocol::Tcp => WhenEmpty::Drop,
+        Protocol::Udp => WhenEmpty::Reset,
+    }
+}
+
 fn forget<T: Clone>(field: &mut Field<T>, default: &Field<T>, problems: &Problems) {
     if field
         .place
         .is_some_and(|place| problems.is_inherited(place))
     {
-        field.value = default.value.clone();
+        field.clone_from(default);
     }
 }
 
@@ -109,7 +113,7 @@ impl Datagrams<'_> {
         // After an error in one, places and ids do not match any more.
         let written = &self.document.listeners.0;
         if written.len() == snapshot.listeners.len() {
-            for (item, listener) in written.iter().zip(&mut snapshot.listeners) {
+            for (item, listener) in written.iter().zip(&snapshot.listeners) {
                 self.listener(item, listener);
             }
         }
@@ -130,41 +134,26 @@ impl Datagrams<'_> {
         }
     }
 
-    /// Whether it stands where its listener or pool is written, not in `defaults`.
-    fn is_own(&self, place: Option<Place>) -> bool {
-        place.is_some_and(|place| !self.problems.is_inherited(place))
-    }
-
     fn push(&mut self, place: Option<Place>, key: String, message: &str, help: &str) {
         let mut problem = Problem::of(place, message);
         problem.key = key;
         self.problems.push(problem.help(help));
     }
 
-    fn listener(&mut self, item: &Field<document::Listener>, listener: &mut Listener) {
-        let when_empty = &item.when_empty;
-        let (wrong, message, help) = match listener.protocol {
-            Protocol::Tcp => (
-                WhenEmpty::Drop,
-                "`when_empty: drop` is for UDP: a TCP client would wait for nothing",
-                "accepted: refuse, reset",
-            ),
-            Protocol::Udp => (
-                WhenEmpty::Reset,
-                "`when_empty: reset` is for TCP: UDP has no connections to reset",
-                "accepted: refuse, drop",
-            ),
-        };
-        if listener.when_empty == wrong {
-            if self.is_own(when_empty.place) {
-                self.push(
-                    when_empty.place,
-                    "listeners.when_empty".to_owned(),
-                    message,
-                    help,
-                );
-            }
-            listener.when_empty = WhenEmpty::Refuse;
+    fn listener(&mut self, item: &Field<document::Listener>, listener: &Listener) {
+        if listener.when_empty == senseless(listener.protocol) {
+            let (message, help) = match listener.protocol {
+                Protocol::Tcp => (
+                    "`when_empty: drop` is for UDP: a TCP client would wait for nothing",
+                    "accepted: refuse, reset",
+                ),
+                Protocol::Udp => (
+                    "`when_empty: reset` is for TCP: UDP has no connections to reset",
+                    "accepted: refuse, drop",
+                ),
+            };
+            let key = "listeners.when_empty".to_owned();
+            self.push(item.when_empty.place, key, message, help);
         }
         if listener.protocol == Protocol::Tcp {
             return;
@@ -181,12 +170,11 @@ impl Datagrams<'_> {
                 "datagrams do not wait to be accepted",
             ),
         ] {
-            if self.is_own(place) {
+            if place.is_some() {
                 let message = format!("`{name}` makes no sense on a UDP listener");
                 self.push(place, format!("listeners.{name}"), &message, help);
             }
         }
-        listener.max_sessions = None;
         let is_unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix(_));
         if listener.addresses.iter().any(is_unix) {
             self.push(
@@ -200,11 +188,11 @@ impl Datagrams<'_> {
 
     fn pool(&mut self, name: &str, section: &document::Pool, used: [bool; 2], pool: &mut Pool) {
         let key = |key: &str| format!("pools.{name}.{key}");
-        if used == [true, false] && self.is_own(section.udp.place) && !self.problems.has_errors() {
+        if used == [true, false] && section.udp.place.is_some() && !self.problems.has_errors() {
             let message = format!("`udp` has no effect: no UDP listener leads to pool `{name}`");
             let mut problem = Problem::of(section.udp.place, message);
             problem.key = key("udp");
-            self.problems.push(problem.warning());
+            self.problems.push_idle(problem);
         }
         if used[TCP] || !used[UDP] {
             return;
@@ -231,7 +219,7 @@ impl Datagrams<'_> {
                 "flows of a backend that goes down go to another one with their next datagrams",
             ),
         ] {
-            if self.is_own(place) {
+            if place.is_some() {
                 let message = format!(
                     "`{word}` makes no sense here: only UDP listeners lead to pool `{name}`"
                 );

@@ -111,7 +111,7 @@ pub enum Protocol {
 impl Protocol {
     /// The position in a table of both.
     #[must_use]
-    pub fn index(self) -> usize {
+    pub const fn index(self) -> usize {
         match self {
             Protocol::Tcp => 0,
             Protocol::Udp => 1,

@@ -2,6 +2,7 @@
 //! and what people are told about it. When they move is decided on a thread of their own ([`crate::vrrp`]).
 
 mod answers;
+mod command;
 mod notify;
 mod readiness;
 mod samples;

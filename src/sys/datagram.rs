@@ -5,13 +5,13 @@
 )]
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::socket::{Bind, bind_source};
+use super::socket::{Bind, bind_source, set_freebind, socket_for};
 
 /// Bytes that may wait in a bound socket, with what the kernel counts around each datagram: some 5,000 small ones.
 /// Datagrams have no flow control, and the kernel does not tune this by itself. `net.core.rmem_max` bounds it for who
@@ -57,7 +57,7 @@ pub const FITS_EVERYWHERE: usize = 1_200;
 /// # Errors
 /// As of the system calls: the address is in use, not ours, or not permitted.
 pub fn bind(bind: Bind, freebind: bool) -> io::Result<Socket> {
-    let (socket, address) = socket_for(bind)?;
+    let (socket, address) = socket_for(bind, Type::DGRAM, Protocol::UDP)?;
     socket.set_reuse_port(true)?;
     set_freebind(&socket, address, freebind)?;
     forbid_fragments(&socket, address.is_ipv6())?;
@@ -82,7 +82,7 @@ pub fn bind(bind: Bind, freebind: bool) -> io::Result<Socket> {
 /// `AddrInUse` if so, `AddrNotAvailable` if the host does not have the address (without `freebind`); others as of the
 /// system calls.
 pub fn check_free(bind: Bind, freebind: bool) -> io::Result<()> {
-    let (socket, address) = socket_for(bind)?;
+    let (socket, address) = socket_for(bind, Type::DGRAM, Protocol::UDP)?;
     set_freebind(&socket, address, freebind)?;
     socket.bind(&address.into())
 }
@@ -172,39 +172,6 @@ pub fn overflows(socket: BorrowedFd<'_>) -> u32 {
     if done == 0 { numbers[MEMINFO_DROPS] } else { 0 }
 }
 
-/// A socket of the right family, and the address to bind it to. Where the kernel has no IPv6, every address is every
-/// IPv4 address.
-fn socket_for(bind: Bind) -> io::Result<(Socket, SocketAddr)> {
-    let udp = |address| {
-        let domain = Domain::for_address(address);
-        Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))
-    };
-    let (address, only_v6) = match bind {
-        Bind::Address(address) => (address, true),
-        Bind::Any(port) => (SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), false),
-    };
-    match udp(address) {
-        Ok(socket) => {
-            if address.is_ipv6() {
-                socket.set_only_v6(only_v6)?;
-            }
-            Ok((socket, address))
-        }
-        Err(error) if !only_v6 && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-            Ok((udp(address)?, address))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn set_freebind(socket: &Socket, address: SocketAddr, freebind: bool) -> io::Result<()> {
-    match address {
-        SocketAddr::V4(_) => socket.set_freebind_v4(freebind),
-        SocketAddr::V6(_) => socket.set_freebind_v6(freebind),
-    }
-}
-
 /// From now on, what is larger than the path takes leaves in fragments of the size that the path is known to take.
 pub fn allow_fragments(socket: BorrowedFd<'_>) {
     // A socket of IPv4 has no such option; one of IPv6 alone does not mind the other.
@@ -268,6 +235,8 @@ fn source(from: IpAddr) -> (Control, usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]

@@ -71,7 +71,7 @@ fn bind_with(
     freebind: bool,
     reuse_address: bool,
 ) -> io::Result<Socket> {
-    let (socket, address) = socket_for(bind)?;
+    let (socket, address) = socket_for(bind, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(reuse_address)?;
     socket.set_reuse_port(true)?;
     set_stream_options(&socket, keepalive)?;
@@ -89,7 +89,7 @@ fn bind_with(
 /// `AddrInUse` if so, `AddrNotAvailable` if the host does not have the address (without `freebind`); others as of the
 /// system calls.
 pub fn check_free(bind: Bind, freebind: bool) -> io::Result<()> {
-    let (socket, address) = socket_for(bind)?;
+    let (socket, address) = socket_for(bind, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?;
     set_freebind(&socket, address, freebind)?;
     socket.bind(&address.into())
@@ -97,16 +97,20 @@ pub fn check_free(bind: Bind, freebind: bool) -> io::Result<()> {
 
 /// A socket of the right family, and the address to bind it to. Where the kernel has no IPv6, every address is every
 /// IPv4 address.
-fn socket_for(bind: Bind) -> io::Result<(Socket, SocketAddr)> {
-    let tcp = |address| {
+pub(super) fn socket_for(
+    bind: Bind,
+    kind: Type,
+    protocol: Protocol,
+) -> io::Result<(Socket, SocketAddr)> {
+    let open = |address| {
         let domain = Domain::for_address(address);
-        Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
+        Socket::new(domain, kind.nonblocking(), Some(protocol))
     };
     let (address, only_v6) = match bind {
         Bind::Address(address) => (address, true),
         Bind::Any(port) => (SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), false),
     };
-    match tcp(address) {
+    match open(address) {
         Ok(socket) => {
             if address.is_ipv6() {
                 socket.set_only_v6(only_v6)?;
@@ -115,13 +119,13 @@ fn socket_for(bind: Bind) -> io::Result<(Socket, SocketAddr)> {
         }
         Err(error) if !only_v6 && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
             let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-            Ok((tcp(address)?, address))
+            Ok((open(address)?, address))
         }
         Err(error) => Err(error),
     }
 }
 
-fn set_freebind(socket: &Socket, address: SocketAddr, freebind: bool) -> io::Result<()> {
+pub(super) fn set_freebind(socket: &Socket, address: SocketAddr, freebind: bool) -> io::Result<()> {
     match address {
         SocketAddr::V4(_) => socket.set_freebind_v4(freebind),
         SocketAddr::V6(_) => socket.set_freebind_v6(freebind),

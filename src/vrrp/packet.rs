@@ -213,6 +213,28 @@ pub struct Datagram<'a> {
 }
 
 impl<'a> Datagram<'a> {
+    /// What a raw socket gave: a whole datagram of IPv4, or the payload of one of IPv6 with source, destination and hop
+    /// limit beside it.
+    ///
+    /// # Errors
+    /// As of [`Self::from_ipv4`].
+    pub fn from_raw(
+        ends: Option<(Ipv6Addr, Ipv6Addr, u8)>,
+        bytes: &'a [u8],
+    ) -> Result<Datagram<'a>, Rejection> {
+        let Some((source, destination, hop_limit)) = ends else {
+            return Datagram::from_ipv4(bytes);
+        };
+        Ok(Datagram {
+            ends: Ends::V6 {
+                source,
+                destination,
+            },
+            hop_limit,
+            payload: bytes,
+        })
+    }
+
     /// Takes apart what a raw IPv4 socket gives: the datagram with its header and options. (A raw IPv6 socket gives
     /// the payload, and the rest as ancillary data.)
     ///

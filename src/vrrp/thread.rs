@@ -21,7 +21,7 @@ use super::frames::{self, Mac};
 use super::kernel::{self, News, Order, Wires};
 use super::machine::{Action, Event, Readiness};
 use super::paced::Paced;
-use super::packet::{Datagram, Ends, LEN_MAX, Password, Rejection, Vrid};
+use super::packet::{Datagram, LEN_MAX, Password, Rejection, Vrid};
 use super::progress::{Progress, Watchdog};
 use super::settings::Settings;
 use super::wishes::Wish;
@@ -331,17 +331,7 @@ impl Loop {
                     .and_then(|one| one.raw.receive(buffer));
                 let Some(arrival) = arrival else { break };
                 let bytes = &buffer[..arrival.len];
-                let datagram = match arrival.ends {
-                    None => Datagram::from_ipv4(bytes),
-                    Some((source, destination, hop_limit)) => Ok(Datagram {
-                        ends: Ends::V6 {
-                            source,
-                            destination,
-                        },
-                        hop_limit,
-                        payload: bytes,
-                    }),
-                };
+                let datagram = Datagram::from_raw(arrival.ends, bytes);
                 self.received(number, datagram);
             }
             self.hear_claims(number, buffer);

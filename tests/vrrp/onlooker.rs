@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringway::sys::netlink::{Change, Netlink};
 use ringway::sys::priority;
 use ringway::sys::raw::{Device, FrameSocket, RawSocket};
-use ringway::vrrp::packet::{Advertisement, Datagram, Ends, GROUP_V4, PROTOCOL};
+use ringway::vrrp::packet::{Advertisement, Datagram, GROUP_V4, PROTOCOL};
 
 use crate::harness::join;
 use crate::lan::Lan;
@@ -101,17 +101,7 @@ impl Onlooker {
                 let at = Instant::now();
                 while let Some(arrival) = socket.receive(&mut buffer) {
                     let bytes = &buffer[..arrival.len];
-                    let datagram = match arrival.ends {
-                        None => Datagram::from_ipv4(bytes),
-                        Some((source, destination, hop_limit)) => Ok(Datagram {
-                            ends: Ends::V6 {
-                                source,
-                                destination,
-                            },
-                            hop_limit,
-                            payload: bytes,
-                        }),
-                    };
+                    let datagram = Datagram::from_raw(arrival.ends, bytes);
                     let datagram = datagram.expect("a whole datagram");
                     let Ok((advertisement, _)) = Advertisement::decode(&datagram) else {
                         continue;

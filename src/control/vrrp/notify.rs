@@ -1,14 +1,11 @@
 //! Commands that are told of changes of state: in order, one at a time, and nothing waits for them.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::process::Command;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
-use super::words;
+use super::{command, words};
 use crate::vrrp::RouterId;
 use crate::vrrp::machine::Transition;
 use crate::vrrp::settings::Settings;
@@ -54,27 +51,9 @@ impl Notify {
 }
 
 async fn run_all(mut changes: mpsc::Receiver<Vec<String>>) {
-    while let Some(command) = changes.recv().await {
-        if let Err(why) = run(&command).await {
-            tracing::warn!(command = command.join(" "), %why, "notify has failed");
+    while let Some(line) = changes.recv().await {
+        if let Err(why) = command::run(&line, LONGEST).await {
+            tracing::warn!(command = line.join(" "), %why, "notify has failed");
         }
-    }
-}
-
-async fn run(command: &[String]) -> Result<(), String> {
-    let (program, arguments) = command.split_first().ok_or("no program")?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| error.to_string())?;
-    match timeout(LONGEST, child.wait()).await {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(status.to_string()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no end within {LONGEST:?}")),
     }
 }

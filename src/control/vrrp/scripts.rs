@@ -1,13 +1,12 @@
 //! Commands whose success says that a virtual router is well here. Each runs on its own, one run at a time, and never
 //! for longer than its timeout; nothing else waits for it.
 
-use std::process::Stdio;
 use std::sync::Arc;
 
-use tokio::process::Command;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
+use super::command;
 use crate::vrrp::RouterId;
 use crate::vrrp::settings::{Script, Settings};
 
@@ -125,28 +124,10 @@ async fn run(number: usize, script: Script, outcomes: mpsc::Sender<Outcome>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let result = once(&script).await;
+        let result = command::run(&script.command, script.timeout).await;
         if outcomes.send(Outcome { number, result }).await.is_err() {
             return;
         }
-    }
-}
-
-async fn once(script: &Script) -> Result<(), String> {
-    let (program, arguments) = script.command.split_first().ok_or("no program")?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| error.to_string())?;
-    match timeout(script.timeout, child.wait()).await {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(status.to_string()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no end within {:?}", script.timeout)),
     }
 }
 
