@@ -23,7 +23,7 @@ pub use datagrams::{Message, Payload};
 pub use probe::{Findings, SetupError, Support, probe};
 
 use datagrams::Datagrams;
-use scratch::{AcceptAddresses, Registration, Scratch};
+use scratch::{AcceptAddresses, Registration, Scratch, Wait};
 
 /// Entries of the submission queue; a full one is submitted and refilled.
 const SUBMISSIONS: u32 = 1024;
@@ -31,6 +31,11 @@ const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 32 * 1024;
 /// Completions taken out of the queue at a time.
 const BATCH: usize = 512;
+
+/// A wait that gathers ends with so many completions,
+const GATHERED: u32 = 16;
+/// or after so many microseconds with one.
+const GATHER: u32 = 20;
 
 /// Readiness for reading (`POLLIN`).
 pub const POLL_READABLE: u32 = 0x1;
@@ -142,17 +147,31 @@ impl Ring {
     }
 
     /// Submits what was started and waits: until a completion is there or `timeout` has passed. With a `timeout` of
-    /// zero it only looks.
+    /// zero it only looks. With `gather` the first completion may wait for others, up to 20 us, where the kernel can do
+    /// that: each time that a thread sleeps and wakes costs as much as a datagram.
     ///
     /// # Errors
     /// Only those that mean a broken ring; a timeout or a signal is none.
-    pub fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let waits = timeout != Some(Duration::ZERO) && self.batch.is_empty();
+    pub fn enter(&mut self, timeout: Option<Duration>, gather: bool) -> io::Result<()> {
+        let wait = if timeout == Some(Duration::ZERO) || !self.batch.is_empty() {
+            Wait::default()
+        } else if gather && self.support.gathers {
+            Wait {
+                want: GATHERED,
+                gather: GATHER,
+                timeout,
+            }
+        } else {
+            Wait {
+                want: 1,
+                gather: 0,
+                timeout,
+            }
+        };
         let outcome = scratch::enter(
             &self.io,
             self.registration.as_ref(),
-            u32::from(waits),
-            timeout.filter(|_| waits),
+            wait,
             self.support.no_iowait,
         );
         self.forget_submitted();
@@ -350,7 +369,7 @@ impl Ring {
 
     /// Submits in the middle of a turn, to make room.
     fn submit(&mut self) {
-        if scratch::enter(&self.io, self.registration.as_ref(), 0, None, false).is_err() {
+        if scratch::enter(&self.io, self.registration.as_ref(), Wait::default(), false).is_err() {
             // The completion queue is full: keep its content for the next look.
             Self::reap_all(&mut self.io, &mut self.batch);
         }

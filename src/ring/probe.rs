@@ -19,6 +19,8 @@ const KERNEL_FLOOR: &str = "6.1";
 pub struct Support {
     /// Waiting is not charged as iowait (Linux 6.15).
     pub no_iowait: bool,
+    /// A wait for several completions may end early with fewer (Linux 6.12).
+    pub gathers: bool,
 }
 
 /// Why no ring can be had, and what to do about it.
@@ -141,6 +143,7 @@ pub(super) fn build(submissions: u32, completions: u32) -> Result<IoUring, Setup
 pub(super) fn support(io: &IoUring) -> Support {
     Support {
         no_iowait: io.params().is_feature_no_iowait(),
+        gathers: io.params().is_feature_min_timeout(),
     }
 }
 
@@ -183,7 +186,7 @@ fn limited_receive_works() -> Result<bool, SetupError> {
     ring.receive(theirs.as_raw_fd(), LIMIT, 1);
     let mut completions = Vec::new();
     for _ in 0..8 {
-        ring.enter(Some(Duration::from_millis(100)))
+        ring.enter(Some(Duration::from_millis(100)), false)
             .map_err(SetupError::Other)?;
         ring.completions(&mut completions);
         for completion in &completions {

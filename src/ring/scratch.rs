@@ -205,16 +205,26 @@ impl Drop for Registration {
     }
 }
 
-/// Submits everything, runs deferred work and waits for `want` completions, for at most `timeout`.
+/// What ends a wait. By default it has ended before it began.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wait {
+    /// So many completions.
+    pub(super) want: u32,
+    /// After so many microseconds, one; 0 where no fewer than `want` are enough (Linux 6.12).
+    pub(super) gather: u32,
+    /// So long a time; none for ever.
+    pub(super) timeout: Option<Duration>,
+}
+
+/// Submits everything, runs deferred work and waits.
 pub(super) fn enter(
     io: &IoUring,
     registration: Option<&Registration>,
-    want: u32,
-    timeout: Option<Duration>,
+    wait: Wait,
     no_iowait: bool,
 ) -> io::Result<()> {
-    let spec = timeout.map(Timespec::from);
-    let mut args = SubmitArgs::new();
+    let spec = wait.timeout.map(Timespec::from);
+    let mut args = SubmitArgs::new().min_wait_usec(wait.gather);
     if let Some(spec) = &spec {
         args = args.timespec(spec);
     }
@@ -235,7 +245,7 @@ pub(super) fn enter(
             libc::SYS_io_uring_enter,
             ring,
             queued,
-            want,
+            wait.want,
             flags,
             &raw const args,
             size_of::<SubmitArgs<'_, '_>>(),

@@ -61,6 +61,9 @@ use crate::vrrp::Ticket;
 const BUFFERS: u16 = 512;
 const BUFFER_SIZE: u32 = 16 * 1024;
 
+/// After a turn that brought so many completions the next ones are gathered: few at a time do not wait for each other.
+const CROWD: usize = 8;
+
 /// What bounds a worker.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -288,9 +291,14 @@ impl Worker {
             .poll(self.inbox.wake_fd(), POLL_READABLE, Token::Wake.encode());
         (self.reports)(Report::Ready(self.id));
         let mut completions = Vec::new();
+        let mut brought = 0;
         while !self.is_done() {
             self.count_gauges();
-            self.ring.enter(self.patience()).map_err(Failure::Ring)?;
+            let gather = brought >= CROWD;
+            self.ring
+                .enter(self.patience(), gather)
+                .map_err(Failure::Ring)?;
+            brought = 0;
             self.now = self.clock.now();
             self.begin_turn();
             self.begin_datagrams();
@@ -299,6 +307,7 @@ impl Worker {
                 if completions.is_empty() {
                     break;
                 }
+                brought += completions.len();
                 completions
                     .drain(..)
                     .for_each(|completion| self.complete(completion));
@@ -306,7 +315,7 @@ impl Worker {
                 // else's completions come behind those: all there are are taken before more is ended.
                 if self.is_ending_a_mass() {
                     self.ring
-                        .enter(Some(Duration::ZERO))
+                        .enter(Some(Duration::ZERO), false)
                         .map_err(Failure::Ring)?;
                 }
             }

@@ -184,6 +184,63 @@ fn a_failover_ends_the_sessions_with_a_reset_and_holds_the_node_back() {
 }
 
 #[test]
+fn a_held_backup_takes_over_from_nobody_who_serves_but_from_one_who_is_gone() {
+    let Some(lan) = Lan::new("hold", 2) else {
+        return;
+    };
+    let near = backend(&lan, 1);
+    let _far = backend(&lan, 2);
+    let mut first = start(&lan, 1, &probed(250, ""));
+    becomes(&first, "active");
+    let second = start(&lan, 2, &probed(240, ""));
+    becomes(&second, "backup");
+    eventually(SOON, "the second one is well", || fault(&second).is_none());
+    let hold = || {
+        let (code, out, said) = second.command(&["failover", "--hold"]);
+        assert_eq!(code, Some(0), "{out}{said}");
+        assert_eq!(out, "vip: was not active here; held back\n");
+    };
+    hold();
+    assert_eq!(router(&second, "vip")["held_back"], true);
+    drop(near);
+    // Not held, it would go on to the address with the first of these advertisements.
+    let heard = || {
+        let heard = &router(&second, "vip")["heard"];
+        let is_ill = heard["priority"].as_u64()? < 100;
+        is_ill.then(|| heard["at"].as_f64()).flatten()
+    };
+    let ill_at = eventually_some(SOON, "the first one says that it is ill", heard);
+    eventually(SOON, "it has said so for a second", || {
+        heard().is_some_and(|at| at > ill_at + 1.0)
+    });
+    assert_eq!(
+        (state(&first).as_str(), state(&second).as_str()),
+        ("active", "backup")
+    );
+    let (code, out, _) = second.command(&["failover", "--release"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "vip: may take over again\n")
+    );
+    becomes(&second, "active");
+    lan.moves_to(2, VIP);
+    let near = backend(&lan, 1);
+    eventually(SOON, "the first one is well again", || {
+        fault(&first).is_none()
+    });
+    let (code, out, said) = second.command(&["failover"]);
+    assert_eq!(code, Some(0), "{out}{said}");
+    becomes(&first, "active");
+    becomes(&second, "backup");
+    hold();
+    first.signal(Signal::SIGKILL);
+    first.wait_exit(SOON);
+    becomes(&second, "active");
+    lan.moves_to(2, VIP);
+    drop(near);
+}
+
+#[test]
 fn a_stop_ends_the_sessions_with_a_reset_while_the_address_is_there() {
     let Some(lan) = Lan::new("reset", 3) else {
         return;

@@ -58,6 +58,9 @@ fn lacks(version: (u32, u32), facts: &Facts) -> Vec<&'static str> {
         lacks.push("rings without an index array (6.6)");
     }
     if let Ok(findings) = &facts.ring {
+        if !findings.support.gathers {
+            lacks.push("waits that gather completions (6.12)");
+        }
         if !findings.support.no_iowait {
             lacks.push("idle rings that do not count as iowait (6.15)");
         }
@@ -146,7 +149,10 @@ mod tests {
     fn the_version_says_what_is_missing() {
         let old_ring = Findings {
             tier: ReceiveTier::Single,
-            support: Support { no_iowait: false },
+            support: Support {
+                no_iowait: false,
+                gathers: false,
+            },
         };
         for (release, ring, level, text) in [
             ("6.18.4", None, Level::Ok, "it has everything"),
@@ -162,7 +168,7 @@ mod tests {
                 Level::Ok,
                 "index array",
             ),
-            ("6.12.1", Some(Ok(old_ring)), Level::Ok, "bring idle rings"),
+            ("6.11.1", Some(Ok(old_ring)), Level::Ok, "bring waits that"),
             (
                 "5.14.0-503.el9",
                 Some(Ok(old_ring)),

@@ -91,7 +91,10 @@ mod tests {
             groups: vec![988],
             ring: Ok(Findings {
                 tier: ReceiveTier::Limited,
-                support: Support { no_iowait: true },
+                support: Support {
+                    no_iowait: true,
+                    gathers: true,
+                },
             }),
             sysctls: Sysctls {
                 io_uring_disabled: Some(0),
