@@ -56,6 +56,15 @@
 //! `worker::picks` choose a backend if it is nobody's, and sends it on at once; an answer goes the same way back. What
 //! cannot be sent at once is lost, and counted.
 //!
+//! # A change of the configuration
+//!
+//! `control::reload` has the file read beside control's loop, and says what differs (`control::difference`).
+//! `control::reconcile` makes the next snapshot: an id means the same for as long as a session may use it, what leaves
+//! keeps its place until then. New sockets are bound before anything else, so that all of it happens or nothing. Each
+//! worker gets the snapshot together with its sockets in one command and changes over between two turns
+//! (`worker::take_over`); counters are in tables that grow and never move ([`metrics::Table`]). The next change begins
+//! when every worker has changed over.
+//!
 //! # Invariants
 //!
 //! - A worker blocks nowhere but in its ring's wait, takes no lock on the byte path, and allocates nothing per read.

@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::{Change, CloseRequest, MoveRequest};
+use super::{Addition, Change, CloseRequest, MoveRequest, ReloadRequest};
 
 /// Control answers within milliseconds; somebody else may hold all places for some seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,10 +68,39 @@ pub fn status(socket: &Path) -> Result<Value, Error> {
 /// # Errors
 /// When nobody answers, or there is no such backend.
 pub fn operate(socket: &Path, pool: &str, backend: &str, change: &Change) -> Result<Value, Error> {
-    let segment = |name| utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
-    let path = format!("/v1/backends/{}/{}", segment(pool), segment(backend));
     let body = serde_json::to_vec(change).expect("a change can always be written");
-    ask(socket, Method::POST, &path, body)
+    ask(socket, Method::POST, &path_of(pool, backend), body)
+}
+
+fn path_of(pool: &str, backend: &str) -> String {
+    let segment = |name| utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
+    format!("/v1/backends/{}/{}", segment(pool), segment(backend))
+}
+
+/// Adds a backend; its status then.
+///
+/// # Errors
+/// When nobody answers, or it cannot be added.
+pub fn add(socket: &Path, pool: &str, backend: &str, addition: &Addition) -> Result<Value, Error> {
+    let body = serde_json::to_vec(addition).expect("an addition can always be written");
+    ask(socket, Method::PUT, &path_of(pool, backend), body)
+}
+
+/// Removes a backend that was added; how many sessions it still has.
+///
+/// # Errors
+/// When nobody answers, or it cannot be removed.
+pub fn remove(socket: &Path, pool: &str, backend: &str) -> Result<Value, Error> {
+    ask(socket, Method::DELETE, &path_of(pool, backend), Vec::new())
+}
+
+/// Has the configuration read again; what differs.
+///
+/// # Errors
+/// When nobody answers, the file is wrong, or it cannot be applied.
+pub fn reload(socket: &Path, request: ReloadRequest) -> Result<Value, Error> {
+    let body = serde_json::to_vec(&request).expect("a request can always be written");
+    ask(socket, Method::POST, "/v1/reload", body)
 }
 
 /// Moves virtual addresses to another machine; what became of each virtual router.

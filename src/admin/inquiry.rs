@@ -109,6 +109,15 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
                 status: rejection.status(),
                 message: rejection.body_text(),
             })?;
+        // A list of its values is no object.
+        if bytes
+            .trim_ascii_start()
+            .first()
+            .is_some_and(|first| *first != b'{')
+        {
+            let why = "the body is not what is asked for here: a JSON object";
+            return Err(Refusal::bad_request(why.to_owned()));
+        }
         let read = serde_json::from_slice(&bytes);
         read.map(Body).map_err(|error| {
             Refusal::bad_request(format!("the body is not what is asked for here: {error}"))

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value, json};
 use tokio::sync::{mpsc, oneshot};
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::control::snapshot::OperatorState;
@@ -99,6 +99,33 @@ pub enum Request {
         /// What to change.
         change: Change,
         /// The backend's status after it.
+        reply: oneshot::Sender<Result<Value, Refusal>>,
+    },
+    /// Read the configuration again and change over to it.
+    Reload {
+        /// Only say what would change.
+        dry_run: bool,
+        /// What differs.
+        reply: oneshot::Sender<Result<Value, Refusal>>,
+    },
+    /// Add a backend.
+    Add {
+        /// The pool's name.
+        pool: String,
+        /// Its name.
+        backend: String,
+        /// What it is like.
+        addition: Addition,
+        /// Its status after it.
+        reply: oneshot::Sender<Result<Value, Refusal>>,
+    },
+    /// Remove a backend that was added.
+    Remove {
+        /// The pool's name.
+        pool: String,
+        /// Its name.
+        backend: String,
+        /// How many sessions it still has.
         reply: oneshot::Sender<Result<Value, Refusal>>,
     },
     /// Move virtual addresses to another machine, or keep them from coming back.
@@ -244,6 +271,66 @@ pub struct Change {
     )]
     #[schema(minimum = 0, maximum = 31_536_000, nullable = false)]
     pub deadline_seconds: Option<u32>,
+}
+
+/// A backend that the operator adds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Addition {
+    /// As in the file: `10.0.0.13:5432`, `db3:5432` or `unix:/path`.
+    #[schema(value_type = Destination)]
+    pub address: String,
+    /// 0 to 256; 1 unless given.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "weight"
+    )]
+    #[schema(minimum = 0, maximum = 256, nullable = false)]
+    pub weight: Option<u16>,
+    /// Used only when no other backend is usable.
+    #[serde(default)]
+    pub backup: bool,
+    /// Most sessions, or `none`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
+    #[schema(nullable = false)]
+    pub max_sessions: Option<Most>,
+}
+
+/// The forms of an address; the file takes some more of each.
+struct Destination;
+
+impl PartialSchema for Destination {
+    fn schema() -> RefOr<Schema> {
+        let forms = [
+            r"^([1-9]|[1-9]\d|1\d\d)(\.(\d|[1-9]\d|1\d\d)){3}:[1-9]\d{0,3}$",
+            r"^\[[1-9a-f][0-9a-f]{0,3}(:[0-9a-f]{1,4}){7}\]:[1-9]\d{0,3}$",
+            r"^[a-z][a-z0-9]{0,30}(\.[a-z][a-z0-9]{0,30}){0,3}:[1-9]\d{0,3}$",
+            r"^unix:(/[a-z0-9._-]{0,20}[a-z0-9]){1,4}$",
+        ];
+        let text = |pattern| {
+            let object = ObjectBuilder::new().schema_type(Type::String);
+            object.pattern(Some(pattern))
+        };
+        let forms = forms.into_iter().map(text);
+        let any = forms.fold(AnyOfBuilder::new(), AnyOfBuilder::item);
+        any.into()
+    }
+}
+
+impl ToSchema for Destination {}
+
+/// The body of a request to reload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// The longest [`Change::deadline_seconds`]: a year.
@@ -430,6 +517,15 @@ impl Refusal {
 }
 
 impl Refusal {
+    /// Something that was understood and is wrong in itself.
+    #[must_use]
+    pub fn unprocessable(message: String) -> Refusal {
+        Refusal {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            message,
+        }
+    }
+
     /// Something that cannot be done as things are.
     #[must_use]
     pub fn conflict(message: String) -> Refusal {

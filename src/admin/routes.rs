@@ -1,6 +1,7 @@
 //! The paths of the API, and what each of them asks control. The OpenAPI document is made from the same declarations.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Path as Segments, State};
 use axum::http::{Method, StatusCode, Uri, header};
@@ -13,9 +14,13 @@ use utoipa_axum::routes;
 
 use super::access::{self, Rights};
 use super::inquiry::{Body, Inquiry};
-use super::{Ask, Change, LevelRequest, Look, MoveRequest, Refusal, Request};
+use super::{
+    Addition, Ask, Change, LevelRequest, Look, MoveRequest, Refusal, ReloadRequest, Request,
+};
 use super::{events, metrics, sessions};
 
+/// How long a change may take before whoever asked is told that it takes longer.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
 /// Bytes of a request's body.
 const BODY_MAX: usize = 16 * 1024;
 
@@ -40,7 +45,7 @@ fn declared() -> OpenApiRouter<Ask> {
         .routes(routes!(listeners))
         .routes(routes!(pools))
         .routes(routes!(backends))
-        .routes(routes!(backend, operate))
+        .routes(routes!(backend, operate, add, remove))
         .routes(routes!(virtual_routers))
         .routes(routes!(config))
         .routes(routes!(sessions::list))
@@ -50,6 +55,7 @@ fn declared() -> OpenApiRouter<Ask> {
         .routes(routes!(events::events))
         .routes(routes!(failover))
         .routes(routes!(level))
+        .routes(routes!(reload))
 }
 
 /// The OpenAPI document of it.
@@ -67,6 +73,8 @@ pub(super) fn router(control: Ask, rights: Rights) -> Router {
     for (path, item) in &api.paths.paths {
         known.extend(item.get.iter().map(|_| format!("GET {path}")));
         known.extend(item.post.iter().map(|_| format!("POST {path}")));
+        known.extend(item.put.iter().map(|_| format!("PUT {path}")));
+        known.extend(item.delete.iter().map(|_| format!("DELETE {path}")));
     }
     let known = known.join(", ");
     let (nowhere, not_so) = (known.clone(), known);
@@ -189,6 +197,95 @@ async fn operate(
     control.ask(request).await?.map(Json)
 }
 
+/// Adds a backend to a pool. It holds on this node only, through reloads for as long as the file has none of that name,
+/// and is kept in `admin.state_file`. It takes sessions once its first probe has succeeded.
+#[utoipa::path(put, path = "/v1/backends/{pool}/{backend}", tag = "change", request_body = Addition,
+    params(("pool" = String, Path, description = "The pool's name"),
+        ("backend" = String, Path, description = "The backend's name")),
+    responses(
+        (status = 200, description = "The backend as it is then"),
+        (status = 400, description = "No such address, name or weight"),
+        (status = 401, description = "A token is needed, or it is wrong"),
+        (status = 403, description = "Nothing can be changed at this address"),
+        (status = 404, description = "There is no such pool"),
+        (status = 409, description = "There is a backend of that name, or it cannot be one of this pool"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The body is no JSON"),
+        (status = 503, description = "It is still at work, or ending")
+    ))]
+async fn add(
+    State(control): State<Ask>,
+    Segments((pool, backend)): Segments<(String, String)>,
+    Body(addition): Body<Addition>,
+) -> Result<Json<Value>, Refusal> {
+    let request = |reply| Request::Add {
+        pool,
+        backend,
+        addition,
+        reply,
+    };
+    in_time(control.ask(request)).await
+}
+
+/// Removes a backend that was added through this API: it takes no new sessions, those it has go on for as long as the
+/// pool's `drain_timeout`.
+#[utoipa::path(delete, path = "/v1/backends/{pool}/{backend}", tag = "change",
+    params(("pool" = String, Path, description = "The pool's name"),
+        ("backend" = String, Path, description = "The backend's name")),
+    responses(
+        (status = 200, description = "How many sessions it still has"),
+        (status = 401, description = "A token is needed, or it is wrong"),
+        (status = 403, description = "Nothing can be changed at this address"),
+        (status = 404, description = "There is no such backend"),
+        (status = 409, description = "It is in the file: it goes by a reload without it"),
+        (status = 503, description = "It is still at work, or ending")
+    ))]
+async fn remove(
+    State(control): State<Ask>,
+    Segments((pool, backend)): Segments<(String, String)>,
+) -> Result<Json<Value>, Refusal> {
+    let request = |reply| Request::Remove {
+        pool,
+        backend,
+        reply,
+    };
+    in_time(control.ask(request)).await
+}
+
+/// Reads the configuration again and changes over to it: all of it, or nothing. Sessions go on, those of removed
+/// backends for as long as `drain_timeout` of their pools.
+#[utoipa::path(post, path = "/v1/reload", tag = "change", request_body = ReloadRequest,
+    responses(
+        (status = 200, description = "What differs, how many sessions that touches, and what needs a restart"),
+        (status = 400, description = "No such request"),
+        (status = 401, description = "A token is needed, or it is wrong"),
+        (status = 403, description = "Nothing can be changed at this address"),
+        (status = 409, description = "Something new cannot be listened on, there is no file, or the process is ending"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The body is no JSON"),
+        (status = 422, description = "What is wrong with the file; nothing was changed"),
+        (status = 503, description = "It is still at work, or ending")
+    ))]
+async fn reload(
+    State(control): State<Ask>,
+    Body(ReloadRequest { dry_run }): Body<ReloadRequest>,
+) -> Result<Json<Value>, Refusal> {
+    in_time(control.ask(|reply| Request::Reload { dry_run, reply })).await
+}
+
+/// An answer before the connection's time is over; what was begun goes on.
+async fn in_time(
+    answer: impl Future<Output = Result<Result<Value, Refusal>, Refusal>>,
+) -> Result<Json<Value>, Refusal> {
+    match tokio::time::timeout(ANSWER_MAX, answer).await {
+        Ok(answer) => answer?.map(Json),
+        Err(_) => Err(Refusal {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            message: "it is still at work; the status shows what came of it".to_owned(),
+        }),
+    }
+}
+
 /// The virtual routers.
 #[utoipa::path(get, path = "/v1/virtual_routers", tag = "look",
     responses((status = 200, description = "In the order of the file")))]
@@ -296,18 +393,26 @@ mod tests {
     fn every_path_is_described_and_every_change_may_be_denied() {
         let document = document();
         let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 14);
+        assert_eq!(paths.len(), 15);
         for (path, item) in paths {
             for (method, operation) in item.as_object().unwrap() {
                 assert!(operation["summary"].is_string(), "{method} {path}");
                 let responses = operation["responses"].as_object().unwrap();
                 assert!(responses.contains_key("200"), "{method} {path}");
                 let is_change = operation["tags"][0] == "change";
-                assert_eq!(is_change, method == "post", "{method} {path}");
-                for code in ["401", "403", "413", "415"] {
+                assert_eq!(is_change, method != "get", "{method} {path}");
+                for code in ["401", "403"] {
                     assert_eq!(
                         responses.contains_key(code),
                         is_change,
+                        "{method} {path}: {code}"
+                    );
+                }
+                let has_body = is_change && method != "delete";
+                for code in ["413", "415"] {
+                    assert_eq!(
+                        responses.contains_key(code),
+                        has_body,
                         "{method} {path}: {code}"
                     );
                 }

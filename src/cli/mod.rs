@@ -9,6 +9,7 @@ mod failover;
 mod file;
 mod log;
 mod manual;
+mod reload;
 mod run;
 mod schema;
 mod sessions;
@@ -54,9 +55,13 @@ enum Command {
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
 
-    /// Take a backend of a running Ringway out of use and back, or change its weight
+    /// Take a backend of a running Ringway out of use and back, change its weight, add or remove one
     #[command(after_help = backend::EXAMPLES)]
     Backend(backend::Arguments),
+
+    /// Have a running Ringway read its configuration again, and change over to it
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(reload::Arguments),
 
     /// Which sessions a running Ringway has, or end some of them
     #[command(after_help = sessions::EXAMPLES)]
@@ -103,6 +108,8 @@ enum Outcome {
 pub enum Failure {
     /// 1: failed while running.
     Running(String),
+    /// 64: wrong usage.
+    Usage(String),
     /// 69: the host cannot do it.
     Host(String),
     /// 77: not permitted.
@@ -128,6 +135,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Failure::Running(_) => 1,
+            Failure::Usage(_) => EX_USAGE,
             Failure::Host(_) => EX_UNAVAILABLE,
             Failure::Permission(_) => 77,
             Failure::Config(_) => EX_CONFIG,
@@ -139,6 +147,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Running(text)
+            | Failure::Usage(text)
             | Failure::Host(text)
             | Failure::Permission(text)
             | Failure::Config(text) => out.write_str(text),
@@ -198,6 +207,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Backend(arguments) => backend::backend(&arguments),
+        Command::Reload(arguments) => reload::reload(&arguments),
         Command::Failover(arguments) => failover::failover(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
@@ -218,7 +228,7 @@ fn ended_by(failure: &Failure) -> ExitCode {
     match failure {
         // A report speaks for itself.
         Failure::Config(report) => say(report),
-        Failure::Running(_) | Failure::Host(_) | Failure::Permission(_) => {
+        Failure::Running(_) | Failure::Usage(_) | Failure::Host(_) | Failure::Permission(_) => {
             say(&format!("ringway: {failure}"));
         }
     }

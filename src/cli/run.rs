@@ -10,7 +10,7 @@ use super::log;
 use super::{Failure, Outcome};
 use crate::admin::Settings;
 use crate::config::{self, Config, Socket, StateFile};
-use crate::control::{self, Options};
+use crate::control::{self, Options, Source};
 use crate::ring::ReceiveTier;
 
 pub(super) const EXAMPLES: &str = "\
@@ -20,7 +20,8 @@ Examples:
   ringway run --listen 127.0.0.1:5000 --to 127.0.0.1:5001 --to 127.0.0.1:5002
   ringway run --listen '*:5432' --to db1:5432 --to db2:5432 --print-config > ringway.yaml
 
-Signals: SIGTERM or SIGINT stops gracefully, a second one at once; SIGUSR1 prints the counters.";
+Signals: SIGTERM or SIGINT stops gracefully, a second one at once; SIGHUP reads the file again (as `ringway reload`);
+SIGUSR1 prints the counters.";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -87,6 +88,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     let mut lines = log::start(config.log);
     file::log_warnings(&report);
     let config_text = config.to_yaml();
+    let source = arguments
+        .listen
+        .is_empty()
+        .then(|| source(&arguments.file, &config));
     let Config {
         global,
         snapshot,
@@ -100,6 +105,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         None => admin.socket,
     };
     let options = Options {
+        file: source,
         admin: Settings {
             socket,
             http: admin.http,
@@ -118,6 +124,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     };
     control::run(&global, snapshot, options)?;
     Ok(Outcome::Success)
+}
+
+/// The file, wherever its path leads by then.
+fn source(file: &FileArguments, config: &Config) -> Source {
+    let file = file.clone();
+    Source::new(config, move || {
+        let loaded = config::load(&file.config, &file.host());
+        match loaded.into_result() {
+            Ok((config, report)) => {
+                file::log_warnings(&report);
+                Ok(config)
+            }
+            Err(report) => Err(file::explained(&report)),
+        }
+    })
 }
 
 /// The service manager gives a folder, or several with colons between them.

@@ -22,11 +22,11 @@ section! {
     pub(super) struct Document {
         /// Version of the format.
         version: Number<1, 1> = "1",
-        /// What concerns the whole process.
+        /// What concerns the whole process. A reload takes over `drain_timeout`; the others need a restart.
         global: Global = "{}",
-        /// What is logged, and how.
+        /// What is logged, and how. A reload takes over `level`; the others need a restart.
         log: Log = "{}",
-        /// How a running process is talked to.
+        /// How a running process is talked to. A change needs a restart.
         admin: Admin = "{}",
         /// Keys that all listeners or all pools inherit. A key of the listener or pool itself wins; maps are merged.
         /// What fits only another choice than its own is not inherited: a pool with `probe: tcp` takes nothing over
@@ -37,7 +37,7 @@ section! {
         listeners: List<Listener>,
         /// Groups of backends, by name.
         pools: Named<Pool>,
-        /// Virtual routers: addresses that move between nodes.
+        /// Virtual routers: addresses that move between nodes. A change needs a restart.
         vrrp: Items<VirtualRouter> = "[]",
     }
 }

@@ -23,6 +23,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
@@ -32,8 +33,10 @@ use crate::control::snapshot::{Global, Snapshot};
 pub use document::{LogFormat, LogLevel};
 pub use report::{Problem, Report, Severity, nearest};
 pub use schema::{KeyDoc, keys, reference, schema};
+pub use units::unusable_name;
 pub use yaml::Place;
 
+use address::BackendAt;
 use document::Document;
 use kind::{Kind, Reader};
 use report::Problems;
@@ -163,12 +166,55 @@ impl Loaded {
 }
 
 impl Config {
+    /// What is written, as far as it is not default: in the same form for the same meaning.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        self.document.write()
+    }
+
     /// The file that loads to the same on every host: all that is not default.
     #[must_use]
     pub fn to_yaml(&self) -> String {
         let value: Value = self.document.write();
         written(&value)
     }
+}
+
+impl LogLevel {
+    /// The word of the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+/// Where a backend is, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// An address.
+    Address(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A name that is resolved while it runs, and a port.
+    Host(Arc<str>, u16),
+}
+
+/// The place of a backend.
+///
+/// # Errors
+/// Why the text is none.
+pub fn destination(text: &str) -> Result<Destination, String> {
+    Ok(match text.parse::<BackendAt>()? {
+        BackendAt::Address(address) => Destination::Address(address),
+        BackendAt::Unix(path) => Destination::Unix(path),
+        BackendAt::Host(host, port) => Destination::Host(Arc::from(host), port),
+    })
 }
 
 /// The expression that `expect` and `body` of a probe stand for; none if they are no valid ones, which a checked

@@ -279,7 +279,8 @@ pub(super) fn name_schema(without: &str) -> Json {
 }
 
 /// Why something cannot be a name.
-pub(super) fn unusable_name(text: &str) -> Option<String> {
+#[must_use]
+pub fn unusable_name(text: &str) -> Option<String> {
     if text.is_empty() {
         Some("a name has at least one letter".to_owned())
     } else if text.chars().count() > NAME_MAX {

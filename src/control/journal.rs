@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::broadcast;
 
 use super::listeners::Door;
-use super::snapshot::{Backend, BackendAddress, Snapshot};
+use super::snapshot::{Backend, BackendAddress, Snapshot, Standing};
 use crate::admin::{Event, Subscription};
 use crate::ids::BackendId;
 
@@ -82,7 +82,13 @@ impl Journal {
             .zip(old.backends.iter().zip(&new.backends));
         let mut told = 0;
         for (id, (before, now)) in both {
-            let changes = changes(before, now);
+            let stays = |backend: &Backend| backend.standing == Standing::Configured;
+            let changes = match stays(before) && stays(now) {
+                true => changes(before, now),
+                false if now.is_drained && !before.is_drained => changes(before, now),
+                // A reload tells of those that come and go.
+                false => Map::new(),
+            };
             if changes.is_empty() {
                 continue;
             }

@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::additions;
 use super::operator::{self, Notes};
 use super::snapshot::{Backend, OperatorState, Snapshot};
-use crate::admin::{Change, Most};
+use crate::admin::{Addition, Change, Most};
 use crate::ids::BackendId;
 
 /// Largest file that is read.
@@ -24,7 +25,67 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[serde(deny_unknown_fields)]
 pub(super) struct Remembered {
     version: u32,
+    /// Those that are in no file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    added: Vec<Added>,
     backends: Vec<Entry>,
+}
+
+/// A backend that the operator added, as it was added.
+#[derive(Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Added {
+    pool: String,
+    backend: String,
+    address: String,
+    weight: u16,
+    backup: bool,
+    max_sessions: Option<u32>,
+    /// Seconds since 1970.
+    since: u64,
+}
+
+impl Added {
+    fn of(snapshot: &Snapshot, backend: &Backend, notes: &Notes) -> Added {
+        let address = match (&backend.host, &backend.address) {
+            (Some((host, port)), _) => format!("{host}:{port}"),
+            (None, Some(address)) => address.to_string(),
+            (None, None) => String::new(),
+        };
+        let since = notes.since.duration_since(UNIX_EPOCH);
+        Added {
+            pool: snapshot.pools[backend.pool.index()].name.to_string(),
+            backend: backend.name.to_string(),
+            address,
+            weight: notes.file.weight,
+            backup: backend.backup,
+            max_sessions: notes.file.max_sessions,
+            since: since.map_or(0, |since| since.as_secs()),
+        }
+    }
+
+    /// Adds it again, unless the configuration has no place for it any more.
+    fn apply(self, snapshot: &mut Snapshot, notes: &mut Vec<Notes>) -> bool {
+        let addition = Addition {
+            address: self.address,
+            weight: Some(self.weight),
+            backup: self.backup,
+            max_sessions: self.max_sessions.map(|most| Most(Some(most))),
+        };
+        let since = UNIX_EPOCH + Duration::from_secs(self.since);
+        let made = additions::backend(snapshot, &self.pool, &self.backend, &addition);
+        let Some(id) = made
+            .ok()
+            .and_then(|made| additions::put(snapshot, notes, &self.pool, made, since))
+        else {
+            return false;
+        };
+        let pool = snapshot.backends[id.index()].pool.index();
+        let of = &snapshot.pools[pool];
+        let plan = snapshot.plan(of.balance, of.hash_key, &of.backends);
+        snapshot.pools[pool].plan = plan;
+        true
+    }
 }
 
 #[derive(Debug, PartialEq, Deserialize, Serialize)]
@@ -66,7 +127,10 @@ impl<T: PartialEq> Kept<T> {
 impl Remembered {
     /// What differs from the configuration now.
     pub(super) fn of(snapshot: &Snapshot, notes: &[Notes]) -> Remembered {
-        let both = snapshot.backends.iter().zip(notes);
+        let both = snapshot.backends_in_order();
+        let both = both.map(|(id, backend)| (backend, &notes[id.index()]));
+        let added = both.clone().filter(|(_, notes)| notes.is_added);
+        let added = added.map(|(backend, notes)| Added::of(snapshot, backend, notes));
         let differs = |(backend, notes): &(&Backend, &Notes)| {
             let file = &notes.file;
             (backend.state, backend.weight, backend.max_sessions)
@@ -88,13 +152,17 @@ impl Remembered {
         });
         Remembered {
             version: 1,
+            added: added.collect(),
             backends: entries.collect(),
         }
     }
 
     /// Changes the snapshot as the operator did; how many backends that were.
-    pub(super) fn apply(self, snapshot: &mut Snapshot, notes: &mut [Notes]) -> usize {
+    pub(super) fn apply(self, snapshot: &mut Snapshot, notes: &mut Vec<Notes>) -> usize {
         let mut count = 0;
+        for added in self.added {
+            count += usize::from(added.apply(snapshot, notes));
+        }
         for entry in self.backends {
             let Ok(id) = operator::find(snapshot, &entry.pool, &entry.backend) else {
                 continue;

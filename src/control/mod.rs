@@ -1,10 +1,13 @@
 //! The control plane: one thread that owns the truth. It binds the listeners, starts the workers, answers signals and
 //! ends everything in order. It relays no byte, and never waits for a worker before it serves somebody else.
 
+mod additions;
 mod alarms;
 pub mod bounds;
 mod counters;
 mod datagrams;
+mod difference;
+mod gone;
 mod journal;
 mod listeners;
 mod memory;
@@ -12,6 +15,8 @@ mod names;
 mod operator;
 mod options;
 pub(crate) mod ports;
+mod reconcile;
+mod reload;
 mod requests;
 mod samples;
 mod signals;
@@ -23,7 +28,7 @@ mod watch;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -44,17 +49,19 @@ use crate::sys::host;
 use crate::time::{Seldom, Time};
 use crate::worker::{Command, Letterbox, Limits, Mailbox, Parts, Report, Shared, Worker};
 
-pub use options::{Embedded, LevelSwitch, Options};
+pub use options::{Embedded, LevelSwitch, Options, Source};
 
 use alarms::{Alarm, Alarms};
 use bounds::{Bounds, Demand};
+use gone::Gone;
 use journal::Journal;
 use listeners::Listeners;
 use memory::{Remembered, Writer};
 use names::Names;
 use operator::Notes;
+use reload::{Reloads, Wanted};
 use signals::{Sign, Signals};
-use snapshot::{Backend, BackendAddress, Global, OperatorState, Snapshot};
+use snapshot::{Backend, Global, OperatorState, Snapshot};
 use status::View;
 use vrrp::Vrrp;
 use watch::Watch;
@@ -125,8 +132,9 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
     let listeners = Listeners::bind(&snapshot, workers)?;
     let bounds = bounds(global, files, &listeners, &snapshot);
     let tier = options.tier.unwrap_or(findings.tier);
+    let reloads = Reloads::new(global.clone(), files, snapshot.clone());
     let known = remember(snapshot, options.state_file.as_deref());
-    let mut control = Control::start(global, known, listeners, &bounds, tier, &cpus)?;
+    let mut control = Control::start(reloads, known, listeners, &bounds, tier, &cpus)?;
     if let Some(prepared) = prepared {
         let started = runtime.block_on(async { Vrrp::start(prepared, &control.snapshot, workers) });
         let started = started.map_err(|error| Error::Host(format!("virtual routers: {error}")))?;
@@ -160,9 +168,9 @@ fn remember(mut snapshot: Snapshot, file: Option<&Path>) -> (Snapshot, Vec<Notes
     (snapshot, notes)
 }
 
-/// What the process may use, and a word in the log when the file asks for more.
-fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapshot) -> Bounds {
-    let demand = Demand {
+/// What is asked for.
+fn demand(global: &Global, listeners: &Listeners, snapshot: &Snapshot) -> Demand {
+    Demand {
         workers: listeners.workers(),
         addresses: listeners.count(),
         datagram_addresses: listeners.datagrams().count(),
@@ -171,7 +179,12 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapsho
         max_sessions: global.max_sessions,
         max_flows: global.max_flows,
         flow_ports: ports::of_flows(snapshot),
-    };
+    }
+}
+
+/// What the process may use, and a word in the log when the file asks for more.
+fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapshot) -> Bounds {
+    let demand = demand(global, listeners, snapshot);
     let bounds = demand.bounds(files);
     let (max_sessions, possible) = (bounds.max_sessions, bounds.possible_sessions);
     if max_sessions > possible {
@@ -211,6 +224,8 @@ struct Control {
     /// None if nothing keeps the operator's changes.
     writer: Option<Writer>,
     level: Option<LevelSwitch>,
+    reloads: Reloads,
+    gone: Gone,
     /// By backend.
     notes: Vec<Notes>,
     names: Names,
@@ -296,13 +311,14 @@ impl Phase {
 
 impl Control {
     fn start(
-        global: &Global,
+        reloads: Reloads,
         (snapshot, notes): (Snapshot, Vec<Notes>),
         listeners: Listeners,
         bounds: &Bounds,
         tier: ReceiveTier,
         cpus: &[usize],
     ) -> Result<Control, Error> {
+        let global = reloads.global().clone();
         let clock = Clock::start();
         let snapshot = Arc::new(snapshot);
         let workers = listeners.workers();
@@ -329,7 +345,13 @@ impl Control {
                 clock,
                 snapshot: Arc::clone(&snapshot),
                 sockets: listeners.of_worker(id),
-                places: listeners.datagrams().places(),
+                places: listeners
+                    .datagrams()
+                    .places()
+                    .iter()
+                    .flatten()
+                    .copied()
+                    .collect(),
                 tier,
                 limits: Limits {
                     max_sessions: bounds.max_sessions,
@@ -365,6 +387,8 @@ impl Control {
             journal: Journal::new(),
             writer: None,
             level: None,
+            reloads,
+            gone: Gone::default(),
             listeners,
             settle_again: None,
             mailboxes,
@@ -391,6 +415,9 @@ impl Control {
         self.config_text = Arc::from(options.config_text);
         self.level = options.level;
         self.writer = options.state_file.and_then(open_writer);
+        if let Some(source) = options.file {
+            self.reloads.set_source(source);
+        }
         let is_embedded = options.embedded.is_some();
         let embedded = options.embedded.map(|embedded| {
             self.ready = Some(embedded.ready);
@@ -408,13 +435,13 @@ impl Control {
                 sign = signals.next() => match sign {
                     Sign::Stop => self.told_to_stop(),
                     Sign::PrintCounters => self.print_counters(),
-                    Sign::Ignored(signal) => {
-                        tracing::warn!(signal, "ignored: this version reloads nothing while it runs");
-                    }
+                    Sign::Reload => self.want(Wanted::Reload { dry_run: false, reply: None }),
+                    Sign::Ignored(signal) => tracing::warn!(signal, "ignored: it means nothing"),
                 },
                 // Also shows that this loop is at work, which nothing below may hide.
                 happening = vrrp::next(self.vrrp.as_mut()) => self.vrrp_happened(happening),
                 Some(request) = requests.recv() => self.answer(request),
+                read = self.reloads.read() => self.has_read(read),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
                 () = alarm(self.send_again) => self.send_again(),
@@ -459,7 +486,8 @@ impl Control {
             Report::AcceptsDrained(_) => self.accepts_drained(),
             // The last view of it is dropped here, not where sessions are served.
             Report::Replaced(_) => {}
-            Report::Doubted(backend) => self.watch.hurry(backend),
+            Report::Doubted(backend) => self.watch.hurry(&self.snapshot, backend),
+            Report::TakenOver(worker, generation) => self.taken_over(worker, Some(generation)),
             Report::Avoided { backend, errno } => {
                 self.log_avoided(backend, errno);
                 self.watch.doubted(&self.snapshot, backend);
@@ -467,9 +495,13 @@ impl Control {
             Report::SourceExhausted { backend, source } => self.log_exhausted(backend, source),
             Report::SourceAbsent { pool, source } => self.log_absent(pool, source),
             Report::AddressesCleared(ticket) => self.addresses_cleared(ticket),
-            Report::Stopped(worker) => self.live[worker.index()] = false,
+            Report::Stopped(worker) => {
+                self.live[worker.index()] = false;
+                self.taken_over(worker, None);
+            }
             Report::Failed(worker, failure) => {
                 self.live[worker.index()] = false;
+                self.taken_over(worker, None);
                 self.fail(failed(worker, failure));
             }
         }
@@ -524,7 +556,7 @@ impl Control {
 
     /// Once, when clients are let in: no probe tells of it, for probes have a `source` of their own.
     fn warn_of_absent_sources(&self) {
-        for pool in &self.snapshot.pools {
+        for (_, pool) in self.snapshot.pools_in_order() {
             for source in status::absent(&pool.sources) {
                 tracing::warn!(
                     pool = %pool.name, %source,
@@ -574,6 +606,7 @@ impl Control {
         self.listeners.listen(&self.snapshot)?;
         self.tell_accepting();
         self.phase = Phase::Serving;
+        self.change_next();
         self.warn_of_absent_sources();
         self.probes_ended();
         if let Some(ready) = self.ready.take() {
@@ -765,69 +798,6 @@ impl Control {
         self.publish(snapshot);
     }
 
-    /// The backends of a host name have an address now, or still none.
-    fn resolved(&mut self, backends: &[BackendId], outcome: Result<SocketAddr, String>) {
-        let mut snapshot = Snapshot::clone(&self.snapshot);
-        let mut is_new = false;
-        for id in backends {
-            match self.usable_address(*id, &outcome) {
-                Ok(address) => {
-                    is_new |= self.found(&mut snapshot.backends[id.index()], *id, address)
-                }
-                Err(why) => self.not_found(*id, why),
-            }
-        }
-        if is_new {
-            self.publish(snapshot);
-            for id in backends {
-                self.watch.retarget(&self.snapshot, *id);
-            }
-        }
-        self.open_or_fail();
-    }
-
-    /// What was found, unless it is one of our own listeners: a name may lead anywhere.
-    fn usable_address(
-        &self,
-        id: BackendId,
-        found: &Result<SocketAddr, String>,
-    ) -> Result<SocketAddr, String> {
-        let address = found.clone()?;
-        let pool = self.snapshot.backends[id.index()].pool;
-        match self.snapshot.circle(pool, address) {
-            Some(listener) => Err(format!(
-                "it is {address}, where listener `{}` of its own pool listens: sessions would go round in circles",
-                listener.name
-            )),
-            None => Ok(address),
-        }
-    }
-
-    /// Whether the address is another than before.
-    fn found(&mut self, backend: &mut Backend, id: BackendId, address: SocketAddr) -> bool {
-        self.notes[id.index()].unresolved = None;
-        let known = backend.address.replace(BackendAddress::Tcp(address));
-        let is_new = backend.address != known;
-        if is_new {
-            tracing::info!(backend = %backend.name, %address, "name resolved");
-        }
-        is_new
-    }
-
-    /// An address that is known is kept: a name server that is away takes nobody down.
-    fn not_found(&mut self, id: BackendId, error: String) {
-        self.watch.is_unresolved(id);
-        let backend = &self.snapshot.backends[id.index()];
-        let unresolved = &mut self.notes[id.index()].unresolved;
-        if backend.address.is_none() && unresolved.as_ref() != Some(&error) {
-            tracing::warn!(
-                backend = %backend.name, %error,
-                "name not resolved: the backend is down until it is"
-            );
-            *unresolved = Some(error);
-        }
-    }
-
     fn view(&self) -> View<'_> {
         View {
             config_hash: &self.config_hash,
@@ -856,6 +826,8 @@ impl Control {
             max_sessions: self.max_sessions,
             max_flows: self.max_flows,
             datagrams: self.listeners.datagrams(),
+            gone: &self.gone,
+            reloads: &self.reloads,
             ports: ports::of_backends(&self.snapshot, |id| self.shared.active(id)),
             ports_each: crate::sys::ports::outgoing(),
         }
@@ -865,6 +837,7 @@ impl Control {
         let counters = counters::as_json(
             &self.snapshot,
             &self.cells,
+            &self.gone,
             self.listeners.datagrams(),
             self.clock.now(),
         );

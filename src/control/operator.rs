@@ -28,12 +28,16 @@ pub(super) struct Notes {
     pub(super) max_sessions: Since,
     /// What the configuration says.
     pub(super) file: InFile,
+    /// Since when it is there.
+    pub(super) since: SystemTime,
+    /// The operator has added it: it is in no file.
+    pub(super) is_added: bool,
     /// Why its name has no address.
     pub(super) unresolved: Option<String>,
 }
 
 /// What the configuration says of what the operator can change.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InFile {
     pub(super) state: OperatorState,
     pub(super) weight: u16,
@@ -56,9 +60,32 @@ impl Notes {
                 weight: backend.weight,
                 max_sessions: backend.max_sessions,
             },
+            since: now,
+            is_added: false,
             unresolved: None,
         };
         snapshot.backends.iter().map(notes).collect()
+    }
+
+    /// Of a backend that the operator adds.
+    pub(super) fn added(backend: &Backend, now: SystemTime) -> Notes {
+        let since = Since {
+            since: now,
+            by_operator: true,
+        };
+        Notes {
+            state: since,
+            weight: since,
+            max_sessions: since,
+            file: InFile {
+                state: backend.state,
+                weight: backend.weight,
+                max_sessions: backend.max_sessions,
+            },
+            since: now,
+            is_added: true,
+            unresolved: None,
+        }
     }
 
     pub(super) fn why_unresolved(&self) -> String {
@@ -69,24 +96,23 @@ impl Notes {
 
 /// The pool of that name.
 pub(super) fn find_pool(snapshot: &Snapshot, pool: &str) -> Result<PoolId, Refusal> {
-    let found = snapshot.pools.iter().position(|known| &*known.name == pool);
-    let names = snapshot.pools.iter().map(|pool| &*pool.name);
-    let found = found.and_then(|place| u16::try_from(place).ok());
+    let mut all = snapshot.pools_in_order();
+    let found = all.find(|(_, known)| &*known.name == pool);
+    let order = snapshot.pool_order.iter();
+    let names = order.map(|id| &*snapshot.pools[id.index()].name);
     found
-        .map(PoolId)
+        .map(|(id, _)| id)
         .ok_or_else(|| missing("pool", pool, names))
 }
 
 /// The listener of that name.
 pub(super) fn find_listener(snapshot: &Snapshot, name: &str) -> Result<ListenerId, Refusal> {
-    let found = snapshot
-        .listeners
-        .iter()
-        .position(|known| &*known.name == name);
-    let names = snapshot.listeners.iter().map(|listener| &*listener.name);
-    let found = found.and_then(|place| u16::try_from(place).ok());
+    let mut all = snapshot.listeners_in_order();
+    let found = all.find(|(_, known)| &*known.name == name);
+    let order = snapshot.listener_order.iter();
+    let names = order.map(|id| &*snapshot.listeners[id.index()].name);
     found
-        .map(ListenerId)
+        .map(|(id, _)| id)
         .ok_or_else(|| missing("listener", name, names))
 }
 

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, oneshot};
 
 use crate::admin::{self, Request};
+use crate::config::Config;
 use crate::ring::ReceiveTier;
 
 /// What only the command line can say.
@@ -18,6 +20,8 @@ pub struct Options {
     pub embedded: Option<Embedded>,
     /// Where the admin API is served.
     pub admin: admin::Settings,
+    /// What is read again at a reload; none = there is nothing to reload.
+    pub file: Option<Source>,
     /// A hash of the text of the file.
     pub config_hash: u64,
     /// The configuration as this host reads it, to be shown.
@@ -30,6 +34,33 @@ pub struct Options {
     pub tier: Option<ReceiveTier>,
     /// Freeze and thaw all sessions again and again.
     pub freeze_every: Option<Duration>,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone)]
+pub struct Source {
+    pub(super) document: Value,
+    pub(super) read: Arc<dyn Fn() -> Result<Config, String> + Send + Sync>,
+}
+
+impl Source {
+    /// The configuration as it was written, and what reads it again or says what is wrong with it.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        read: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
+    ) -> Source {
+        Source {
+            document: config.document(),
+            read: Arc::new(read),
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Source")
+    }
 }
 
 /// Why a level cannot be set.

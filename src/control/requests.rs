@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use super::Control;
 use super::alarms::Alarm;
 use super::journal::Journal;
-use super::memory::Remembered;
 use super::operator;
-use super::snapshot::Snapshot;
+use super::reload::Wanted;
+use super::snapshot::{Snapshot, Standing};
 use super::status::View;
 use crate::admin::{Change, Level, Look, Portion, Refusal, Request};
 use crate::ids::BackendId;
@@ -41,6 +41,30 @@ impl Control {
             Request::Events { after, reply } => drop(reply.send(self.journal.subscribe(after))),
             Request::Closed { filter, count } => self.closed(&filter, count),
             Request::SetLevel { level, reply } => drop(reply.send(self.set_level(level))),
+            Request::Reload { dry_run, reply } => self.want(Wanted::Reload {
+                dry_run,
+                reply: Some(reply),
+            }),
+            Request::Add {
+                pool,
+                backend,
+                addition,
+                reply,
+            } => self.want(Wanted::Add {
+                pool,
+                name: backend,
+                addition,
+                reply,
+            }),
+            Request::Remove {
+                pool,
+                backend,
+                reply,
+            } => self.want(Wanted::Remove {
+                pool,
+                name: backend,
+                reply,
+            }),
             Request::Move {
                 name,
                 wanted,
@@ -80,9 +104,7 @@ impl Control {
         );
         let old_state = self.snapshot.backends[id.index()].state;
         self.publish(snapshot);
-        if let Some(writer) = &self.writer {
-            writer.keep(&Remembered::of(&self.snapshot, &self.notes));
-        }
+        self.keep_in_mind();
         if self.snapshot.backends[id.index()].state != old_state {
             self.watch.retarget(&self.snapshot, id);
             self.time_drain(id, old_state);
@@ -117,10 +139,25 @@ impl Control {
 
     /// Whether there is what a filter names.
     fn knows(&self, filter: &Filter) -> Result<(), Refusal> {
-        if let Some(listener) = &filter.listener {
-            operator::find_listener(&self.snapshot, listener)?;
+        // What has left the configuration may still have sessions.
+        let snapshot = &self.snapshot;
+        let has_left = |name: &String| {
+            let mut left = snapshot.leaving_backends();
+            left.any(|(_, backend)| *backend.name == **name)
+        };
+        let listeners = snapshot.listeners.iter();
+        let mut left = listeners.filter(|listener| listener.standing == Standing::Leaving);
+        match &filter.listener {
+            Some(name) if !left.any(|listener| *listener.name == **name) => {
+                operator::find_listener(snapshot, name)?;
+            }
+            Some(_) | None => {}
         }
+        let pools = snapshot.pools.iter();
+        let mut left = pools.filter(|pool| pool.standing == Standing::Leaving);
         match (&filter.pool, &filter.backend) {
+            (Some(pool), _) if left.any(|left| *left.name == **pool) => Ok(()),
+            (Some(_), Some(backend)) if has_left(backend) => Ok(()),
             (Some(pool), Some(backend)) => operator::find(&self.snapshot, pool, backend).map(drop),
             (Some(pool), None) => operator::find_pool(&self.snapshot, pool).map(drop),
             (None, _) => Ok(()),
@@ -238,7 +275,7 @@ impl View<'_> {
             Look::Listeners => self.listeners(),
             Look::Pools => self.pools(),
             Look::Backends(None) => {
-                self.backends((0..).map(BackendId).take(self.snapshot.backends.len()))
+                self.backends(self.snapshot.backends_in_order().map(|(id, _)| id))
             }
             Look::Backends(Some(pool)) => {
                 let id = operator::find_pool(self.snapshot, pool)?;

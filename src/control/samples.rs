@@ -1,5 +1,6 @@
 //! What there is to measure, as samples for Prometheus. It only reads; the list of metrics says what each means.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::snapshot::{Backend, Listener, OperatorState, Pool, Protocol};
@@ -137,15 +138,20 @@ impl View<'_> {
         let mut out = Samples::default();
         self.of_process(&mut out);
         self.of_workers(&mut out);
-        let listeners = (0..).map(ListenerId).zip(&self.snapshot.listeners);
+        let listeners = self.snapshot.listeners_in_order();
         for (id, listener) in listeners.take(SHOWN_MAX) {
             self.of_listener(id, listener, &mut out);
         }
-        let pools = (0..).map(PoolId).zip(&self.snapshot.pools);
-        for (id, pool) in pools.take(SHOWN_MAX) {
-            self.of_pool(id, pool, &mut out);
+        let mut leaving: HashMap<PoolId, Vec<BackendId>> = HashMap::new();
+        for (id, backend) in self.snapshot.leaving_backends() {
+            leaving.entry(backend.pool).or_default().push(id);
         }
-        let backends = (0..).map(BackendId).zip(&self.snapshot.backends);
+        let pools = self.snapshot.pools_in_order();
+        for (id, pool) in pools.take(SHOWN_MAX) {
+            let left = leaving.remove(&id).unwrap_or_default();
+            self.of_pool(id, pool, &left, &mut out);
+        }
+        let backends = self.snapshot.backends_in_order();
         for (id, backend) in backends.take(SHOWN_MAX) {
             self.of_backend(id, backend, &mut out);
         }
@@ -164,12 +170,13 @@ impl View<'_> {
         }
         out.add(Metric::EventsLost, [], self.events_lost);
         out.add(Metric::ConfigGeneration, [], self.snapshot.generation);
+        self.reloads.sample(out);
         let phases = ["starting", "serving", "draining", "ending"];
         out.add_states(Metric::Phase, &[], &phases, self.phase);
         for (of, count) in [
-            ("listeners", self.snapshot.listeners.len()),
-            ("pools", self.snapshot.pools.len()),
-            ("backends", self.snapshot.backends.len()),
+            ("listeners", self.snapshot.listener_order.len()),
+            ("pools", self.snapshot.pool_order.len()),
+            ("backends", self.snapshot.backends_in_order().count()),
         ] {
             let omitted = count.saturating_sub(SHOWN_MAX) as u64;
             out.add(Metric::SeriesOmitted, [of.into()], omitted);
@@ -257,11 +264,13 @@ impl View<'_> {
         );
     }
 
-    fn of_pool(&self, id: PoolId, pool: &Pool, out: &mut Samples) {
+    /// What its backends have counted that leave, or are gone, is counted on.
+    fn of_pool(&self, id: PoolId, pool: &Pool, left: &[BackendId], out: &mut Samples) {
         let name = || Label::from(&pool.name);
-        let backends = || pool.backends.iter().copied();
+        let backends = || pool.backends.iter().chain(left).copied();
+        let gone = self.gone.of_pool(id);
         let is_usable = |id: &BackendId| self.snapshot.backends[id.index()].takes_sessions();
-        let usable = backends().filter(is_usable).count();
+        let usable = pool.backends.iter().filter(|id| is_usable(id)).count();
         out.add(Metric::PoolBackends, [name()], pool.backends.len() as u64);
         out.add(Metric::PoolBackendsUsable, [name()], usable as u64);
         let active = self.sum(|cells| cells.pool(id).sessions_active.get());
@@ -280,13 +289,17 @@ impl View<'_> {
         }
         for (direction, word) in DIRECTIONS {
             let bytes: u64 = backends().map(|id| self.bytes(id, direction)).sum();
-            out.add(Metric::PoolBytes, [name(), word.into()], bytes);
+            let before = gone.map_or(0, |gone| gone.given.get(direction));
+            out.add(Metric::PoolBytes, [name(), word.into()], before + bytes);
         }
         for (metric, read) in OF_POOLS {
             let sum = |id| self.sum(|cells| read(cells.backend(id)));
-            out.add(metric, [name()], backends().map(sum).sum());
+            let before = gone.map_or(0, read);
+            out.add(metric, [name()], before + backends().map(sum).sum::<u64>());
         }
         let mut usages = Usages::new();
+        let before = gone.and_then(BackendCells::usage_so_far);
+        before.into_iter().for_each(|usage| usages.add(usage));
         for id in backends() {
             self.usages(id).for_each(|usage| usages.add(usage));
         }

@@ -1,5 +1,6 @@
 //! How everything is, as one JSON object: what the status command shows. It only reads.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,14 +11,18 @@ use serde_json::{Value, json};
 use super::alarms::{Alarm, Alarms};
 use super::counters;
 use super::datagrams::Datagrams;
+use super::gone::Gone;
 use super::listeners::Door;
 use super::operator::Notes;
 use super::ports::Ports;
-use super::snapshot::{Backend, BackendAddress, Listener, OperatorState, Protocol, Snapshot};
+use super::reload::Reloads;
+use super::snapshot::{
+    Backend, BackendAddress, Listener, OperatorState, Protocol, Snapshot, Standing,
+};
 use super::usable;
 use super::vrrp::Vrrp;
 use super::watch::Watch;
-use crate::ids::{BackendId, ListenerId};
+use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::metrics::{BackendCells, WorkerCells};
 use crate::sys::clock::Clock;
 use crate::sys::socket::{Bind, check_free};
@@ -52,6 +57,8 @@ pub(super) struct View<'a> {
     pub(super) max_sessions: u32,
     pub(super) max_flows: u32,
     pub(super) datagrams: &'a Datagrams,
+    pub(super) gone: &'a Gone,
+    pub(super) reloads: &'a Reloads,
     /// By backend.
     pub(super) ports: Vec<Option<Ports>>,
     /// Ports that the kernel gives to connections of one source address; none if it does not show them.
@@ -68,6 +75,7 @@ impl View<'_> {
             "started": seconds(self.clock.system_time(Time::ZERO)),
             "generation": self.snapshot.generation,
             "config_hash": &**self.config_hash,
+            "reloads": self.reloads.status(),
             "workers": self.cells.len(),
             "sessions_active": self.sum(|cells| cells.sessions_active.get()),
             "sessions_total": self.sum(|cells| cells.sessions_total.get()),
@@ -82,7 +90,7 @@ impl View<'_> {
             "flows_active": self.sum(|cells| cells.flows_active.get()),
             "flows_total": self.sum(|cells| cells.flows_total.get()),
             "max_flows": self.max_flows,
-            "flow_ends": counters::flow_ends(self.cells),
+            "flow_ends": counters::flow_ends(self.cells, self.gone),
             "virtual_routers": self.routers(),
         })
     }
@@ -110,41 +118,48 @@ impl View<'_> {
     }
 
     pub(super) fn listeners(&self) -> Value {
-        let listeners = self.snapshot.listeners.iter().zip(&self.addresses);
-        let each = (0..)
-            .map(ListenerId)
-            .zip(listeners)
-            .map(|(id, (listener, addresses))| {
-                let pools = listener.pools.iter().map(|(pool, weight)| {
+        let configured = self.snapshot.listeners_in_order();
+        let leaving = (0..).map(ListenerId).zip(&self.snapshot.listeners);
+        let leaving = leaving.filter(|(id, listener)| {
+            listener.standing == Standing::Leaving && self.shared.sessions_of(*id) > 0
+        });
+        let each = configured.chain(leaving).map(|(id, listener)| {
+            let addresses = &self.addresses[id.index()];
+            let pools = listener.pools.iter().map(|(pool, weight)| {
                 json!({"pool": &*self.snapshot.pools[pool.index()].name, "weight": weight})
             });
-                let active = self.shared.sessions_of(id);
-                let (sessions, flows, datagrams) = match listener.protocol {
-                    Protocol::Tcp => (active, 0, Value::Null),
-                    Protocol::Udp => {
-                        let datagrams = counters::of_listener(self.cells, id, self.datagrams);
-                        (0, active, datagrams)
-                    }
-                };
-                json!({
-                    "name": &*listener.name,
-                    "protocol": listener.protocol.as_str(),
-                    "addresses": addresses,
-                    "pools": pools.collect::<Vec<_>>(),
-                    "sessions_active": sessions,
-                    "max_sessions": listener.max_sessions,
-                    "flows_active": flows,
-                    "datagrams": datagrams,
-                    "refuses": self.refuses(id, listener),
-                    "shut_total": self.doors[id.index()].shut_total,
-                })
-            });
+            let active = self.shared.sessions_of(id);
+            let (sessions, flows, datagrams) = match listener.protocol {
+                Protocol::Tcp => (active, 0, Value::Null),
+                Protocol::Udp => {
+                    let datagrams = counters::of_listener(self.cells, id, self.datagrams);
+                    (0, active, datagrams)
+                }
+            };
+            json!({
+                "name": &*listener.name,
+                "removed": listener.standing != Standing::Configured,
+                "protocol": listener.protocol.as_str(),
+                "addresses": addresses,
+                "pools": pools.collect::<Vec<_>>(),
+                "sessions_active": sessions,
+                "max_sessions": listener.max_sessions,
+                "flows_active": flows,
+                "datagrams": datagrams,
+                "refuses": self.refuses(id, listener),
+                "shut_total": self.doors[id.index()].shut_total,
+            })
+        });
         each.collect()
     }
 
     /// Since when and why the kernel refuses connects to a listener; null if it does not.
     pub(super) fn refuses(&self, id: ListenerId, listener: &Listener) -> Value {
         let door = self.doors[id.index()];
+        if listener.standing != Standing::Configured {
+            let why = "it has left the configuration";
+            return json!({"since": seconds(door.since), "why": why});
+        }
         match (self.stopping_since, self.phase) {
             (Some(since), _) => {
                 let since = seconds(self.clock.system_time(since));
@@ -159,10 +174,27 @@ impl View<'_> {
     }
 
     pub(super) fn pools(&self) -> Value {
-        let each = self.snapshot.pools.iter().map(|pool| {
-            let backends: Vec<Value> = pool.backends.iter().map(|id| self.backend(*id)).collect();
+        let mut leaving: BTreeMap<PoolId, Vec<BackendId>> = BTreeMap::new();
+        for (id, backend) in self.snapshot.leaving_backends() {
+            if self.shared.active(id) > 0 {
+                leaving.entry(backend.pool).or_default().push(id);
+            }
+        }
+        let is_gone =
+            |id: &&PoolId| self.snapshot.pools[id.index()].standing != Standing::Configured;
+        let order = self
+            .snapshot
+            .pool_order
+            .iter()
+            .chain(leaving.keys().filter(is_gone));
+        let each = order.map(|id| {
+            let pool = &self.snapshot.pools[id.index()];
+            let left = leaving.get(id).into_iter().flatten();
+            let backends = pool.backends.iter().chain(left);
+            let backends: Vec<Value> = backends.map(|id| self.backend(*id)).collect();
             json!({
-                "name": &*pool.name, "balance": pool.balance.as_str(), "backends": backends,
+                "name": &*pool.name, "removed": pool.standing != Standing::Configured,
+                "balance": pool.balance.as_str(), "backends": backends,
                 "sources_absent": absent(&pool.sources),
             })
         });
@@ -187,7 +219,9 @@ impl View<'_> {
         json!({
             "pool": &*self.snapshot.pools[backend.pool.index()].name,
             "name": &*backend.name,
-            "address": backend.address.as_ref().map(address),
+            "address": backend.address.as_ref().map(BackendAddress::to_string),
+            "added_by": if notes.is_added { "operator" } else { "file" },
+            "removed": backend.standing != Standing::Configured,
             "host": backend.host.as_ref().map(|(host, port)| format!("{host}:{port}")),
             "health": health,
             "state": backend.state.as_str(),
@@ -254,7 +288,8 @@ impl View<'_> {
             .probe
             .check
             .is_some();
-        let probes_are_due = is_probed && backend.state != OperatorState::Maintenance;
+        let is_left = backend.standing != Standing::Configured;
+        let probes_are_due = is_probed && !is_left && backend.state != OperatorState::Maintenance;
         let is_down = backend.address.is_none() || backend.is_up == Some(false);
         let why = match (&backend.address, is_avoided && !is_down) {
             // What was known is history.
@@ -317,19 +352,15 @@ fn system_time(at: Instant) -> SystemTime {
 /// Why a backend takes no new sessions although its health is good, in words.
 fn why_not(backend: &Backend) -> Option<String> {
     match (backend.state, backend.weight) {
+        _ if backend.standing != Standing::Configured => {
+            Some("it has left the configuration".to_owned())
+        }
         (OperatorState::Drain | OperatorState::Maintenance, _) => {
             Some(format!("the operator says {}", backend.state.as_str()))
         }
         (OperatorState::Ready, 0) => Some("its weight is 0".to_owned()),
         // Its health says why.
         (OperatorState::Ready, _) => None,
-    }
-}
-
-fn address(address: &BackendAddress) -> String {
-    match address {
-        BackendAddress::Tcp(address) => address.to_string(),
-        BackendAddress::Unix(path) => format!("unix:{}", path.display()),
     }
 }
 

@@ -5,6 +5,7 @@ mod answers;
 mod command;
 mod notify;
 mod readiness;
+pub(super) mod reload;
 mod samples;
 mod scripts;
 mod words;

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::snapshot::{self, Backend, BackendAddress, OperatorState, Pool, Protocol, Snapshot};
+use super::snapshot::{
+    self, Backend, BackendAddress, OperatorState, Pool, Protocol, Snapshot, Standing,
+};
 use crate::config::pattern;
 use crate::health::prober::{Check, Outcome, Place, Prober, Target, Wrong};
 use crate::health::{Health, RiseFall, Transition};
@@ -55,6 +57,10 @@ pub(super) struct Watch {
     outcomes: UnboundedReceiver<Outcome>,
     healths: Vec<Health>,
     probes: Vec<Probes>,
+    /// The number of the last order to probe each, or not to.
+    orders: Vec<u64>,
+    /// Probes at a time.
+    at_a_time: usize,
     /// Backends about which clients should not be let in before something is known: neither a name looked up nor a
     /// probe made yet.
     awaited: BTreeSet<BackendId>,
@@ -70,6 +76,8 @@ impl Watch {
             outcomes,
             healths: vec![Health::default(); snapshot.backends.len()],
             probes: vec![Probes::default(); snapshot.backends.len()],
+            orders: vec![0; snapshot.backends.len()],
+            at_a_time: probes,
             awaited: BTreeSet::new(),
             first_round_until: clock.now() + FIRST_ROUND_MOST,
             clock,
@@ -79,7 +87,7 @@ impl Watch {
             if target.is_some() || is_unresolved(backend) {
                 watch.awaited.insert(id);
             }
-            watch.prober.watch(id, target);
+            watch.order(id, target);
         }
         Ok(watch)
     }
@@ -93,7 +101,7 @@ impl Watch {
         all
     }
 
-    /// Its address, state or probe is another now.
+    /// Its address, state or probe is another now. What is known holds until the first outcome.
     pub(super) fn retarget(&mut self, snapshot: &Snapshot, id: BackendId) {
         let backend = &snapshot.backends[id.index()];
         let target = target(&snapshot.pools[backend.pool.index()], backend);
@@ -103,8 +111,38 @@ impl Watch {
             self.healths[id.index()].forget();
             self.awaited.remove(&id);
         }
-        self.prober.watch(id, target);
+        self.order(id, target);
         self.prober.pace(id, self.healths[id.index()].pace());
+    }
+
+    fn order(&mut self, id: BackendId, target: Option<Target>) {
+        let order = &mut self.orders[id.index()];
+        *order += 1;
+        self.prober.watch(id, *order, target);
+    }
+
+    /// Backends have come, or come back: nothing is known about them. So many probes may be made at a time.
+    pub(super) fn begin(&mut self, snapshot: &Snapshot, arrived: &[BackendId], at_a_time: usize) {
+        let count = snapshot.backends.len();
+        self.healths.resize_with(count, Health::default);
+        self.probes.resize(count, Probes::default());
+        self.orders.resize(count, 0);
+        if let Some(more) = at_a_time.checked_sub(self.at_a_time) {
+            self.prober.allow(more);
+            self.at_a_time = at_a_time;
+        }
+        for id in arrived {
+            self.healths[id.index()] = Health::default();
+            self.probes[id.index()] = Probes::default();
+            let backend = &snapshot.backends[id.index()];
+            let target = target(&snapshot.pools[backend.pool.index()], backend);
+            self.order(*id, target);
+        }
+    }
+
+    /// A backend has left: nobody looks any more.
+    pub(super) fn end(&mut self, id: BackendId) {
+        self.order(id, None);
     }
 
     /// When clients may be let in although not everything is known.
@@ -128,8 +166,9 @@ impl Watch {
         let backend = &snapshot.backends[id.index()];
         let probe = &snapshot.pools[backend.pool.index()].probe;
         let now = self.clock.now();
-        if backend.state == OperatorState::Maintenance {
-            // It was on its way when the operator said so.
+        let is_old = outcome.order != self.orders[id.index()];
+        if is_old || backend.state == OperatorState::Maintenance {
+            // It was on its way when that changed.
             return None;
         }
         self.probes[id.index()].count(&outcome.result);
@@ -162,12 +201,14 @@ impl Watch {
 
     /// Whether sessions doubted a backend that this outcome speaks for.
     pub(super) fn is_veto(&self, outcome: &Outcome) -> bool {
-        outcome.result.is_ok() && self.healths[outcome.backend.index()].is_doubted()
+        let is_new = outcome.order == self.orders[outcome.backend.index()];
+        is_new && outcome.result.is_ok() && self.healths[outcome.backend.index()].is_doubted()
     }
 
     /// A connect of a session failed.
-    pub(super) fn hurry(&mut self, id: BackendId) {
-        if self.healths[id.index()].hurried() {
+    pub(super) fn hurry(&mut self, snapshot: &Snapshot, id: BackendId) {
+        let is_configured = snapshot.backends[id.index()].standing == Standing::Configured;
+        if is_configured && self.healths[id.index()].hurried() {
             self.prober.now(id);
         }
     }
@@ -176,7 +217,8 @@ impl Watch {
     pub(super) fn doubted(&mut self, snapshot: &Snapshot, id: BackendId) {
         let now = self.clock.now();
         let backend = &snapshot.backends[id.index()];
-        let is_probed = snapshot.pools[backend.pool.index()].probe.check.is_some();
+        let is_configured = backend.standing == Standing::Configured;
+        let is_probed = is_configured && backend.is_probed;
         if is_probed && self.healths[id.index()].doubted(now) {
             self.prober.pace(id, self.healths[id.index()].pace());
             self.prober.now(id);

@@ -106,6 +106,8 @@ impl Check {
 pub struct Outcome {
     /// About whom.
     pub backend: BackendId,
+    /// Of which order to watch it, counted from 1: what an earlier one came to says nothing any more.
+    pub order: u64,
     /// How long it took, or what was wrong.
     pub result: Result<Duration, Wrong>,
 }
@@ -122,9 +124,11 @@ pub enum Wrong {
 /// What the thread is told.
 enum Order {
     /// Probe this backend from now on, or no more.
-    Watch(BackendId, Option<Arc<Target>>),
+    Watch(BackendId, u64, Option<Arc<Target>>),
     Pace(BackendId, Pace),
     Now(BackendId),
+    /// Make so many more probes at a time.
+    Allow(usize),
 }
 
 /// The control side. Dropping it ends the thread.
@@ -150,9 +154,14 @@ impl Prober {
         Ok(Prober { orders })
     }
 
-    /// Probes a backend from now on, at once for the first time; none = no more.
-    pub fn watch(&self, backend: BackendId, target: Option<Target>) {
-        self.tell(Order::Watch(backend, target.map(Arc::new)));
+    /// Probes a backend from now on, at once for the first time; none = no more. Outcomes have the order's number.
+    pub fn watch(&self, backend: BackendId, order: u64, target: Option<Target>) {
+        self.tell(Order::Watch(backend, order, target.map(Arc::new)));
+    }
+
+    /// Makes so many more probes at a time.
+    pub fn allow(&self, more: usize) {
+        self.tell(Order::Allow(more));
     }
 
     /// How soon the next probes are wanted.
@@ -187,7 +196,8 @@ async fn obey(
     let places = Arc::new(Semaphore::new(at_a_time));
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Watch(backend, target) => {
+            Order::Allow(more) => places.add_permits(more),
+            Order::Watch(backend, order, target) => {
                 if watched.len() <= backend.index() {
                     watched.resize_with(backend.index() + 1, || None);
                 }
@@ -200,6 +210,7 @@ async fn obey(
                     let now = Arc::new(Notify::new());
                     let probing = Probing {
                         backend,
+                        order,
                         target,
                         paces,
                         now: Arc::clone(&now),
@@ -229,6 +240,7 @@ async fn obey(
 /// The life of one task.
 struct Probing {
     backend: BackendId,
+    order: u64,
     target: Arc<Target>,
     paces: watch::Receiver<Pace>,
     now: Arc<Notify>,
@@ -244,6 +256,7 @@ impl Probing {
             if let Some(result) = self.probe().await {
                 let outcome = Outcome {
                     backend: self.backend,
+                    order: self.order,
                     result,
                 };
                 if self.outcomes.send(outcome).is_err() {

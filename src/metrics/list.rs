@@ -86,6 +86,12 @@ metrics! {
     ConfigInfo: Gauge "ringway_config_info" ["hash"],
     /// Number of the view that workers have: it grows with each change of a state, a weight or the configuration.
     ConfigGeneration: Gauge "ringway_config_generation" [],
+    /// Reloads of the configuration file; those with the outcome failed have changed nothing.
+    ConfigReloads: Counter "ringway_config_reloads" ["outcome"],
+    /// 1 if the last reload of the configuration file has failed, 0 if it has not, or there was none.
+    ConfigReloadFailed: Gauge "ringway_config_last_reload_failed" [],
+    /// Keys of the configuration file that only a restart takes over.
+    ConfigNeedsRestart: Gauge "ringway_config_keys_needing_restart" [],
     /// 1 for the phase that the process is in, 0 for the others: starting, serving, draining, ending.
     Phase: Gauge "ringway_phase" ["phase"],
     /// Listeners, pools or backends that are beyond the 1000 of each that have series of their own.

@@ -4,6 +4,7 @@
 pub mod exposition;
 mod histogram;
 pub mod list;
+mod table;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::session::{CloseReason, Direction};
 
 pub use histogram::{BUCKETS, Counts, Histogram, LATENCIES, LIVES};
+pub use table::Table;
 
 /// A number with one writer. Monotonic as a counter, up and down as a gauge.
 #[derive(Debug, Default)]
@@ -36,6 +38,12 @@ impl Cell {
         self.0.store(value, Ordering::Relaxed);
     }
 
+    /// Adds what another one holds, which is at zero then; nobody else may write to either.
+    pub fn take(&self, other: &Cell) {
+        self.add(other.get());
+        other.set(0);
+    }
+
     /// The value now.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -54,11 +62,11 @@ macro_rules! worker_cells {
             /// Sessions ended, by reason.
             pub ends: Ends,
             /// What each backend got from this worker.
-            pub backends: Box<[BackendCells]>,
+            pub backends: Table<BackendCells>,
             /// What each pool got from this worker.
-            pub pools: Box<[PoolCells]>,
+            pub pools: Table<PoolCells>,
             /// What came to each listener.
-            pub listeners: Box<[ListenerCells]>,
+            pub listeners: Table<ListenerCells>,
         }
 
         impl WorkerCells {
@@ -68,9 +76,9 @@ macro_rules! worker_cells {
                 WorkerCells {
                     $($name: Cell::default(),)+
                     ends: Ends::default(),
-                    backends: (0..backends).map(|_| BackendCells::default()).collect(),
-                    pools: (0..pools).map(|_| PoolCells::default()).collect(),
-                    listeners: (0..listeners).map(|_| ListenerCells::default()).collect(),
+                    backends: Table::new(backends),
+                    pools: Table::new(pools),
+                    listeners: Table::new(listeners),
                 }
             }
 
@@ -177,6 +185,11 @@ impl Default for Ends {
 }
 
 impl Ends {
+    fn take(&self, other: &Ends) {
+        let both = self.0.iter().zip(&other.0);
+        both.for_each(|(cell, other)| cell.take(other));
+    }
+
     /// Notes one.
     pub fn add(&self, reason: CloseReason) {
         self.0[reason.index()].add(1);
@@ -194,6 +207,11 @@ impl Ends {
 pub struct Given([Cell; 2]);
 
 impl Given {
+    fn take(&self, other: &Given) {
+        let both = self.0.iter().zip(&other.0);
+        both.for_each(|(cell, other)| cell.take(other));
+    }
+
     fn add(&self, direction: Direction, bytes: u32) {
         self.0[direction.index()].add(u64::from(bytes));
     }
@@ -241,6 +259,28 @@ impl BackendCells {
         self.usage.get_or_init(Box::default)
     }
 
+    /// Takes over what another has counted, which begins anew then. No worker may use either.
+    pub fn take(&self, other: &BackendCells) {
+        for (cell, other) in [
+            (&self.sessions_active, &other.sessions_active),
+            (&self.sessions_total, &other.sessions_total),
+            (&self.connect_failures_total, &other.connect_failures_total),
+            (&self.flows_active, &other.flows_active),
+            (&self.flows_total, &other.flows_total),
+            (&self.flows_expired_total, &other.flows_expired_total),
+        ] {
+            cell.take(other);
+        }
+        other.avoided_until.set(0);
+        other.ramp_until.set(0);
+        self.sent.take(&other.sent);
+        self.received.take(&other.received);
+        self.given.take(&other.given);
+        if let Some(usage) = other.usage_so_far() {
+            self.usage().take(usage);
+        }
+    }
+
     /// The same, if it has had one.
     #[must_use]
     pub fn usage_so_far(&self) -> Option<&Usage> {
@@ -260,6 +300,15 @@ pub struct Usage {
     pub duration: Histogram,
     /// Why those ended.
     pub ends: Ends,
+}
+
+impl Usage {
+    fn take(&self, other: &Usage) {
+        self.connect.take(&other.connect);
+        self.first_byte.take(&other.first_byte);
+        self.duration.take(&other.duration);
+        self.ends.take(&other.ends);
+    }
 }
 
 impl Default for Usage {
@@ -287,10 +336,29 @@ pub struct PoolCells {
     pub ends: Ends,
 }
 
+impl PoolCells {
+    /// Begins anew. No worker may use it.
+    pub fn clear(&self) {
+        PoolCells::default().take(self);
+    }
+
+    fn take(&self, other: &PoolCells) {
+        self.sessions_active.take(&other.sessions_active);
+        self.sessions_total.take(&other.sessions_total);
+        let retries = &other.connect_retries_total;
+        self.connect_retries_total.take(retries);
+        self.ends.take(&other.ends);
+    }
+}
+
 /// What came to one listener.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ListenerCells {
+    /// Connections accepted,
+    pub accepts_total: Cell,
+    /// and connections that are over, whether they became sessions or not.
+    pub over_total: Cell,
     /// Sessions begun.
     pub sessions_total: Cell,
     /// Bytes of its sessions.
@@ -307,6 +375,23 @@ pub struct ListenerCells {
     pub lost: [Cell; Loss::ALL.len()],
 }
 
+impl ListenerCells {
+    /// Takes over what another has counted, which begins anew then. No worker may use either.
+    pub fn take(&self, other: &ListenerCells) {
+        self.accepts_total.take(&other.accepts_total);
+        self.over_total.take(&other.over_total);
+        self.sessions_total.take(&other.sessions_total);
+        self.given.take(&other.given);
+        self.flows_total.take(&other.flows_total);
+        self.flow_ends.take(&other.flow_ends);
+        self.received.take(&other.received);
+        self.sent.take(&other.sent);
+        for (lost, other) in self.lost.iter().zip(&other.lost) {
+            lost.take(other);
+        }
+    }
+}
+
 /// Datagrams and their bytes.
 #[derive(Debug, Default)]
 pub struct Traffic {
@@ -317,6 +402,11 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    fn take(&self, other: &Traffic) {
+        self.datagrams.take(&other.datagrams);
+        self.bytes.take(&other.bytes);
+    }
+
     /// Notes a datagram.
     pub fn add(&self, bytes: u32) {
         self.datagrams.add(1);
@@ -325,6 +415,13 @@ impl Traffic {
 }
 
 impl WorkerCells {
+    /// From now on there are cells for so many.
+    pub fn grow(&self, backends: usize, pools: usize, listeners: usize) {
+        self.backends.grow(backends);
+        self.pools.grow(pools);
+        self.listeners.grow(listeners);
+    }
+
     /// The cells of one backend.
     #[must_use]
     pub fn backend(&self, id: BackendId) -> &BackendCells {

@@ -35,6 +35,34 @@ pub enum Bind {
 }
 
 impl Bind {
+    /// Whether somebody could come in by either.
+    #[must_use]
+    pub fn overlaps(self, other: Bind) -> bool {
+        let parts = |bind: Bind| match bind {
+            Bind::Address(address) if address.ip().is_unspecified() => {
+                (None, Some(address.is_ipv4()), address.port())
+            }
+            Bind::Address(address) => (Some(address.ip()), Some(address.is_ipv4()), address.port()),
+            Bind::Any(port) => (None, None, port),
+        };
+        let ((ip, family, port), (other_ip, other_family, other_port)) =
+            (parts(self), parts(other));
+        port == other_port
+            && ip.zip(other_ip).is_none_or(|(one, other)| one == other)
+            && family
+                .zip(other_family)
+                .is_none_or(|(one, other)| one == other)
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(self) -> u16 {
+        match self {
+            Bind::Address(address) => address.port(),
+            Bind::Any(port) => port,
+        }
+    }
+
     /// The same with this port.
     #[must_use]
     pub fn with_port(self, port: u16) -> Bind {
@@ -179,6 +207,15 @@ fn set_stream_options(socket: &Socket, keepalive: &Keepalive) -> io::Result<()> 
         socket.set_tcp_user_timeout(keepalive.user_timeout)?;
     }
     Ok(())
+}
+
+/// What is set on a listening socket from now on, those that are accepted later inherit.
+///
+/// # Errors
+/// As of the system calls.
+pub fn set_inherited(socket: &Socket, keepalive: &Keepalive) -> io::Result<()> {
+    socket.set_tcp_user_timeout(Some(keepalive.user_timeout.unwrap_or_default()))?;
+    set_keepalive_times(socket.as_fd(), keepalive)
 }
 
 /// When the kernel probes a silent peer, once [`keep_alive`] lets it.

@@ -16,6 +16,7 @@ mod shared;
 mod slab;
 mod sources;
 mod sweep;
+mod take_over;
 mod tcp;
 pub mod timers;
 mod token;
@@ -29,9 +30,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use accept::{Listening, accepts_of};
+pub use accept::{Gates, Listening, accepts_of};
 pub use explain::{Candidate, Explain, Explained};
-pub use mailbox::{Accepted, Command, Mailbox};
+pub use mailbox::{Accepted, Command, Mailbox, TakeOver};
 pub use pipes::PIPE_SIZE;
 pub use shared::Shared;
 pub use sweep::{Clients, Filter, Reply, SessionFacts, SessionId, Sweep, Swept};
@@ -133,6 +134,8 @@ pub enum Report {
     },
     /// It sees a newer snapshot; this is the one before.
     Replaced(Arc<Snapshot>),
+    /// It has changed over to the configuration of this generation, and to its sockets.
+    TakenOver(WorkerId, u64),
     /// No session of it is on the addresses of this ticket any more.
     AddressesCleared(Ticket),
     /// It has no session left and has stopped.
@@ -206,6 +209,8 @@ pub struct Worker {
     /// Sessions that hold still; thawed when all do.
     frozen: Vec<Key>,
     freezing: bool,
+    /// Of the configuration that it changes over to.
+    taking_over: Option<u64>,
     /// Sessions that end because their address goes, by ticket.
     clearing: Vec<(Ticket, Vec<Key>)>,
     due: Vec<u32>,
@@ -274,6 +279,7 @@ impl Worker {
             endings: VecDeque::new(),
             frozen: Vec::new(),
             freezing: false,
+            taking_over: None,
             clearing: Vec::new(),
             due: Vec::new(),
             stopping: false,
@@ -331,6 +337,7 @@ impl Worker {
             self.run_dirty();
             self.run_endings();
             self.report_cleared();
+            self.report_taken_over();
         }
         self.count_gauges();
         (self.reports)(Report::Stopped(self.id));
@@ -390,6 +397,7 @@ impl Worker {
                 Command::Accept(open) => self.accept_from(&open),
                 Command::Hear(heard) => self.hear(&heard),
                 Command::See(snapshot) => self.see(snapshot),
+                Command::TakeOver(other) => self.take_over(*other),
                 Command::Trust(backend) => self.picks.forget_failures(backend, &self.cells),
                 Command::StopAccepting => self.stop_accepting(),
                 Command::Kill(reason) => {

@@ -10,7 +10,9 @@ use socket2::SockAddr;
 use super::Shared;
 use super::explain::{CANDIDATES_MAX, Candidate, Explained};
 use crate::balance::{Arrival, Picker, Ramp, Sample, Split, View, Weight};
-use crate::control::snapshot::{Backend, BackendAddress, Listener, OperatorState, Snapshot};
+use crate::control::snapshot::{
+    Backend, BackendAddress, Listener, OperatorState, Snapshot, Standing,
+};
 use crate::health::Passive;
 use crate::ids::{BackendId, ListenerId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
@@ -58,20 +60,38 @@ impl Picks {
         }
     }
 
-    /// Addresses and weights may be others now.
+    /// Addresses and weights may be others now, and there may be more of everything.
     pub(super) fn see(&mut self, old: &Snapshot, new: &Snapshot) {
         let both = old.backends.iter().zip(&new.backends);
-        if both
-            .into_iter()
-            .any(|(before, now)| before.address != now.address)
+        if new.backends.len() > old.backends.len()
+            || both
+                .into_iter()
+                .any(|(before, now)| before.address != now.address)
         {
             self.addresses = addresses(new);
         }
+        self.passive.resize(new.backends.len(), Passive::default());
+        self.ramps
+            .retain(|(id, _)| new.backends[id.index()].standing == Standing::Configured);
         let mut is_new = false;
-        for (index, (before, now)) in old.pools.iter().zip(&new.pools).enumerate() {
-            if !Arc::ptr_eq(&before.plan, &now.plan) {
-                self.pickers[index] = Picker::new(&now.plan, u64::from(self.worker.0));
-                is_new = true;
+        for (index, now) in new.pools.iter().enumerate() {
+            match old.pools.get(index) {
+                Some(before) if Arc::ptr_eq(&before.plan, &now.plan) => {}
+                before => {
+                    let picker = Picker::new(&now.plan, u64::from(self.worker.0));
+                    match before {
+                        Some(_) => self.pickers[index] = picker,
+                        None => self.pickers.push(picker),
+                    }
+                    is_new = true;
+                }
+            }
+        }
+        for (index, now) in new.listeners.iter().enumerate() {
+            match old.listeners.get(index) {
+                Some(before) if before.pools == now.pools => {}
+                Some(_) => self.splits[index] = split(now),
+                None => self.splits.push(split(now)),
             }
         }
         if is_new {
@@ -197,8 +217,10 @@ impl Picks {
         now: Time,
     ) {
         let pool = snapshot.backends[backend.index()].pool;
-        let place = place(snapshot, backend);
-        self.pickers[pool.index()].observe(place, sample, now);
+        let of = &snapshot.backends[backend.index()];
+        if of.standing == Standing::Configured {
+            self.pickers[pool.index()].observe(of.place as usize, sample, now);
+        }
     }
 
     /// What another failed connect means.
@@ -254,7 +276,7 @@ impl Picks {
         for (id, ramp) in &self.ramps {
             let backend = &snapshot.backends[id.index()];
             let weight: Weight = ramp.weight(backend.weight, now);
-            self.pickers[backend.pool.index()].set_weight(place(snapshot, *id), weight);
+            self.pickers[backend.pool.index()].set_weight(backend.place as usize, weight);
         }
         self.ramps.retain(|(_, ramp)| ramp.next_step(now).is_some());
         self.next_step = self
@@ -306,6 +328,9 @@ impl Skip {
             Skip::Tried => "tried already",
             Skip::Avoided => "connects of sessions fail: others are preferred for now",
             Skip::Full => "it has its max_sessions",
+            Skip::Unusable if backend.standing != Standing::Configured => {
+                "it has left the configuration"
+            }
             Skip::Unusable => match backend.state {
                 OperatorState::Drain => "the operator says drain",
                 OperatorState::Maintenance => "the operator says maintenance",
@@ -374,12 +399,6 @@ fn share(split: &mut Split, snapshot: &Snapshot, listener: ListenerId) -> PoolId
     };
     let place = split.pick(takes).or_else(|| split.pick(|_| true));
     pools[place.unwrap_or(0)].0
-}
-
-/// The backends of a pool have consecutive numbers.
-fn place(snapshot: &Snapshot, backend: BackendId) -> usize {
-    let pool = snapshot.backends[backend.index()].pool;
-    backend.index() - snapshot.pools[pool.index()].backends[0].index()
 }
 
 fn split(listener: &Listener) -> Split {

@@ -44,6 +44,12 @@ impl Sources {
         }
     }
 
+    /// From now on there are so many pools, or more.
+    pub(super) fn grow(&mut self, pools: usize, worker: WorkerId) {
+        let count = pools.max(self.turns.len());
+        self.turns.resize(count, worker.index());
+    }
+
     /// The sources for another attempt to connect to `address`.
     pub(super) fn begin(&mut self, pool: PoolId, sources: &[IpAddr], address: &SockAddr) -> Turn {
         let first = &mut self.turns[pool.index()];

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::Worker;
 use super::tcp::Slot;
 use crate::control::snapshot::Snapshot;
-use crate::ids::{ListenerId, PoolId, WorkerId};
+use crate::ids::WorkerId;
 use crate::session::{CloseReason, Direction, Event};
 
 /// Places of the session table that are looked at for one command.
@@ -158,39 +158,13 @@ pub struct SessionFacts {
     pub failed_connects: u8,
 }
 
-/// A filter in the numbers of a snapshot.
+/// A filter, and the names that it goes by: what has left the configuration still has its name.
 struct Chosen<'a> {
     filter: &'a Filter,
     snapshot: &'a Snapshot,
-    listener: Option<ListenerId>,
-    pool: Option<PoolId>,
 }
 
-impl<'a> Chosen<'a> {
-    /// None if there is no such listener or pool.
-    fn new(filter: &'a Filter, snapshot: &'a Snapshot) -> Option<Chosen<'a>> {
-        let listener = match &filter.listener {
-            Some(name) => {
-                let mut all = (0..).map(ListenerId).zip(&snapshot.listeners);
-                Some(all.find(|(_, known)| *known.name == **name)?.0)
-            }
-            None => None,
-        };
-        let pool = match &filter.pool {
-            Some(name) => {
-                let mut all = (0..).map(PoolId).zip(&snapshot.pools);
-                Some(all.find(|(_, known)| *known.name == **name)?.0)
-            }
-            None => None,
-        };
-        Some(Chosen {
-            filter,
-            snapshot,
-            listener,
-            pool,
-        })
-    }
-
+impl Chosen<'_> {
     fn includes(&self, slot: &Slot) -> bool {
         let is_on = |name: &String| {
             let backend = slot.backend();
@@ -201,8 +175,11 @@ impl<'a> Chosen<'a> {
             (Clients::One(address), Some(client)) => *address == client,
             (_, None) => false,
         };
-        self.listener.is_none_or(|id| id == slot.listener)
-            && self.pool.is_none_or(|id| id == slot.pool)
+        let came_in =
+            |name: &String| *self.snapshot.listeners[slot.listener.index()].name == **name;
+        let belongs_to = |name: &String| *self.snapshot.pools[slot.pool.index()].name == **name;
+        self.filter.listener.as_ref().is_none_or(came_in)
+            && self.filter.pool.as_ref().is_none_or(belongs_to)
             && self.filter.backend.as_ref().is_none_or(is_on)
             && self.filter.client.as_ref().is_none_or(is_client)
     }
@@ -222,9 +199,9 @@ impl Worker {
             sessions: Vec::new(),
             next: None,
         };
-        let Some(chosen) = Chosen::new(&sweep.filter, &snapshot) else {
-            sweep.reply.tell(swept);
-            return;
+        let chosen = Chosen {
+            filter: &sweep.filter,
+            snapshot: &snapshot,
         };
         let mut place = from;
         while place < until && swept.count < sweep.most {

@@ -797,6 +797,7 @@ impl Worker {
         if slot.entered {
             self.shared.leave(slot.listener);
         }
+        self.cells.listener(slot.listener).over_total.add(1);
         self.cells.ends.add(reason);
         self.cells.sessions_active.sub(1);
         self.cells.pool(slot.pool).ends.add(reason);

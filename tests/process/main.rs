@@ -31,6 +31,7 @@ mod metrics;
 mod moving_on;
 mod ports;
 mod probes;
+mod reload;
 mod scale;
 mod servers;
 mod start;

@@ -13,7 +13,7 @@ use super::super::vocabulary::meant;
 use super::super::yaml::{Key, Place, shortened};
 use super::{Resolver, error, name_or, number, small, some_of, text_of, with};
 use crate::balance::Algorithm;
-use crate::control::snapshot::{Freebind, ListenAddress, Listener, Protocol};
+use crate::control::snapshot::{Freebind, ListenAddress, Listener, Protocol, Standing};
 use crate::ids::PoolId;
 use crate::sys::socket::Bind;
 
@@ -103,6 +103,8 @@ impl Resolver<'_> {
                 );
             }
             self.snapshot.listeners.push(Listener {
+                standing: Standing::Configured,
+                has_moved: false,
                 name,
                 protocol: *item.protocol,
                 addresses,

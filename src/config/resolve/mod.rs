@@ -19,7 +19,7 @@ use super::units::{FilePath, Period, unusable_name};
 use super::yaml::{Key, Place};
 use super::{Admin, Config, Http, Log, Socket, StateFile};
 use crate::control::snapshot::{
-    Backend, BackendAddress, Check, Global, HttpCheck, Pool, Probe, Protocol, Snapshot,
+    Backend, BackendAddress, Check, Global, HttpCheck, Pool, Probe, Protocol, Snapshot, Standing,
 };
 use crate::health::PassiveRule;
 use crate::ids::{BackendId, PoolId};
@@ -57,6 +57,7 @@ pub(super) fn resolve(mut document: Document, problems: &mut Problems) -> Option
         return None;
     }
     resolver.listeners(&document.listeners, &document.pools.0);
+    resolver.snapshot.put_in_order();
     resolver.admin_socket(&document.admin);
     resolver.admin_http(&document.admin);
     resolver.circles(&document.pools.0);
@@ -208,6 +209,8 @@ impl Resolver<'_> {
             .snapshot
             .plan(*section.balance, *section.hash_key, &backends);
         self.snapshot.pools.push(Pool {
+            standing: Standing::Configured,
+            has_moved: false,
             name: Arc::from(key.name.as_str()),
             backends,
             rules: Rules {
@@ -277,6 +280,8 @@ impl Resolver<'_> {
                 u32::try_from(self.snapshot.backends.len()).expect("bounded by BACKENDS_MAX"),
             ));
             self.snapshot.backends.push(Backend {
+                standing: Standing::Configured,
+                place: u32::try_from(ids.len() - 1).expect("bounded by BACKENDS_MAX"),
                 name: Arc::from(name),
                 pool: id,
                 address,

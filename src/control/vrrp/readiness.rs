@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::{Control, Phase};
 use super::Vrrp;
-use crate::control::snapshot::Snapshot;
+use crate::control::snapshot::{Snapshot, Standing};
 use crate::vrrp::machine::Readiness;
 use crate::vrrp::settings::Settings;
 use crate::vrrp::{Command, RouterId};
@@ -77,6 +77,10 @@ fn pools(snapshot: &Snapshot, settings: &Settings) -> impl Iterator<Item = Strin
     let tracked = settings.track.pools.iter();
     tracked.filter_map(|(pool, wanted)| {
         let pool = &snapshot.pools[pool.index()];
+        if pool.standing != Standing::Configured {
+            // Nobody means it any more.
+            return None;
+        }
         let backends = pool
             .backends
             .iter()

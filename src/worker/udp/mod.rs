@@ -72,6 +72,16 @@ impl Udp {
         self.table.is_empty() && self.lines.len() == 0 && self.is_silent()
     }
 
+    /// Whether there are any places for datagrams.
+    pub(super) fn has_places(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// Whether every place has the socket that it is to have.
+    pub(super) fn has_settled(&self) -> bool {
+        self.places.iter().all(Place::has_settled)
+    }
+
     fn listener_of(&self, id: FlowId) -> ListenerId {
         self.places[usize::from(self.table.client(id).place)].listener
     }
@@ -161,6 +171,34 @@ impl Worker {
     pub(super) fn end_flows(&mut self, reason: CloseReason) {
         let ids: Vec<FlowId> = self.udp.table.ids().collect();
         ids.into_iter().for_each(|id| self.end_flow(id, reason));
+    }
+
+    /// Other places, and other listeners for some. The flows of a place belong to its listener, and end with that.
+    pub(super) fn change_places(&mut self, places: &[Option<ListenerId>]) {
+        for (index, listener) in (0_u16..).zip(places) {
+            match (self.udp.places.get(usize::from(index)), listener) {
+                (Some(place), Some(listener)) if place.listener == *listener => {}
+                (Some(_), _) => self.end_flows_of(index),
+                (None, _) => {}
+            }
+            match (self.udp.places.get_mut(usize::from(index)), listener) {
+                (Some(place), Some(listener)) => place.listener = *listener,
+                (Some(_), None) => {}
+                (None, listener) => {
+                    let listener = listener.unwrap_or(ListenerId(0));
+                    self.udp.places.push(Place::new(listener));
+                }
+            }
+        }
+    }
+
+    fn end_flows_of(&mut self, place: u16) {
+        let ids: Vec<FlowId> = self.udp.table.ids().collect();
+        for id in ids {
+            if self.udp.table.client(id).place == place {
+                self.end_flow(id, CloseReason::Operator);
+            }
+        }
     }
 
     /// Flows that lead to such a backend are to lead elsewhere from their next datagrams on.

@@ -74,6 +74,11 @@ impl Place {
         !self.is_armed && !self.is_cancelled
     }
 
+    /// Whether it has the socket that it is to have.
+    pub(super) fn has_settled(&self) -> bool {
+        self.has_what_is_wanted() && !self.is_cancelled
+    }
+
     fn has_what_is_wanted(&self) -> bool {
         match (&self.socket, &self.wanted) {
             (Some(socket), Some(wanted)) => Arc::ptr_eq(socket, wanted),
@@ -144,7 +149,11 @@ impl Worker {
     }
 
     pub(super) fn place_completion(&mut self, index: u16, completion: Completion) {
-        if let Some(buffer) = completion.buffer {
+        let is_leaving = !self.udp.places[usize::from(index)].has_what_is_wanted();
+        if let Some(buffer) = completion.buffer.filter(|_| is_leaving && !self.stopping) {
+            // Nobody listens there any more.
+            self.ring.drop_datagram(buffer);
+        } else if let Some(buffer) = completion.buffer {
             match self.ring.message(buffer, completion.result) {
                 Some(message) if message.is_truncated => {
                     self.ring.drop_datagram(buffer);
