@@ -318,7 +318,8 @@ async fn drains_with_the_token(browser: &Browser, ringway: &Ringway) {
         "document.querySelector('tr[data-backend=\"p/one\"]').textContent.includes('drain')";
     browser.shows("it drains", drains).await;
     assert_eq!(ringway.get("/v1/backends/p/one").json()["state"], "drain");
-    let banner = "[...document.querySelectorAll('.banner')].some(one => one.textContent.startsWith('Pool p has no usable'))";
+    let banner = "[...document.querySelectorAll('.banner')]\
+                  .some(one => one.textContent.startsWith('Pool p has no usable'))";
     browser.shows("the banner", banner).await;
 }
 

@@ -11,21 +11,23 @@ mod tests;
 mod track;
 
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use ratatui::DefaultTerminal;
-use ratatui::crossterm::event::{self, Event as TerminalEvent, KeyEventKind};
+use ratatui::crossterm::event::{
+    self, Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
+};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::status::SocketArguments;
 use super::{Failure, Outcome, file};
 use crate::admin::{Change, client};
-use model::{Answer, Model, Order, Wish};
+use model::{Answer, Key, Model, Order, Wish};
 use reading::{Event, Reading};
 use screen::Palette;
 
@@ -34,8 +36,8 @@ Examples:
   ringway top
   ringway top --socket lab.sock
 
-Keys: arrows select a backend, d drains it, m puts it into maintenance, r makes it ready again (each asks first), / filters,
-t shows trouble only, s sorts, ? shows all keys, q quits. NO_COLOR=1 takes the colours away.";
+Keys: arrows select a backend, d drains it, m puts it into maintenance, r makes it ready again (each asks first),
+/ filters, t shows trouble only, s sorts, ? shows all keys, q quits. NO_COLOR=1 takes the colours away.";
 
 /// How often it is asked, unless answers take long.
 const EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +45,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const SHARE: u32 = 10;
 /// How often the screen is drawn although nothing came.
 const DRAW_EVERY: Duration = Duration::from_millis(500);
+/// How long a last order may take before the screen ends without it.
+const FINISH: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -53,7 +57,7 @@ pub(super) struct Arguments {
 /// What wakes the screen.
 enum Input {
     Terminal(TerminalEvent),
-    Answered(Result<Answer, String>),
+    Answered(Box<Result<Answer, String>>),
     Operated(Result<String, String>),
     /// A signal, or the terminal is gone.
     Stop,
@@ -109,6 +113,7 @@ fn show(
     input: &Receiver<Input>,
     orders: &Sender<Wish>,
 ) -> io::Result<()> {
+    let mut under_way = 0;
     loop {
         let mut page = 0;
         terminal.draw(|frame| page = screen::draw(frame, &model, palette))?;
@@ -122,30 +127,80 @@ fn show(
         for one in first.into_iter().chain(input.try_iter()) {
             let order = match one {
                 Input::Stop => Some(Order::Quit),
-                Input::Answered(Ok(answer)) => {
-                    model.answered(answer, now());
-                    None
-                }
-                Input::Answered(Err(why)) => {
-                    model.failed(why, now());
+                Input::Answered(answer) => {
+                    match *answer {
+                        Ok(answer) => model.answered(answer, now()),
+                        Err(why) => model.failed(why, now()),
+                    }
                     None
                 }
                 Input::Operated(result) => {
+                    under_way -= 1;
                     model.operated(result, now());
                     None
                 }
-                Input::Terminal(TerminalEvent::Key(key)) if key.kind != KeyEventKind::Release => {
-                    model.key(key)
+                Input::Terminal(TerminalEvent::Key(event)) => {
+                    key(event).and_then(|key| model.key(key))
                 }
                 Input::Terminal(_) => None,
             };
             match order {
                 None => {}
-                Some(Order::Quit) => return Ok(()),
+                Some(Order::Quit) => {
+                    finish(under_way, input);
+                    return Ok(());
+                }
                 Some(Order::Redraw) => terminal.clear()?,
-                // The thread lives as long as this one.
-                Some(Order::Operate(wish)) => drop(orders.send(wish)),
+                Some(Order::Operate(wish)) => {
+                    under_way += 1;
+                    orders
+                        .send(wish)
+                        .expect("the thread lives as long as this one");
+                }
             }
+        }
+    }
+}
+
+/// Keys that have a name, and what they are to us.
+const NAMED: [(KeyCode, Key); 9] = [
+    (KeyCode::Enter, Key::Enter),
+    (KeyCode::Esc, Key::Escape),
+    (KeyCode::Backspace, Key::Backspace),
+    (KeyCode::Up, Key::Up),
+    (KeyCode::Down, Key::Down),
+    (KeyCode::PageUp, Key::PageUp),
+    (KeyCode::PageDown, Key::PageDown),
+    (KeyCode::Home, Key::Home),
+    (KeyCode::End, Key::End),
+];
+
+fn key(event: KeyEvent) -> Option<Key> {
+    let is_control = event.modifiers.contains(KeyModifiers::CONTROL);
+    if event.kind == KeyEventKind::Release {
+        return None;
+    }
+    if let KeyCode::Char(letter) = event.code {
+        return match (is_control, letter) {
+            (true, 'c') => Some(Key::Interrupt),
+            (true, 'l') => Some(Key::Redraw),
+            (true, _) => None,
+            (false, letter) => Some(Key::Letter(letter)),
+        };
+    }
+    let named = NAMED.iter().find(|(code, _)| *code == event.code);
+    named.map(|(_, key)| *key)
+}
+
+/// What somebody has confirmed is not forgotten because they quit at once.
+fn finish(mut under_way: usize, input: &Receiver<Input>) {
+    let until = Instant::now() + FINISH;
+    while under_way > 0 {
+        let left = until.saturating_duration_since(Instant::now());
+        match input.recv_timeout(left) {
+            Ok(Input::Operated(_)) => under_way -= 1,
+            Ok(Input::Terminal(_) | Input::Answered(_) | Input::Stop) => {}
+            Err(_) => return,
         }
     }
 }
@@ -225,7 +280,7 @@ fn read<T: serde::de::DeserializeOwned>(socket: &Path, value: Value) -> Result<T
 
 /// Asks again and again, and carries out orders in between.
 fn follow_process(
-    socket: &PathBuf,
+    socket: &Path,
     mut known: Known,
     orders: &Receiver<Wish>,
     inputs: &Sender<Input>,
@@ -250,7 +305,7 @@ fn follow_process(
         if answer.is_err() {
             pause = EVERY;
         }
-        if inputs.send(Input::Answered(answer)).is_err() {
+        if inputs.send(Input::Answered(Box::new(answer))).is_err() {
             return;
         }
     }

@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-
 use super::reading::{Backend, Event, Pool, Reading};
 use super::track::Tracks;
 use crate::control::snapshot::OperatorState;
@@ -21,6 +19,23 @@ pub(super) struct Answer {
     pub(super) reading: Reading,
     /// Those after the last one known.
     pub(super) events: Vec<Event>,
+}
+
+/// Keys that mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Interrupt,
+    Redraw,
+    Letter(char),
+    Enter,
+    Escape,
+    Backspace,
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    Home,
+    End,
 }
 
 /// What the shell is to do.
@@ -288,79 +303,96 @@ impl Model {
     }
 
     /// A key has been pressed.
-    pub(super) fn key(&mut self, key: KeyEvent) -> Option<Order> {
-        if key.modifiers.contains(KeyModifiers::CONTROL) {
-            return match key.code {
-                KeyCode::Char('c') => Some(Order::Quit),
-                KeyCode::Char('l') => Some(Order::Redraw),
-                _ => None,
-            };
+    pub(super) fn key(&mut self, key: Key) -> Option<Order> {
+        if key == Key::Interrupt {
+            return Some(Order::Quit);
+        }
+        if key == Key::Redraw {
+            return Some(Order::Redraw);
         }
         match std::mem::take(&mut self.mode) {
-            Mode::List => self.key_in_list(key.code),
-            Mode::Filter => {
-                self.key_in_filter(key.code);
-                None
-            }
-            Mode::Confirm(wish) => match key.code {
-                KeyCode::Char('y' | 'Y') => Some(Order::Operate(wish)),
-                KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => None,
-                _ => {
-                    self.mode = Mode::Confirm(wish);
-                    None
+            Mode::List => {
+                if let Key::Letter(letter) = key {
+                    return self.letter_in_list(letter);
                 }
-            },
+                self.move_in_list(key);
+            }
+            Mode::Filter => self.key_in_filter(key),
+            Mode::Confirm(wish) => {
+                if matches!(key, Key::Letter('y' | 'Y')) {
+                    return Some(Order::Operate(wish));
+                }
+                if !matches!(key, Key::Letter('n' | 'N' | 'q') | Key::Escape) {
+                    self.mode = Mode::Confirm(wish);
+                }
+            }
             // Any key leads back.
-            Mode::Help => None,
+            Mode::Help => {}
         }
+        None
     }
 
-    fn key_in_list(&mut self, code: KeyCode) -> Option<Order> {
-        let at = self.selected;
-        match code {
-            KeyCode::Char('q') => return Some(Order::Quit),
-            KeyCode::Up | KeyCode::Char('k') => self.select(at.saturating_sub(1)),
-            KeyCode::Down | KeyCode::Char('j') => self.select(at + 1),
-            KeyCode::PageUp => self.select(at.saturating_sub(self.page)),
-            KeyCode::PageDown => self.select(at + self.page),
-            KeyCode::Home | KeyCode::Char('g') => self.select(0),
-            KeyCode::End | KeyCode::Char('G') => self.select(usize::MAX),
-            KeyCode::Char('/') => self.mode = Mode::Filter,
-            KeyCode::Char('t') => {
+    fn letter_in_list(&mut self, letter: char) -> Option<Order> {
+        match letter {
+            'q' => return Some(Order::Quit),
+            'k' => self.move_in_list(Key::Up),
+            'j' => self.move_in_list(Key::Down),
+            'g' => self.move_in_list(Key::Home),
+            'G' => self.move_in_list(Key::End),
+            '/' => self.mode = Mode::Filter,
+            't' => {
                 self.is_trouble_only = !self.is_trouble_only;
                 self.find_selected();
             }
-            KeyCode::Char('s') => {
+            's' => {
                 self.sort = self.sort.next();
                 self.find_selected();
             }
-            KeyCode::Char('?' | 'h') => self.mode = Mode::Help,
-            KeyCode::Esc => {
-                self.filter.clear();
-                self.is_trouble_only = false;
-                self.find_selected();
-            }
-            KeyCode::Char('d') => self.ask(OperatorState::Drain),
-            KeyCode::Char('m') => self.ask(OperatorState::Maintenance),
-            KeyCode::Char('r' | 'u') => self.ask(OperatorState::Ready),
+            '?' | 'h' => self.mode = Mode::Help,
+            'd' => self.ask(OperatorState::Drain),
+            'm' => self.ask(OperatorState::Maintenance),
+            'r' | 'u' => self.ask(OperatorState::Ready),
             _ => {}
         }
         None
     }
 
-    fn key_in_filter(&mut self, code: KeyCode) {
-        match code {
-            KeyCode::Enter => return,
-            KeyCode::Esc => self.filter.clear(),
-            KeyCode::Backspace => {
+    fn move_in_list(&mut self, key: Key) {
+        let at = self.selected;
+        match key {
+            Key::Up => self.select(at.saturating_sub(1)),
+            Key::Down => self.select(at + 1),
+            Key::PageUp => self.select(at.saturating_sub(self.page)),
+            Key::PageDown => self.select(at + self.page),
+            Key::Home => self.select(0),
+            Key::End => self.select(usize::MAX),
+            Key::Escape => {
+                self.filter.clear();
+                self.is_trouble_only = false;
+                self.find_selected();
+            }
+            Key::Interrupt | Key::Redraw | Key::Letter(_) | Key::Enter | Key::Backspace => {}
+        }
+    }
+
+    fn key_in_filter(&mut self, key: Key) {
+        match key {
+            Key::Enter => return,
+            Key::Escape => self.filter.clear(),
+            Key::Backspace => {
                 self.filter.pop();
                 self.mode = Mode::Filter;
             }
-            KeyCode::Char(letter) => {
+            Key::Letter(letter) => {
                 self.filter.push(letter);
                 self.mode = Mode::Filter;
             }
-            _ => self.mode = Mode::Filter,
+            Key::Up | Key::Down | Key::PageUp | Key::PageDown | Key::Home | Key::End => {
+                self.move_in_list(key);
+                self.mode = Mode::Filter;
+                return;
+            }
+            Key::Interrupt | Key::Redraw => {}
         }
         self.find_selected();
     }
@@ -393,9 +425,9 @@ impl Model {
         let is_last = usable == 1 && backend.is_some_and(|one| one.takes_sessions);
         let effect = match wish.state {
             OperatorState::Ready => "it gets new sessions again, if it is up".to_owned(),
-            OperatorState::Drain => format!("no new sessions, {active} go on"),
+            OperatorState::Drain => format!("no new sessions; those it has ({active}) go on"),
             OperatorState::Maintenance => {
-                format!("no new sessions, no probes, {active} sessions go on")
+                format!("no new sessions, no probes; those it has ({active}) go on")
             }
         };
         match wish.state {

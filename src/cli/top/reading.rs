@@ -255,9 +255,9 @@ impl Event {
                 };
                 said.extend(fact("state").map(written));
                 for key in ["weight", "max_sessions", "address"] {
-                    let value = fact(key).map(|value| match value {
-                        Value::Null => "none".to_owned(),
-                        value => written(value),
+                    let value = fact(key).map(|value| match value.is_null() {
+                        true => "none".to_owned(),
+                        false => written(value),
                     });
                     let key = key.replace('_', "-");
                     said.extend(value.map(|value| format!("{key} {value}")));

@@ -3,11 +3,10 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::{Color, Modifier};
 use serde_json::{Value, json};
 
-use super::model::{Answer, Mode, Model, Order, Wish};
+use super::model::{Answer, Key, Mode, Model, Order, Wish};
 use super::screen::{Palette, draw};
 use crate::control::snapshot::OperatorState;
 
@@ -47,7 +46,8 @@ fn status(second: u64) -> Value {
             {"name": "postgres", "addresses": ["10.0.0.100:5432"], "pools": [{"pool": "pg", "weight": 1}],
              "sessions_active": 370, "sessions_total": second * 40, "bytes_to_backend": second * 60_000,
              "bytes_to_client": second * 3_600_000, "refuses": null, "datagrams": null},
-            {"name": "dns", "addresses": ["10.0.0.100:53", "[2001:db8::100]:53"], "pools": [{"pool": "dns", "weight": 1}],
+            {"name": "dns", "addresses": ["10.0.0.100:53", "[2001:db8::100]:53"],
+             "pools": [{"pool": "dns", "weight": 1}],
              "flows_active": 31, "refuses": null,
              "datagrams": {"flows_total": second * 12, "bytes_received": second * 900, "bytes_sent": second * 4_000}},
         ],
@@ -78,9 +78,11 @@ fn operated(status: &mut Value, number: usize, state: &str) {
 
 fn events() -> Value {
     json!([
-        {"id": 1, "at": BEGUN - 4_000, "kind": "backend", "facts": {"pool": "pg", "backend": "pg1", "up": true, "why": "2 probes succeeded"}},
+        {"id": 1, "at": BEGUN - 4_000, "kind": "backend",
+         "facts": {"pool": "pg", "backend": "pg1", "up": true, "why": "2 probes succeeded"}},
         {"id": 2, "at": BEGUN - 500, "kind": "virtual_router",
-         "facts": {"virtual_router": "vip", "from": "backup", "to": "active", "priority": 254, "why": "no other router is heard"}},
+         "facts": {"virtual_router": "vip", "from": "backup", "to": "active", "priority": 254,
+                   "why": "no other router is heard"}},
         {"id": 3, "at": BEGUN + 20, "kind": "backend", "facts": {"pool": "pg", "backend": "pg3", "state": "drain"}},
         {"id": 4, "at": BEGUN + 28, "kind": "backend",
          "facts": {"pool": "pg", "backend": "pg2", "up": false, "why": "3 probes failed: connect: connection refused"}},
@@ -115,12 +117,11 @@ fn model(change: impl Fn(&mut Value)) -> Model {
 fn press(model: &mut Model, keys: &str) -> Option<Order> {
     let mut order = None;
     for key in keys.chars() {
-        let code = match key {
-            '\n' => KeyCode::Enter,
-            '\u{1b}' => KeyCode::Esc,
-            key => KeyCode::Char(key),
-        };
-        order = model.key(KeyEvent::new(code, KeyModifiers::NONE));
+        order = model.key(match key {
+            '\n' => Key::Enter,
+            '\u{1b}' => Key::Escape,
+            letter => Key::Letter(letter),
+        });
     }
     order
 }
