@@ -1,5 +1,5 @@
-//! The dashboard: one page with its style and its script in it, that asks the API like anybody else. Nothing in it comes
-//! from elsewhere, and the policy that goes with it lets the browser load and run nothing but this.
+//! The dashboard: one page with its style and its script in it, that asks the API like anybody else. Nothing in it
+//! comes from elsewhere, and the policy that goes with it lets the browser load and run nothing but this.
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};

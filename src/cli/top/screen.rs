@@ -102,7 +102,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, palette: Palette) -> us
         above.extend(is_roomy.then(Line::default));
     }
     let left = height.saturating_sub(above.len() + 1);
-    let needed = 1 + model.rows().len() + usize::from(is_roomy);
+    // Titles, and a line that says so where there is none.
+    let needed = 1 + model.rows().len().max(1) + usize::from(is_roomy);
     let below = match spare {
         0..12 => 0,
         _ => (height / 6).max(3).max(left.saturating_sub(needed)),
