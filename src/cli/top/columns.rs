@@ -211,6 +211,13 @@ pub(super) fn backends(width: usize, model: &Model, now: u64) -> Columns {
         indent: MARKER,
     };
     let mut columns = columns.fit(width, name.max(10));
+    // A name that can be read is worth more than these.
+    for spare in ["weight", "address"] {
+        if columns.columns[0].width < name {
+            columns.columns.retain(|column| column.title != spare);
+            columns = columns.fit(width, name.max(10));
+        }
+    }
     let room = columns.left(width);
     if room >= TREND.len() {
         columns.columns.push(left(TREND, room.min(TREND_MAX)));
