@@ -68,6 +68,15 @@ pub(super) enum Rights {
 }
 
 impl Rights {
+    /// What changes need here, in a word: `all` may be changed, `none`, or with the `token`.
+    pub(super) fn changes(&self) -> &'static str {
+        match self {
+            Rights::All => "all",
+            Rights::Reading => "none",
+            Rights::WithToken(_) => "token",
+        }
+    }
+
     fn permit(&self, is_change: bool, shown: Shown<'_>) -> Result<(), Denial> {
         match (self, shown) {
             (Rights::All, _) => Ok(()),
@@ -105,8 +114,26 @@ fn shown(headers: &HeaderMap) -> Shown<'_> {
     }
 }
 
+/// Whether a browser asks for a page of some other site. The socket needs no token, and may be forwarded to where a
+/// browser reaches it (`ssh -L 9901:/run/ringway/admin.sock`): only the dashboard itself may change something there.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return false;
+    };
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let host = host.unwrap_or_default();
+    let is_same = origin.as_bytes().strip_prefix(b"http://") == Some(host);
+    // Any name may be made to lead to this host.
+    let is_here = ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| {
+        let rest = host.strip_prefix(name.as_bytes());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b":"))
+    });
+    !(is_same && is_here)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Denial {
+    AnotherSite,
     ReadOnly,
     NoToken,
     WrongToken,
@@ -115,6 +142,10 @@ enum Denial {
 impl IntoResponse for Denial {
     fn into_response(self) -> Response {
         let (status, message) = match self {
+            Denial::AnotherSite => (
+                StatusCode::FORBIDDEN,
+                "a page of another site may change nothing: open the dashboard as http://localhost:PORT/",
+            ),
             Denial::ReadOnly => (
                 StatusCode::FORBIDDEN,
                 "nothing can be changed at this address: use the admin socket, or configure `admin.http.token_file`",
@@ -146,6 +177,9 @@ impl IntoResponse for Denial {
 /// Lets a request through, or answers it.
 pub(super) async fn check(State(rights): State<Rights>, request: Request, next: Next) -> Response {
     let is_change = !request.method().is_safe();
+    if is_change && matches!(rights, Rights::All) && is_of_another_site(request.headers()) {
+        return Denial::AnotherSite.into_response();
+    }
     match rights.permit(is_change, shown(request.headers())) {
         Ok(()) => next.run(request).await,
         Err(denial) => denial.into_response(),
@@ -197,6 +231,37 @@ mod tests {
         ] {
             assert_eq!(rights.permit(false, shown), look, "{rights:?}");
             assert_eq!(rights.permit(true, shown), change, "{rights:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_site_changes_nothing_through_a_forwarded_socket() {
+        for (origin, host, is_other) in [
+            (None, "ringway", false),
+            (Some("http://localhost:9901"), "localhost:9901", false),
+            (Some("http://127.0.0.1:9901"), "127.0.0.1:9901", false),
+            (Some("http://[::1]:9901"), "[::1]:9901", false),
+            (Some("http://localhost"), "localhost", false),
+            (Some("https://example.com"), "localhost:9901", true),
+            (Some("http://localhost:3000"), "localhost:9901", true),
+            (Some("http://example.com:9901"), "example.com:9901", true),
+            (
+                Some("http://localhost.example.com"),
+                "localhost.example.com",
+                true,
+            ),
+            (Some("null"), "localhost:9901", true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            }
+            assert_eq!(
+                is_of_another_site(&headers),
+                is_other,
+                "{origin:?} at {host}"
+            );
         }
     }
 

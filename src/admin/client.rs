@@ -63,6 +63,15 @@ pub fn status(socket: &Path) -> Result<Value, Error> {
     ask(socket, Method::GET, "/v1/status", Vec::new())
 }
 
+/// The events after the one of this number, oldest first.
+///
+/// # Errors
+/// When nobody answers.
+pub fn history(socket: &Path, after: u64) -> Result<Value, Error> {
+    let path = format!("/v1/history?after={after}");
+    ask(socket, Method::GET, &path, Vec::new())
+}
+
 /// Changes what the operator says about a backend; its status after that.
 ///
 /// # Errors

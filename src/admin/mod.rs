@@ -4,6 +4,7 @@
 mod access;
 mod bounded;
 pub mod client;
+mod dashboard;
 mod events;
 mod inquiry;
 pub mod metrics;

@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::{self, Rights};
+use super::dashboard::Dashboard;
 use super::inquiry::{Body, Inquiry};
 use super::{
     Addition, Ask, Change, LevelRequest, Look, MoveRequest, Refusal, ReloadRequest, Request,
@@ -69,7 +70,7 @@ fn document() -> Value {
 pub(super) fn router(control: Ask, rights: Rights) -> Router {
     let (router, api) = declared().split_for_parts();
     let document = api.to_json().expect("it can always be written");
-    let mut known: Vec<String> = vec!["GET /metrics".to_owned()];
+    let mut known: Vec<String> = vec!["GET /".to_owned(), "GET /metrics".to_owned()];
     for (path, item) in &api.paths.paths {
         known.extend(item.get.iter().map(|_| format!("GET {path}")));
         known.extend(item.post.iter().map(|_| format!("POST {path}")));
@@ -79,7 +80,9 @@ pub(super) fn router(control: Ask, rights: Rights) -> Router {
     let known = known.join(", ");
     let (nowhere, not_so) = (known.clone(), known);
     let json = [(header::CONTENT_TYPE, "application/json")];
+    let dashboard = Dashboard::new(&rights);
     router
+        .route("/", get(async move || dashboard.response()))
         .route("/v1/openapi.json", get(async move || (json, document)))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(metrics::healthz))

@@ -15,6 +15,7 @@ mod schema;
 mod sessions;
 mod status;
 mod tips;
+mod top;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -54,6 +55,10 @@ enum Command {
     /// How a running Ringway is: listeners, pools, backends, and why something is as it is
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
+
+    /// The same on a screen that lives: rates, latencies, events; keys drain backends and bring them back
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Arguments),
 
     /// Take a backend of a running Ringway out of use and back, change its weight, add or remove one
     #[command(after_help = backend::EXAMPLES)]
@@ -206,6 +211,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Status(arguments) => status::status(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
         Command::Backend(arguments) => backend::backend(&arguments),
         Command::Reload(arguments) => reload::reload(&arguments),
         Command::Failover(arguments) => failover::failover(&arguments),

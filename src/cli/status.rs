@@ -447,7 +447,7 @@ fn age(since: &Value, now: Duration) -> String {
 }
 
 /// In its largest unit.
-fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),

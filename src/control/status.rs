@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -23,8 +23,12 @@ use super::usable;
 use super::vrrp::Vrrp;
 use super::watch::Watch;
 use crate::ids::{BackendId, ListenerId, PoolId};
-use crate::metrics::{BackendCells, WorkerCells};
+use crate::metrics::{
+    BackendCells, Counts, Histogram, LATENCIES, ListenerCells, Usage, WorkerCells,
+};
+use crate::session::Direction;
 use crate::sys::clock::Clock;
+use crate::sys::host;
 use crate::sys::socket::{Bind, check_free};
 use crate::time::Time;
 use crate::worker::Shared;
@@ -73,6 +77,8 @@ impl View<'_> {
             "phase": self.phase,
             "stopping": self.stopping(),
             "started": seconds(self.clock.system_time(Time::ZERO)),
+            "now": self.now(),
+            "host": host::name().ok(),
             "generation": self.snapshot.generation,
             "config_hash": &**self.config_hash,
             "reloads": self.reloads.status(),
@@ -97,6 +103,14 @@ impl View<'_> {
 
     pub(super) fn routers(&self) -> Value {
         self.vrrp.map_or_else(|| json!([]), Vrrp::status)
+    }
+
+    /// Seconds since 1970, to the millisecond, by a clock that nobody sets: rates are made with it.
+    fn now(&self) -> Value {
+        let now = self.clock.system_time(self.clock.now());
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        json!(Duration::from_millis(millis).as_secs_f64())
     }
 
     /// Since when, and until when sessions may go on; null while it is not.
@@ -136,6 +150,10 @@ impl View<'_> {
                     (0, active, datagrams)
                 }
             };
+            let sum = |read: &dyn Fn(&ListenerCells) -> u64| {
+                self.sum(|cells| read(cells.listener(id)))
+            };
+            let bytes = |direction| sum(&|cells| cells.given.get(direction));
             json!({
                 "name": &*listener.name,
                 "removed": listener.standing != Standing::Configured,
@@ -143,6 +161,9 @@ impl View<'_> {
                 "addresses": addresses,
                 "pools": pools.collect::<Vec<_>>(),
                 "sessions_active": sessions,
+                "sessions_total": sum(&|cells| cells.sessions_total.get()),
+                "bytes_to_backend": bytes(Direction::ToBackend),
+                "bytes_to_client": bytes(Direction::ToClient),
                 "max_sessions": listener.max_sessions,
                 "flows_active": flows,
                 "datagrams": datagrams,
@@ -244,17 +265,33 @@ impl View<'_> {
             "max_sessions_since": seconds(notes.max_sessions.since),
             "sessions_total": sum(|cells| cells.sessions_total.get()),
             "source_ports": self.source_ports(id),
+            "bytes_to_backend": sum(|cells| cells.given.get(Direction::ToBackend)),
+            "bytes_to_client": sum(|cells| cells.given.get(Direction::ToClient)),
             "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
+            "connect_duration_seconds": self.took(id, |usage| &usage.connect),
+            "first_byte_duration_seconds": self.took(id, |usage| &usage.first_byte),
             "flows_active": sum(|cells| cells.flows_active.get()),
             "flows_total": sum(|cells| cells.flows_total.get()),
             "flows_expired_total": sum(|cells| cells.flows_expired_total.get()),
             "datagrams_sent": sum(|cells| cells.sent.datagrams.get()),
             "datagrams_received": sum(|cells| cells.received.datagrams.get()),
+            "bytes_sent": sum(|cells| cells.sent.bytes.get()),
+            "bytes_received": sum(|cells| cells.received.bytes.get()),
         })
     }
 }
 
 impl View<'_> {
+    /// How often something of a backend's sessions took how long, all together.
+    fn took(&self, id: BackendId, of: fn(&Usage) -> &Histogram) -> Value {
+        let mut counts = Counts::new(&LATENCIES);
+        let usages = self.cells.iter();
+        for usage in usages.filter_map(|cells| cells.backend(id).usage_so_far()) {
+            counts.add(of(usage));
+        }
+        json!({"count": counts.count(), "sum": counts.sum_seconds()})
+    }
+
     /// Null for a unix socket and for a name that is not resolved.
     pub(super) fn source_ports(&self, id: BackendId) -> Value {
         self.ports[id.index()].map_or(Value::Null, |ports| {

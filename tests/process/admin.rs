@@ -295,7 +295,7 @@ fn requests_that_make_no_sense_are_answered_with_what_would() {
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let name = format!("/v1/backends/default/{}", backend.address());
     for (request, status, part) in [
-        (get("/"), 404, "/v1/status"),
+        (get("/v1/stat"), 404, "/v1/status"),
         (post("/v1/status", ""), 405, "GET /v1/status"),
         (get(&name), 200, "takes_sessions"),
         (post(&name, ""), 400, "not what is asked for"),
