@@ -9,6 +9,7 @@ use super::file::{self, DEFAULT_FILE};
 use super::{Failure, Outcome};
 use crate::config::{self, Loaded};
 use crate::doctor::{self, Area, Facts, Finding, Level, Look, Report, Wanted};
+use crate::privileges;
 use crate::sys::host;
 
 pub(super) const EXAMPLES: &str = "\
@@ -53,7 +54,10 @@ enum Format {
 
 /// Looks at the host and prints what it found.
 pub(super) fn doctor(arguments: &Arguments) -> Result<Outcome, Failure> {
-    let report = examine(arguments.config.as_deref(), arguments.node.as_deref());
+    let mut report = examine(arguments.config.as_deref(), arguments.node.as_deref());
+    if arguments.verbose {
+        report.notes.extend(privileges::table::ALL.map(in_words));
+    }
     let text = if arguments.json || arguments.format == Format::Json {
         report.json()
     } else {
@@ -65,6 +69,16 @@ pub(super) fn doctor(arguments: &Arguments) -> Result<Outcome, Failure> {
     } else {
         Outcome::Success
     })
+}
+
+/// A row of the table of capabilities.
+fn in_words(row: privileges::table::Row) -> String {
+    let privileges::table::Row {
+        feature,
+        capability,
+        without,
+    } = row;
+    format!("{capability} is for {feature}. Without it: {without}.")
 }
 
 fn examine(file: Option<&Path>, node: Option<&str>) -> Report {

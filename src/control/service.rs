@@ -7,7 +7,7 @@ use crate::vrrp::progress::CONTROL;
 use crate::worker::Command;
 
 impl Control {
-    /// Listens to nobody: tells whoever started us that clients are let in.
+    /// Clients are let in.
     pub(super) fn service_is_ready(&mut self) {
         self.service_status();
         if let Some(notify) = &self.notify {

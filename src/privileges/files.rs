@@ -13,7 +13,7 @@ use crate::control::snapshot::ListenAddress;
 /// Rights that are known to this version. The kernel may know fewer.
 const KNOWN: ABI = ABI::V5;
 /// What the C library reads to look names up, and what `/proc` and `/sys` say about this host.
-const HOST: [&str; 8] = [
+const HOST: [&str; 10] = [
     "/etc",
     "/usr",
     "/lib",
@@ -21,6 +21,8 @@ const HOST: [&str; 8] = [
     "/proc",
     "/sys",
     "/run/systemd",
+    "/run/resolvconf",
+    "/run/NetworkManager",
     "/dev/urandom",
 ];
 /// What virtual routers with a MAC address of their own switch.

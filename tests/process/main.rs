@@ -13,6 +13,7 @@
 #[macro_use]
 mod harness;
 
+mod access;
 mod addresses;
 mod admin;
 mod api;
@@ -30,9 +31,11 @@ mod limits;
 mod metrics;
 mod moving_on;
 mod ports;
+mod privileges;
 mod probes;
 mod scale;
 mod servers;
+mod service;
 mod start;
 mod stop;
 mod storm;

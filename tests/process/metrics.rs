@@ -460,3 +460,14 @@ fn more_scrapes_than_there_are_places_wait_for_those_that_say_nothing() {
     assert_eq!(answer.status, 200);
     drop(silent);
 }
+
+/// Who meets a word in the counters finds it in the guide.
+#[test]
+fn the_guide_explains_every_end_reason() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/operations.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    for reason in ringway::session::CloseReason::ALL {
+        let row = format!("| `{}` | ", reason.as_str());
+        assert_eq!(guide.matches(&row).count(), 1, "{row}");
+    }
+}
