@@ -97,6 +97,7 @@ fn examine(file: Option<&Path>, node: Option<&str>) -> Report {
             },
         )) => {
             findings.push(loads(file, &report));
+            findings.extend(config.user.as_deref().map(becomes));
             Some(Wanted::from(&config))
         }
         Some((file, loaded)) => {
@@ -157,6 +158,34 @@ fn loads(file: &Path, report: &config::Report) -> Finding {
         level,
         finding,
         why: WHY_FILE.to_owned(),
+        mend: mend.into_iter().collect(),
+    }
+}
+
+/// Whether there is the user that the file says to become.
+fn becomes(user: &str) -> Finding {
+    let (level, finding, mend) = match privileges::find(user) {
+        Ok(uid) => (
+            Level::Ok,
+            format!("global.user: {user} is user {uid}"),
+            None,
+        ),
+        Err(error) => {
+            let make = "useradd --system --home-dir /var/lib/ringway --shell /usr/sbin/nologin";
+            (
+                Level::Fail,
+                error.to_string(),
+                Some(format!("{make} {user}")),
+            )
+        }
+    };
+    Finding {
+        area: Area::File,
+        check: "user",
+        level,
+        finding,
+        why: "Ringway becomes this user before it listens; without it, it does not start."
+            .to_owned(),
         mend: mend.into_iter().collect(),
     }
 }

@@ -27,7 +27,7 @@ pub enum Error {
     )]
     NotRoot(Uid),
     /// There is no such user.
-    #[error("global.user: there is no user {0}; `useradd --system {0}` makes one")]
+    #[error("global.user: there is no user {0} on this host")]
     Unknown(String),
     /// A system call failed.
     #[error("global.user: cannot become {user}: {what}: {why}")]
@@ -101,6 +101,14 @@ pub fn drop_to(config: &Config, places: &Places) -> Result<Option<Dropped>, Erro
         capabilities,
         files,
     }))
+}
+
+/// The number of a user.
+///
+/// # Errors
+/// There is no such user, or nobody can say.
+pub fn find(user: &str) -> Result<u32, Error> {
+    Identity::find(user).map(|identity| identity.uid.as_raw())
 }
 
 /// The calling thread needs none of the capabilities that the others have. Root keeps its own: it may have to reach
