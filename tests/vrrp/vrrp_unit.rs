@@ -69,13 +69,14 @@ fn permitted(unit: &str, analyze: &Path) -> HashSet<String> {
 
 /// The names of the calls in what strace wrote: `PID name(...`, or `PID <... name resumed>`.
 fn calls(written: &str) -> HashSet<&str> {
-    let call = |line: &'_ str| -> Option<&str> {
-        let start = line.find(|letter: char| !letter.is_ascii_digit() && letter != ' ')?;
-        let (name, _) = line[start..].split_once('(')?;
-        let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-        name.chars().all(is_name).then_some(name)
-    };
     written.lines().filter_map(call).collect()
+}
+
+fn call(line: &str) -> Option<&str> {
+    let start = line.find(|letter: char| !letter.is_ascii_digit() && letter != ' ')?;
+    let (name, _) = line[start..].split_once('(')?;
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    name.chars().all(is_name).then_some(name)
 }
 
 #[test]
