@@ -160,7 +160,7 @@ impl Teller {
         loop {
             let patience = look_at.saturating_duration_since(Instant::now());
             match self.messages.recv_timeout(patience) {
-                Ok(message) => tell_about(message),
+                Ok(message) => tell(&states(&message)),
                 Err(RecvTimeoutError::Timeout) => {
                     self.look();
                     look_at = Instant::now() + self.look_every;
@@ -188,22 +188,46 @@ impl Teller {
     }
 }
 
-fn tell_about(message: Message) {
+fn states(message: &Message) -> Vec<NotifyState<'_>> {
     match message {
-        Message::Ready => tell(&[NotifyState::Ready]),
-        Message::Reloading(Some(now)) => tell(&[NotifyState::Reloading, now]),
-        Message::Reloading(None) => tell(&[NotifyState::Reloading]),
-        Message::Stopping => tell(&[NotifyState::Stopping]),
+        Message::Ready => vec![NotifyState::Ready],
+        Message::Reloading(now) => {
+            let now = now.clone();
+            [NotifyState::Reloading].into_iter().chain(now).collect()
+        }
+        Message::Stopping => vec![NotifyState::Stopping],
         Message::MoreTime => {
             let micros = u32::try_from(MORE_TIME.as_micros()).unwrap_or(u32::MAX);
-            tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
+            vec![NotifyState::ExtendTimeoutUsec(micros)]
         }
-        Message::Status(status) => tell(&[NotifyState::Status(&status)]),
+        Message::Status(status) => vec![NotifyState::Status(status)],
     }
 }
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(message: &Message) -> Vec<String> {
+        let states = states(message);
+        states.iter().map(NotifyState::to_string).collect()
+    }
+
+    #[test]
+    fn a_reload_is_told_with_the_time_at_which_it_began() {
+        let now = NotifyState::monotonic_usec_now().unwrap();
+        let told = text(&Message::Reloading(Some(now)));
+        assert_eq!(told[0], "RELOADING=1");
+        let (key, value) = told[1].split_once('=').unwrap();
+        assert_eq!(key, "MONOTONIC_USEC");
+        assert!(value.parse::<u64>().unwrap() > 0);
+        assert_eq!(text(&Message::Reloading(None)), ["RELOADING=1"]);
+        assert_eq!(text(&Message::MoreTime), ["EXTEND_TIMEOUT_USEC=30000000"]);
     }
 }

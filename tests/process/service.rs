@@ -1,12 +1,15 @@
 //! The process as a service: what it tells whoever started it, by a notification socket of the test's own; and the unit.
 
+use std::fs::{File, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::harness::backend::{Backend, FullBacklog};
 use crate::harness::{Folder, Launch, Ringway, SOON, facts, skip, stream};
@@ -286,26 +289,63 @@ fn the_package_has_what_a_service_needs_and_its_program_starts() {
         let text = std::fs::read_to_string(script).unwrap();
         assert!(!text.contains("#DEBHELPER#"), "{text}");
     }
-    let installed = root.join("usr/bin/ringway");
-    let file = root.join("etc/ringway/ringway.yaml");
-    program::run(
-        Command::new(&installed).args(["check", "-c"]).arg(&file),
-        SOON,
-    );
-    // With sockets in a folder that may be written.
-    let (backend, manager) = (Backend::echo(), Manager::new());
-    let mut child = program::mortal(&installed);
-    child.args([
-        "run",
-        "--listen",
-        "127.0.0.1:0",
-        "--to",
-        &backend.address().to_string(),
-    ]);
-    child.arg("--socket").arg(folder.path().join("admin.sock"));
-    child.env("NOTIFY_SOCKET", manager.folder.path().join("notify"));
-    let mut child = child.stdout(Stdio::null()).spawn().unwrap();
-    manager.wait("READY=1");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    starts_installed(Path::new(package), &folder);
+}
+
+/// Installs over folders that are the machine's own below and thrown away above, and becomes the service's process.
+const INSTALL: &str = "set -e
+mount -t tmpfs tmpfs \"$1\"
+for folder in etc usr var; do
+    mkdir -p \"$1/$folder/upper\" \"$1/$folder/work\"
+    options=lowerdir=/$folder,upperdir=$1/$folder/upper,workdir=$1/$folder/work
+    mount -t overlay overlay -o $options /$folder || exit 40
+done
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd /run/lock
+dpkg --force-depends --install \"$2\"
+/usr/bin/ringway check
+systemd-analyze verify ringway.service
+exec /usr/bin/ringway run";
+
+/// With the file, the user and the unit as the package installs them.
+fn starts_installed(package: &Path, folder: &Folder) {
+    if !nix::unistd::geteuid().is_root() {
+        skip("only root can install a package");
+        return;
+    }
+    let manager = Manager::new();
+    manager.folder.open();
+    let notify = manager.folder.path().join("notify");
+    std::fs::set_permissions(&notify, Permissions::from_mode(0o777)).unwrap();
+    let over = folder.path().join("over");
+    std::fs::create_dir(&over).unwrap();
+    let said = File::create(folder.path().join("said")).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "sh", "-c", INSTALL, "sh"]);
+    command
+        .arg(&over)
+        .arg(package)
+        .env("NOTIFY_SOCKET", &notify);
+    command.stdout(said.try_clone().unwrap()).stderr(said);
+    let mut child = command.spawn().unwrap();
+    let end = Instant::now() + SOON * 2;
+    let mut told = String::new();
+    while !told.contains("READY=1") && child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < end, "{told}");
+        told.push_str(&manager.told(Duration::from_millis(100)).unwrap_or_default());
+    }
+    let said = || std::fs::read_to_string(folder.path().join("said")).unwrap();
+    if child
+        .try_wait()
+        .unwrap()
+        .is_some_and(|status| status.code() == Some(40))
+    {
+        skip("no folder can be laid over another one here");
+        return;
+    }
+    assert!(told.contains("READY=1"), "{told}{}", said());
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success(), "{}", said());
+    assert!(said().contains("runs as ringway ("), "{}", said());
 }
