@@ -92,8 +92,9 @@ section! {
         level: LogLevel = "info",
         /// Lines of text, or one JSON object per line.
         format: LogFormat = "text",
-        /// A line for each session and each UDP flow that ended: `stdout`, among the others, or the whole path of a file.
-        /// A file that was renamed or removed is begun anew. Lines that nobody takes in time are dropped and counted.
+        /// A line for each session and each UDP flow that ended: `stdout`, among the others, or the whole path of a
+        /// file. A file that was renamed or removed is begun anew. Lines that nobody takes in time are dropped and
+        /// counted.
         access: Or<Off, AccessTo> = "off",
     }
 }

@@ -1,5 +1,5 @@
-//! What is noted of a session or a flow for the access log, and how it gets there. Nothing of it is done, and next to no
-//! memory taken, where there is no such log.
+//! What is noted of a session or a flow for the access log, and how it gets there. Nothing of it is done, and next to
+//! no memory taken, where there is no such log.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;

@@ -1,4 +1,5 @@
-//! The process as a service: what it tells whoever started it, by a notification socket of the test's own; and the unit.
+//! The process as a service: what it tells whoever started it, by a notification socket of the test's own; the unit and
+//! the package.
 
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;

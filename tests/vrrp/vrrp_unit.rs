@@ -5,10 +5,12 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::backend::Backend;
-use crate::harness::{Folder, Launch, SOON, stream};
+use crate::harness::{Folder, Launch, SOON, facts, stream};
 use crate::lan::{Lan, VIP};
 use crate::node::{becomes, with_routers};
 use crate::program::{self, find};
+
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 fn unit() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/ringway.service");
@@ -101,16 +103,21 @@ fn a_node_with_the_rights_of_the_unit_serves_the_address_and_uses_no_other_syste
         .replace(' ', ",");
     let sets = ["--inh-caps", "--ambient-caps", "--bounding-set"];
     let limit = |key: &str| values(&unit, key)[0].replace("infinity", "unlimited");
-    let mut under = vec![
-        prlimit.display().to_string(),
-        format!("--memlock={}", limit("LimitMEMLOCK")),
-        format!("--rtprio={}", limit("LimitRTPRIO")),
+    let mut under = match may_raise {
+        true => vec![
+            prlimit.display().to_string(),
+            format!("--memlock={}", limit("LimitMEMLOCK")),
+            format!("--rtprio={}", limit("LimitRTPRIO")),
+        ],
+        false => Vec::new(),
+    };
+    under.extend([
         setpriv.display().to_string(),
         "--reuid=65534".to_owned(),
         "--regid=65534".to_owned(),
         "--clear-groups".to_owned(),
         "--no-new-privs".to_owned(),
-    ];
+    ]);
     under.extend(sets.map(|set| format!("{set}=-all,{capabilities}")));
     let traced = ["-D", "-f", "-qq", "-o"].map(str::to_owned);
     under.extend([strace.display().to_string()].into_iter().chain(traced));
