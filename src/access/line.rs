@@ -34,10 +34,10 @@ pub(super) fn add(record: &Record, style: Style, text: &mut String) {
         Style::Text => {
             let _ = write!(text, "{time} {word}");
             for (key, value) in fields {
-                let _ = match value {
-                    Value::Null => write!(text, " {key}=-"),
-                    Value::String(value) => write!(text, " {key}={}", quoted(&value)),
-                    value => write!(text, " {key}={value}"),
+                let _ = match value.as_str() {
+                    Some(value) => write!(text, " {key}={}", quoted(value)),
+                    None if value.is_null() => write!(text, " {key}=-"),
+                    None => write!(text, " {key}={value}"),
                 };
             }
             text.push('\n');

@@ -77,6 +77,7 @@ fn in_words(row: privileges::table::Row) -> String {
         feature,
         capability,
         without,
+        ..
     } = row;
     format!("{capability} is for {feature}. Without it: {without}.")
 }

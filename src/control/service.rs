@@ -46,9 +46,12 @@ impl Control {
     }
 
     fn service_status(&mut self) {
-        if self.notify.is_some() {
-            let status = self.in_one_line();
-            self.notify.as_mut().map(|notify| notify.status(status));
+        if self.notify.is_none() {
+            return;
+        }
+        let status = self.in_one_line();
+        if let Some(notify) = &mut self.notify {
+            notify.status(status);
         }
     }
 

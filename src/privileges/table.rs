@@ -16,6 +16,15 @@ pub struct Row {
     pub capability: Capability,
     /// What is different without it.
     pub without: &'static str,
+    needed_by: Need,
+}
+
+/// Which files need a capability.
+#[derive(Clone, Copy, Debug)]
+enum Need {
+    Routers,
+    LowPorts,
+    All,
 }
 
 /// All there are.
@@ -24,31 +33,37 @@ pub const ALL: [Row; 6] = [
         feature: "virtual addresses (`vrrp`)",
         capability: Capability::CAP_NET_ADMIN,
         without: "a file with `vrrp` does not start",
+        needed_by: Need::Routers,
     },
     Row {
         feature: "advertisements (`vrrp`)",
         capability: Capability::CAP_NET_RAW,
         without: "a file with `vrrp` does not start",
+        needed_by: Need::Routers,
     },
     Row {
         feature: "ports below 1024",
         capability: Capability::CAP_NET_BIND_SERVICE,
         without: "a file with such a listener does not start",
+        needed_by: Need::LowPorts,
     },
     Row {
         feature: "advertisements before all other work",
         capability: Capability::CAP_SYS_NICE,
         without: "a busy host may delay them, and the address moves (LimitRTPRIO=10 is enough, too)",
+        needed_by: Need::Routers,
     },
     Row {
         feature: "advertisements never wait for swapped memory",
         capability: Capability::CAP_IPC_LOCK,
         without: "a swapping host may delay them, and the address moves (LimitMEMLOCK=infinity is enough, too)",
+        needed_by: Need::Routers,
     },
     Row {
         feature: "splice pipes beyond fs.pipe-user-pages-soft",
         capability: Capability::CAP_SYS_RESOURCE,
         without: "those pipes are a page long, and large transfers on them cost more processor time",
+        needed_by: Need::All,
     },
 ];
 
@@ -56,16 +71,13 @@ pub const ALL: [Row; 6] = [
 pub(super) fn needed(config: &Config) -> impl Iterator<Item = Capability> {
     let has_routers = !config.snapshot.virtual_routers.is_empty();
     let has_low_ports = ports(config).any(|port| port != 0 && port < unprivileged_from());
-    ALL.into_iter()
-        .map(|row| row.capability)
-        .filter(move |one| {
-            match one {
-                Capability::CAP_NET_BIND_SERVICE => has_low_ports,
-                Capability::CAP_SYS_RESOURCE => true,
-                // The others are for virtual routers.
-                _ => has_routers,
-            }
-        })
+    let is_needed = move |row: &Row| match row.needed_by {
+        Need::Routers => has_routers,
+        Need::LowPorts => has_low_ports,
+        Need::All => true,
+    };
+    let rows = ALL.into_iter().filter(is_needed);
+    rows.map(|row| row.capability)
 }
 
 /// Whether the file has commands, of which nobody knows what they do.

@@ -96,11 +96,23 @@ fn a_node_with_the_rights_of_the_unit_serves_the_address_and_uses_no_other_syste
     let Some(lan) = Lan::new("unit", 2) else {
         return;
     };
-    let capabilities = values(&unit, "AmbientCapabilities");
-    let capabilities = capabilities[0]
-        .to_lowercase()
-        .replace("cap_", "+")
-        .replace(' ', ",");
+    let wanted = values(&unit, "AmbientCapabilities")[0].to_lowercase();
+    // Not every root may use all.
+    let own = program::run(Command::new(&setpriv).arg("--dump"), SOON);
+    let bounds = own
+        .lines()
+        .find(|line| line.starts_with("Capability bounding set"));
+    let bounds = bounds.unwrap();
+    let wanted = wanted
+        .split(' ')
+        .map(|name| name.trim_start_matches("cap_"));
+    let wanted = wanted.filter(|name| bounds.contains(name));
+    // Nor raise limits; then these stand in for them.
+    let may_raise = facts::own_of(CAP_SYS_RESOURCE) != 0;
+    let instead = ["ipc_lock", "sys_nice"];
+    let instead = instead.into_iter().filter(|_| !may_raise);
+    let capabilities = wanted.chain(instead).map(|name| format!("+{name}"));
+    let capabilities = capabilities.collect::<Vec<_>>().join(",");
     let sets = ["--inh-caps", "--ambient-caps", "--bounding-set"];
     let limit = |key: &str| values(&unit, key)[0].replace("infinity", "unlimited");
     let mut under = match may_raise {
