@@ -28,6 +28,9 @@
 //! | [`control`] | shell | the owner of the truth: listeners, workers, signals; the snapshot that workers read |
 //! | [`admin`] | shell | HTTP and JSON over a unix socket and TCP: requests for control, and asking a running process |
 //! | [`doctor`] | shell | what this host is like, judged: facts gathered, checked (pure), shown |
+//! | [`access`] | shell | a line for each session and flow that ended |
+//! | [`privileges`] | shell | another user, fewer capabilities, fewer files |
+//! | [`notify`] | shell | what the service manager is told |
 //! | [`cli`] | shell | one file per command |
 //! | [`demo`] | shell | a balancer, its backends and a load in one process, to be looked at |
 //! | [`ring`] | kernel | io_uring behind a safe interface, its buffers, the probe of the host |
@@ -82,6 +85,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+pub mod access;
 pub mod admin;
 pub mod balance;
 pub mod cli;
@@ -93,6 +97,8 @@ pub mod flow;
 pub mod health;
 pub mod ids;
 pub mod metrics;
+pub mod notify;
+pub mod privileges;
 pub mod ring;
 #[cfg(test)]
 mod seeds;

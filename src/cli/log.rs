@@ -9,7 +9,9 @@ use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, reload};
 
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::access::Style;
+use crate::access::writer::{Target, Writer};
+use crate::config::{Access, Log, LogFormat, LogLevel};
 use crate::control::{self, LevelSwitch};
 
 /// Overrides the file's level.
@@ -29,7 +31,7 @@ pub(super) struct Lines {
 }
 
 /// From now on what happens is written.
-pub(super) fn start(log: Log) -> Lines {
+pub(super) fn start(log: &Log) -> Lines {
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_WAITING)
@@ -62,6 +64,22 @@ pub(super) fn start(log: Log) -> Lines {
         dropped,
         level: Some(level),
     }
+}
+
+/// The lines about sessions, if they are wanted.
+pub(super) fn start_access(log: &Log) -> Option<Writer> {
+    let target = match log.access.as_ref()? {
+        Access::Stdout => Target::Stdout,
+        Access::File(path) => Target::File(path.clone()),
+    };
+    let style = match log.format {
+        LogFormat::Text => Style::Text,
+        LogFormat::Json => Style::Json,
+    };
+    let started = Writer::start(target, style);
+    started
+        .inspect_err(|error| tracing::warn!(%error, "log.access: no thread to write it"))
+        .ok()
 }
 
 fn switch<S: Send + Sync + 'static>(handle: reload::Handle<EnvFilter, S>) -> LevelSwitch {

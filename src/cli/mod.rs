@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::admin::client;
+use crate::privileges;
 
 /// Layer 4 load balancer on io_uring.
 #[derive(Debug, Parser)]
@@ -121,6 +122,18 @@ pub enum Failure {
     Permission(String),
     /// 78: the configuration is wrong.
     Config(String),
+}
+
+impl From<privileges::Error> for Failure {
+    fn from(error: privileges::Error) -> Failure {
+        let text = error.to_string();
+        match error {
+            privileges::Error::NotRoot(_) | privileges::Error::Failed { .. } => {
+                Failure::Permission(text)
+            }
+            privileges::Error::Unknown(_) => Failure::Host(text),
+        }
+    }
 }
 
 impl From<client::Error> for Failure {

@@ -8,9 +8,11 @@ use clap::{Args, ValueEnum};
 use super::file::{self, FileArguments};
 use super::log;
 use super::{Failure, Outcome};
+use crate::access::writer::Writer;
 use crate::admin::Settings;
 use crate::config::{self, Config, Socket, StateFile};
 use crate::control::{self, Options, Source};
+use crate::privileges::{self, Places};
 use crate::ring::ReceiveTier;
 
 pub(super) const EXAMPLES: &str = "\
@@ -85,7 +87,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         super::print(&config.to_yaml())?;
         return Ok(Outcome::Success);
     }
-    let mut lines = log::start(config.log);
+    let socket = match &arguments.socket {
+        Some(path) if path.as_os_str() == "off" => None,
+        Some(path) => Some(Socket::at(path.clone())),
+        None => config.admin.socket.clone(),
+    };
+    let state_file = state_file(&config.admin.state_file);
+    // Before any thread is started: a thread keeps the rights that it began with.
+    let places = Places::of(
+        &config,
+        arguments
+            .listen
+            .is_empty()
+            .then_some(&*arguments.file.config),
+        socket.as_ref().map(|socket| &*socket.path),
+        state_file.as_deref(),
+    );
+    let dropped = privileges::drop_to(&config, &places)?;
+    let mut lines = log::start(&config.log);
+    let access = log::start_access(&config.log);
+    if let Some(dropped) = dropped {
+        tracing::info!("{dropped}");
+    }
     file::log_warnings(&report);
     let config_text = config.to_yaml();
     let source = arguments
@@ -99,11 +122,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         hash,
         ..
     } = config;
-    let socket = match &arguments.socket {
-        Some(path) if path.as_os_str() == "off" => None,
-        Some(path) => Some(Socket::at(path.clone())),
-        None => admin.socket,
-    };
     let options = Options {
         file: source,
         admin: Settings {
@@ -113,8 +131,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         },
         config_hash: hash,
         config_text,
-        state_file: state_file(admin.state_file),
+        state_file,
         level: lines.level.take(),
+        access: access.as_ref().and_then(Writer::sink),
         tier: arguments.receive_tier.map(|tier| match tier {
             Tier::Limited => ReceiveTier::Limited,
             Tier::Single => ReceiveTier::Single,
@@ -142,10 +161,10 @@ fn source(file: &FileArguments, config: &Config) -> Source {
 }
 
 /// The service manager gives a folder, or several with colons between them.
-fn state_file(configured: StateFile) -> Option<PathBuf> {
+fn state_file(configured: &StateFile) -> Option<PathBuf> {
     match configured {
         StateFile::Off => None,
-        StateFile::At(path) => Some(path),
+        StateFile::At(path) => Some(path.clone()),
         StateFile::Auto => {
             let folders = std::env::var_os("STATE_DIRECTORY")?;
             let first = std::env::split_paths(&folders).next()?;

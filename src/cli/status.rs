@@ -105,6 +105,10 @@ fn render(status: &Value, look: Look) -> String {
     if let Some(ends) = unusual_ends(&status["ends"]) {
         shown.push_str(&paragraph(&format!("sessions ended by {ends}"), "", look));
     }
+    if let Some(lost @ 1..) = status["access_lines_lost"].as_u64() {
+        let line = format!("access log: {lost} lines lost, nobody took them in time");
+        shown.push_str(&paragraph(&line, "", look));
+    }
     for line in reloads(&status["reloads"], look) {
         shown.push_str(&paragraph(&line, "", look));
     }

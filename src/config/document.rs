@@ -8,8 +8,8 @@ use super::kind::{
 };
 use super::section::section;
 use super::units::{
-    Bytes, DnsName, FilePath, HttpHost, HttpPath, MILLISECOND, Name, Pattern, Period, SECOND, Size,
-    SocketPath, Statuses, Steps,
+    AccessTo, Bytes, DnsName, FilePath, HttpHost, HttpPath, MILLISECOND, Name, Pattern, Period,
+    SECOND, Size, SocketPath, Statuses, Steps,
 };
 use super::virtual_router::VirtualRouter;
 use super::yaml::{Node, Value};
@@ -60,8 +60,9 @@ section! {
         pipe_memory: Size = "256MiB",
         /// How long a graceful stop waits for sessions before it resets them.
         drain_timeout: Or<Nothing, Period> = "30s",
-        /// User to become before listeners open; not supported yet.
-        user: Or<Nothing, NotYet> = "none",
+        /// Name or number of the user to become before listeners open; only the capabilities that the file needs are
+        /// kept. `none` stays whoever started it. Anybody but root can only name the user that runs it.
+        user: Or<Nothing, Text> = "none",
     }
 }
 
@@ -91,8 +92,10 @@ section! {
         level: LogLevel = "info",
         /// Lines of text, or one JSON object per line.
         format: LogFormat = "text",
-        /// A line for each session that ended; not supported yet.
-        access: Or<Off, NotYet> = "off",
+        /// A line for each session and each UDP flow that ended: `stdout`, among the others, or the whole path of a
+        /// file. A file that was renamed or removed is begun anew. Lines that nobody takes in time are dropped and
+        /// counted.
+        access: Or<Off, AccessTo> = "off",
     }
 }
 

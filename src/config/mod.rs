@@ -53,6 +53,8 @@ const SMALLEST: &str = "the smallest configuration in YAML: \
 pub struct Config {
     /// What concerns the process.
     pub global: Global,
+    /// Name or number of the user to become; none = the one that started it.
+    pub user: Option<String>,
     /// What workers read.
     pub snapshot: Snapshot,
     /// What is logged, and how.
@@ -72,12 +74,23 @@ impl PartialEq for Config {
 }
 
 /// What is logged, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// The least important lines that are written.
     pub level: LogLevel,
     /// How a line is written.
     pub format: LogFormat,
+    /// Where a line about each session goes; none = nowhere.
+    pub access: Option<Access>,
+}
+
+/// Where lines about sessions go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To standard output, among the other lines.
+    Stdout,
+    /// To this file.
+    File(PathBuf),
 }
 
 /// How the process is talked to.

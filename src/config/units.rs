@@ -332,7 +332,7 @@ pub(super) struct FilePath(pub(super) PathBuf);
 impl Kind for FilePath {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let text = reader.scalar(node, &Self::expected())?;
-        let is_path = text.starts_with('/') && !text.ends_with('/') && !text.contains('\0');
+        let is_path = is_file_path(text);
         if !is_path {
             reader.expected(node, &Self::expected());
         }
@@ -349,6 +349,46 @@ impl Kind for FilePath {
 
     fn write(&self) -> Json {
         json!(self.0.to_string_lossy())
+    }
+}
+
+fn is_file_path(text: &str) -> bool {
+    text.starts_with('/') && !text.ends_with('/') && !text.contains('\0')
+}
+
+/// Where lines about sessions go.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum AccessTo {
+    Stdout,
+    File(FilePath),
+}
+
+impl Kind for AccessTo {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        match text {
+            "stdout" => Some(AccessTo::Stdout),
+            path if is_file_path(path) => Some(AccessTo::File(FilePath(PathBuf::from(path)))),
+            _ => {
+                reader.expected(node, &Self::expected());
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [{"enum": ["stdout"]}, FilePath::schema()]})
+    }
+
+    fn expected() -> String {
+        format!("stdout or {}", FilePath::expected())
+    }
+
+    fn write(&self) -> Json {
+        match self {
+            AccessTo::Stdout => json!("stdout"),
+            AccessTo::File(path) => path.write(),
+        }
     }
 }
 

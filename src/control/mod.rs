@@ -19,6 +19,7 @@ mod reconcile;
 mod reload;
 mod requests;
 mod samples;
+mod service;
 mod signals;
 pub mod snapshot;
 mod status;
@@ -38,10 +39,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_c
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, interval, sleep_until};
 
+use crate::access::Sink;
 use crate::admin;
 use crate::health::prober::{Outcome, Wrong};
 use crate::ids::{BackendId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
+use crate::notify::Notify;
+use crate::privileges;
 use crate::ring::{self, ReceiveTier, SetupError};
 use crate::session::CloseReason;
 use crate::sys::clock::Clock;
@@ -134,7 +138,8 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
     let tier = options.tier.unwrap_or(findings.tier);
     let reloads = Reloads::new(global.clone(), files, snapshot.clone());
     let known = remember(snapshot, options.state_file.as_deref());
-    let mut control = Control::start(reloads, known, listeners, &bounds, tier, &cpus)?;
+    let (means, access) = ((tier, &*cpus), options.access.as_ref());
+    let mut control = Control::start(reloads, known, listeners, &bounds, means, access)?;
     if let Some(prepared) = prepared {
         let started = runtime.block_on(async { Vrrp::start(prepared, &control.snapshot, workers) });
         let started = started.map_err(|error| Error::Host(format!("virtual routers: {error}")))?;
@@ -257,6 +262,9 @@ struct Control {
     failure: Option<Error>,
     /// Who waits for it to be ready.
     ready: Option<oneshot::Sender<String>>,
+    access: Option<Sink>,
+    /// None if no service manager wants to know how it is.
+    notify: Option<Notify>,
     seldom: Warnings,
 }
 
@@ -315,8 +323,8 @@ impl Control {
         (snapshot, notes): (Snapshot, Vec<Notes>),
         listeners: Listeners,
         bounds: &Bounds,
-        tier: ReceiveTier,
-        cpus: &[usize],
+        (tier, cpus): (ReceiveTier, &[usize]),
+        access: Option<&Sink>,
     ) -> Result<Control, Error> {
         let global = reloads.global().clone();
         let clock = Clock::start();
@@ -365,6 +373,7 @@ impl Control {
                     snapshot.pools.len(),
                     snapshot.listeners.len(),
                 )),
+                access: access.cloned(),
             };
             cells.push(Arc::clone(&parts.cells));
             let cpu = global.pin_workers.then(|| cpus[id.index() % cpus.len()]);
@@ -406,6 +415,8 @@ impl Control {
             send_again: None,
             failure: None,
             ready: None,
+            access: access.cloned(),
+            notify: None,
             seldom: Warnings::new(),
         })
     }
@@ -419,6 +430,10 @@ impl Control {
             self.reloads.set_source(source);
         }
         let is_embedded = options.embedded.is_some();
+        if !is_embedded {
+            self.notify = Notify::from_environment(self.clock.instant(Time::ZERO), self.live.len());
+        }
+        let mut beat = service::interval(self.notify.as_ref());
         let embedded = options.embedded.map(|embedded| {
             self.ready = Some(embedded.ready);
             embedded.requests
@@ -440,6 +455,7 @@ impl Control {
                 },
                 // Also shows that this loop is at work, which nothing below may hide.
                 happening = vrrp::next(self.vrrp.as_mut()) => self.vrrp_happened(happening),
+                () = tick(beat.as_mut()) => self.service_beat(),
                 Some(request) = requests.recv() => self.answer(request),
                 read = self.reloads.read() => self.has_read(read),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
@@ -609,6 +625,7 @@ impl Control {
         self.change_next();
         self.warn_of_absent_sources();
         self.probes_ended();
+        self.service_is_ready();
         if let Some(ready) = self.ready.take() {
             let addresses = self.listeners.addresses(self.snapshot.listeners.len());
             // Whoever contains us may have changed its mind.
@@ -696,6 +713,7 @@ impl Control {
                 );
                 self.phase = Phase::Closing(self.mailboxes.len());
                 self.stopping_since = Some(self.clock.now());
+                self.service_stops();
                 self.tell_all(|| Command::StopAccepting);
             }
             Phase::Closing(_) | Phase::Draining { .. } => self.kill_all(CloseReason::Shutdown),
@@ -803,6 +821,7 @@ impl Control {
             config_hash: &self.config_hash,
             config_text: &self.config_text,
             events_lost: self.journal.lost(),
+            access_lost: self.access.as_ref().map_or(0, |sink| sink.lost().get()),
             snapshot: &self.snapshot,
             cells: &self.cells,
             shared: &self.shared,
@@ -911,7 +930,10 @@ fn spawn_worker(
             let report = reports.clone();
             // Control is gone only when the process ends.
             let send = Box::new(move |message| drop(report.send(message)));
-            let outcome = Worker::new(parts, letterbox, mailboxes, send)
+            let worker = Worker::new(parts, letterbox, mailboxes, send);
+            // They were for its pipes.
+            privileges::give_up();
+            let outcome = worker
                 .map_err(crate::worker::Failure::from)
                 .and_then(Worker::run);
             if let Err(failure) = outcome {

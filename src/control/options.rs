@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, oneshot};
 
+use crate::access::Sink;
 use crate::admin::{self, Request};
 use crate::config::Config;
 use crate::ring::ReceiveTier;
@@ -28,6 +29,8 @@ pub struct Options {
     pub config_text: String,
     /// What keeps the operator's changes; none = they hold until the process ends.
     pub state_file: Option<PathBuf>,
+    /// Where workers tell of what ended; none = nowhere.
+    pub access: Option<Sink>,
     /// Sets the level of the log; none = the log is somebody else's.
     pub level: Option<LevelSwitch>,
     /// How to receive; the best there is unless given.

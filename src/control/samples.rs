@@ -169,6 +169,7 @@ impl View<'_> {
             out.add_seconds(Metric::ProcessStart, [], since.as_secs_f64());
         }
         out.add(Metric::EventsLost, [], self.events_lost);
+        out.add(Metric::AccessLinesLost, [], self.access_lost);
         out.add(Metric::ConfigGeneration, [], self.snapshot.generation);
         self.reloads.sample(out);
         let phases = ["starting", "serving", "draining", "ending"];

@@ -41,6 +41,8 @@ pub(super) struct View<'a> {
     pub(super) config_text: &'a Arc<str>,
     /// Events that subscribers have not got.
     pub(super) events_lost: u64,
+    /// Lines about sessions that nobody has got.
+    pub(super) access_lost: u64,
     pub(super) snapshot: &'a Snapshot,
     pub(super) cells: &'a [Arc<WorkerCells>],
     pub(super) shared: &'a Shared,
@@ -89,6 +91,7 @@ impl View<'_> {
             "connects_total": self.sum(|cells| cells.connects_total.get()),
             "connect_failures_total": self.sum(|cells| cells.connect_failures_total.get()),
             "connect_retries_total": self.sum(|cells| cells.connect_retries_total.get()),
+            "access_lines_lost": self.access_lost,
             "accepts_parked": self.sum(|cells| cells.accepts_parked.get()),
             "listeners": self.listeners(),
             "pools": self.pools(),
@@ -150,9 +153,8 @@ impl View<'_> {
                     (0, active, datagrams)
                 }
             };
-            let sum = |read: &dyn Fn(&ListenerCells) -> u64| {
-                self.sum(|cells| read(cells.listener(id)))
-            };
+            let sum =
+                |read: &dyn Fn(&ListenerCells) -> u64| self.sum(|cells| read(cells.listener(id)));
             let bytes = |direction| sum(&|cells| cells.given.get(direction));
             json!({
                 "name": &*listener.name,

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::dns::DnsCheck;
 use super::machine::Pace;
 use crate::ids::BackendId;
+use crate::privileges;
 use crate::sys::socket::bind_source;
 
 /// Bytes of an answer that are looked at.
@@ -150,7 +151,10 @@ impl Prober {
             .build()?;
         std::thread::Builder::new()
             .name("prober".to_owned())
-            .spawn(move || runtime.block_on(obey(received, outcomes, at_a_time)))?;
+            .spawn(move || {
+                privileges::give_up();
+                runtime.block_on(obey(received, outcomes, at_a_time));
+            })?;
         Ok(Prober { orders })
     }
 

@@ -98,6 +98,8 @@ metrics! {
     SeriesOmitted: Gauge "ringway_series_omitted" ["of"],
     /// Events that subscribers have not got because they were too slow.
     EventsLost: Counter "ringway_events_lost" [],
+    /// Lines of the access log that were lost: whoever reads it was too slow, or the file could not be written.
+    AccessLinesLost: Counter "ringway_access_lines_lost" [],
 
     /// Processor time of the process.
     ProcessCpu: Counter "process_cpu_seconds" [],

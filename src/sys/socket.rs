@@ -1,10 +1,11 @@
 //! TCP and unix sockets: made with the options we want, asked what only the kernel knows, ended the way we mean.
 #![allow(
     unsafe_code,
-    reason = "three queries that no crate offers: TCP_INFO's state, SIOCOUTQ and SIOCINQ"
+    reason = "three queries that no crate offers: TCP_INFO, SIOCOUTQ and SIOCINQ"
 )]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -310,6 +311,25 @@ pub fn unread(socket: BorrowedFd<'_>) -> u32 {
     } else {
         0
     }
+}
+
+/// What the kernel knows about a TCP connection (`TCP_INFO`): the smoothed round-trip time, and how many segments were
+/// sent again. None when it does not tell.
+#[must_use]
+pub fn tcp_path(socket: BorrowedFd<'_>) -> Option<(Duration, u32)> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    let (fd, into) = (socket.as_raw_fd(), info.as_mut_ptr().cast());
+    // SAFETY: the kernel writes at most `len` bytes, which is the size of what it writes to.
+    let done =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut len) };
+    if done != 0 {
+        return None;
+    }
+    // SAFETY: all of its fields are integers: what the kernel left as it was is zero.
+    let info = unsafe { info.assume_init() };
+    let rtt = Duration::from_micros(u64::from(info.tcpi_rtt));
+    Some((rtt, info.tcpi_total_retrans))
 }
 
 /// Takes one waiting connection off a listening socket, if there is one.

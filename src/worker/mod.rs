@@ -5,6 +5,7 @@
 //! and opens no listener (control does).
 
 mod accept;
+mod access;
 mod clearing;
 mod explain;
 mod held;
@@ -49,6 +50,7 @@ use timers::Timers;
 use token::{Key, SLOTS_MAX, Token};
 use udp::Udp;
 
+use crate::access::Sink;
 use crate::control::snapshot::Snapshot;
 use crate::ids::{BackendId, ListenerId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
@@ -99,6 +101,8 @@ pub struct Parts {
     pub shared: Arc<Shared>,
     /// What it counts.
     pub cells: Arc<WorkerCells>,
+    /// Where what ended is told; none = nowhere.
+    pub access: Option<Sink>,
 }
 
 /// What a worker reports to control.
@@ -182,6 +186,7 @@ pub struct Worker {
     limits: Limits,
     shared: Arc<Shared>,
     cells: Arc<WorkerCells>,
+    access: Option<Sink>,
     inbox: Inbox,
     mailboxes: Vec<Mailbox>,
     reports: Box<dyn Fn(Report)>,
@@ -266,6 +271,7 @@ impl Worker {
             limits: parts.limits,
             shared: parts.shared,
             cells: parts.cells,
+            access: parts.access,
             inbox: letterbox.inbox,
             mailboxes,
             reports,

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::access::Notes;
 use super::held::Held;
 use super::mailbox::Accepted;
 use super::picks::{Failing, Picked, Tried};
@@ -34,8 +35,8 @@ const RECEIVE_UNDER_PRESSURE: u32 = 4 * 1024;
 /// A session together with what it owns in the kernel.
 pub(super) struct Slot {
     pub(super) session: Session,
-    sockets: [Option<OwnedFd>; 2],
-    is_tcp: [bool; 2],
+    pub(super) sockets: [Option<OwnedFd>; 2],
+    pub(super) is_tcp: [bool; 2],
     held: [Held; 2],
     pub(super) listener: ListenerId,
     pub(super) client: Option<SocketAddr>,
@@ -43,7 +44,7 @@ pub(super) struct Slot {
     backend: Option<BackendId>,
     /// When the backend said something last, or accepted.
     heard: Time,
-    tried: Tried,
+    pub(super) tried: Tried,
     /// It counts among its backend's active sessions.
     counted: bool,
     /// The backend that has kept a place for it, from the pick on.
@@ -53,6 +54,8 @@ pub(super) struct Slot {
     /// It counts among its listener's sessions.
     entered: bool,
     latency: Latency,
+    /// For the access log, if there is one.
+    pub(super) notes: Option<Box<Notes>>,
     /// It is in the list of those that changed.
     dirty: bool,
 }
@@ -143,6 +146,7 @@ impl Worker {
             turn: Turn::default(),
             entered,
             latency: Latency::Unknown,
+            notes: self.access.as_ref().map(|_| Box::default()),
             dirty: false,
         };
         // The slab has a place for every session that can be admitted.
@@ -332,6 +336,9 @@ impl Worker {
             if let Latency::Connecting(since) = slot.latency {
                 let took = self.now - since;
                 cells.usage().connect.observe(took);
+                if let Some(notes) = &mut slot.notes {
+                    notes.connect = Some(took);
+                }
                 let took = Sample::Connect(took);
                 self.picks.observe(&self.snapshot, backend, took, self.now);
             }
@@ -391,6 +398,9 @@ impl Worker {
             }
             if let Some((backend, took)) = slot.first_bytes(side, self.now) {
                 self.cells.backend(backend).usage().first_byte.observe(took);
+                if let Some(notes) = &mut slot.notes {
+                    notes.first_byte = Some(took);
+                }
                 let took = Sample::FirstByte(took);
                 self.picks.observe(&self.snapshot, backend, took, self.now);
             }
@@ -777,13 +787,14 @@ impl Worker {
             return;
         };
         self.timers.unset(key.slot);
+        let reason = slot.session.reason().unwrap_or(CloseReason::Internal);
+        self.log_session(&slot, reason);
         if ending == Ending::Abort {
             for socket in slot.sockets.iter().flatten() {
                 socket::reset_on_close(socket.as_fd());
             }
         }
         slot.held.into_iter().for_each(|held| self.release(held));
-        let reason = slot.session.reason().unwrap_or(CloseReason::Internal);
         if let (true, Some(backend)) = (slot.counted, slot.backend) {
             let cells = self.cells.backend(backend);
             cells.sessions_active.sub(1);

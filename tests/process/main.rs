@@ -13,6 +13,7 @@
 #[macro_use]
 mod harness;
 
+mod access;
 mod addresses;
 mod admin;
 mod api;
@@ -31,10 +32,12 @@ mod limits;
 mod metrics;
 mod moving_on;
 mod ports;
+mod privileges;
 mod probes;
 mod reload;
 mod scale;
 mod servers;
+mod service;
 mod start;
 mod stop;
 mod storm;

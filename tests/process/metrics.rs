@@ -215,6 +215,12 @@ fn datagrams_are_those_that_a_client_counted_and_listeners_tell_when_they_are_sh
     for _ in 0..10 {
         assert_eq!(datagram::ask(&client, b"twelve bytes"), b"twelve bytes");
     }
+    // The client may have the last one before it is counted.
+    eventually(SOON, "all are counted", || {
+        let name = "ringway_listener_datagrams_total";
+        let labels = ["listener=\"in\"", "direction=\"to_client\""];
+        sum(&scrape(&ringway).1, name, &labels) > 9.5
+    });
     let (_, series) = scrape(&ringway);
     for direction in ["direction=\"to_backend\"", "direction=\"to_client\""] {
         for of in ["listener", "backend"] {
@@ -459,4 +465,15 @@ fn more_scrapes_than_there_are_places_wait_for_those_that_say_nothing() {
     let answer = http::exchange(http::tcp(address), &request("GET", "/metrics", &[], ""));
     assert_eq!(answer.status, 200);
     drop(silent);
+}
+
+/// Who meets a word in the counters finds it in the guide.
+#[test]
+fn the_guide_explains_every_end_reason() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/operations.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    for reason in ringway::session::CloseReason::ALL {
+        let row = format!("| `{}` | ", reason.as_str());
+        assert_eq!(guide.matches(&row).count(), 1, "{row}");
+    }
 }

@@ -27,6 +27,8 @@ mod vrrp_figures;
 mod vrrp_metrics;
 mod vrrp_moves;
 mod vrrp_pair;
+mod vrrp_privileges;
 mod vrrp_readiness;
+mod vrrp_unit;
 mod vrrp_virtual_mac;
 mod vrrp_with_keepalived;

@@ -15,9 +15,9 @@ use super::datagrams::{self, Datagrams};
 use super::document::{self, Document, HttpMethod, HttpProbe, ProbeType};
 use super::kind::{Field, Kind, Number, Or};
 use super::report::{Problem, Problems};
-use super::units::{FilePath, Period, unusable_name};
+use super::units::{AccessTo, FilePath, Period, unusable_name};
 use super::yaml::{Key, Place};
-use super::{Admin, Config, Http, Log, Socket, StateFile};
+use super::{Access, Admin, Config, Http, Log, Socket, StateFile};
 use crate::control::snapshot::{
     Backend, BackendAddress, Check, Global, HttpCheck, Pool, Probe, Protocol, Snapshot, Standing,
 };
@@ -78,15 +78,24 @@ pub(super) fn resolve(mut document: Document, problems: &mut Problems) -> Option
     }
     Some(Config {
         global,
+        user: (document.global.user.0.as_ref()).map(|user| user.0.clone()),
         snapshot,
         log: Log {
             level: *document.log.level,
             format: *document.log.format,
+            access: (document.log.access.0.as_ref()).map(access),
         },
         admin: admin(&document.admin),
         hash: 0,
         document,
     })
+}
+
+fn access(written: &AccessTo) -> Access {
+    match written {
+        AccessTo::Stdout => Access::Stdout,
+        AccessTo::File(path) => Access::File(path.0.clone()),
+    }
 }
 
 fn admin(section: &document::Admin) -> Admin {

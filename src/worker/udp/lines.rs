@@ -9,13 +9,14 @@ use arrayvec::ArrayVec;
 use socket2::SockAddr;
 
 use super::super::Worker;
+use super::super::access::{Led, Traffic};
 use super::super::picks::{Picked, Tried};
 use super::super::token::{Datagrams, Key, Token};
 use crate::balance::{Arrival, Sample};
 use crate::flow::{Client, FlowId, Gone, Loss, Request};
 use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::ring::{Completion, Message, Payload};
-use crate::session::CloseReason;
+use crate::session::{CloseReason, Direction};
 use crate::sys::datagram;
 
 /// Datagrams that leave by one system call: what more of them would save is little.
@@ -37,6 +38,8 @@ pub(super) struct Line {
     is_cancelled: bool,
     /// What is too large for the path leaves in fragments.
     fragments: bool,
+    /// For the access log, if there is one.
+    traffic: Option<Box<Traffic>>,
 }
 
 impl Line {
@@ -217,6 +220,10 @@ impl Worker {
         let Err(error) = sent else {
             let cells = &self.cells.backend(backend).sent;
             parts.iter().for_each(|payload| cells.add(payload.len));
+            if let Some(traffic) = &mut line.traffic {
+                let all = parts.iter();
+                all.for_each(|payload| traffic.add(Direction::ToBackend, payload.len));
+            }
             return Ok(());
         };
         match error.raw_os_error().unwrap_or(libc::EINVAL) {
@@ -342,6 +349,7 @@ impl Worker {
             is_armed: false,
             is_cancelled: false,
             fragments: false,
+            traffic: (self.access.as_ref()).map(|_| Box::new(Traffic::begin(self.now))),
         };
         let key = self.udp.lines.insert(line);
         key.expect("there was room before it was opened")
@@ -423,7 +431,12 @@ impl Worker {
         let bytes = self.ring.payload(payload);
         let listener = self.cells.listener(place.listener);
         match place.send(bytes, &line.client, line.local) {
-            Ok(()) => listener.sent.add(payload.len),
+            Ok(()) => {
+                listener.sent.add(payload.len);
+                if let Some(traffic) = &mut line.traffic {
+                    traffic.add(Direction::ToClient, payload.len);
+                }
+            }
             Err(loss) => listener.lost[loss.index()].add(1),
         }
         if reply.is_first {
@@ -479,7 +492,7 @@ impl Worker {
             None => {
                 // It takes part in nothing until its client is heard again.
                 self.shared.leave(self.udp.listener_of(id));
-                self.release_line(key);
+                self.release_line(key, reason);
             }
         }
     }
@@ -501,7 +514,7 @@ impl Worker {
         if let Some(key) = gone.line {
             self.shared.leave(listener);
             self.count_expiry(key, reason);
-            self.release_line(key);
+            self.release_line(key, reason);
         }
         tracing::trace!(
             listener = %self.snapshot.listeners[listener.index()].name, client = %gone.client.address,
@@ -517,12 +530,23 @@ impl Worker {
     }
 
     /// The line is nobody's any more: what it has in the kernel ends, then it is closed.
-    fn release_line(&mut self, key: Key) {
+    fn release_line(&mut self, key: Key, reason: CloseReason) {
         let Some(line) = self.udp.lines.get(key) else {
             return;
         };
         line.flow = None;
         let (backend, is_armed) = (line.backend, line.is_armed);
+        if let Some(traffic) = line.traffic.take() {
+            let led = Led {
+                listener: self.udp.places[usize::from(line.place)].listener,
+                client: line.client.as_socket(),
+                backend,
+            };
+            self.log_flow(&traffic, &led, reason);
+        }
+        let Some(line) = self.udp.lines.get(key) else {
+            return;
+        };
         self.shared.disclaim(backend);
         self.cells.backend(backend).flows_active.sub(1);
         if is_armed {
