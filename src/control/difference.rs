@@ -154,8 +154,8 @@ fn long(value: &Value, short: &str) -> Value {
     }
 }
 
-/// What differs. `routers` says which changes of the virtual routers need a restart.
-pub(super) fn between(old: &Written, new: &Written, routers: Vec<Key>) -> Difference {
+/// What differs. `takes_routers` says whether virtual routers become what is written of them.
+pub(super) fn between(old: &Written, new: &Written, takes_routers: bool) -> Difference {
     let mut difference = Difference {
         listeners: parts(&old.parts_of_listeners(), &new.parts_of_listeners()),
         pools: parts(&old.parts_of_pools(), &new.parts_of_pools()),
@@ -172,13 +172,33 @@ pub(super) fn between(old: &Written, new: &Written, routers: Vec<Key>) -> Differ
             }
         }
     }
-    difference.restart.extend(routers);
+    let routers = of_routers(&old.document["vrrp"], &new.document["vrrp"]);
+    if takes_routers {
+        difference.process.extend(routers);
+    } else {
+        difference.restart.extend(routers);
+    }
     difference
 }
 
-/// The changes of the virtual routers.
-pub(super) fn of_routers(old: &Written, new: &Written) -> Vec<Key> {
-    keys("vrrp", &old.document["vrrp"], &new.document["vrrp"])
+/// The changes of the virtual routers, by their names where those are the same.
+fn of_routers(old: &Value, new: &Value) -> Vec<Key> {
+    let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let (was, is) = (all(old), all(new));
+    let names = |all: &[Value]| {
+        all.iter()
+            .map(|one| one["name"].clone())
+            .collect::<Vec<_>>()
+    };
+    if names(&was) != names(&is) {
+        return keys("vrrp", old, new);
+    }
+    let each = was.iter().zip(&is);
+    each.flat_map(|(old, new)| {
+        let path = format!("vrrp.{}", old["name"].as_str().unwrap_or_default());
+        keys(&path, old, new)
+    })
+    .collect()
 }
 
 fn parts(old: &[(String, Value)], new: &[(String, Value)]) -> Vec<Part> {
@@ -352,7 +372,7 @@ mod tests {
             listeners: [{name: a, bind: \"*:1\", pool: p, max_sessions: 5}, {name: c, bind: \"*:3\", pool: p}]\n\
             pools: {p: {backends: [{address: \"10.0.0.1:1\"}, {name: two, address: \"10.0.0.9:1\", weight: 2}], \
             timeouts: {connect: 1s}}}\n";
-        let difference = between(&written(OLD), &written(new), Vec::new());
+        let difference = between(&written(OLD), &written(new), true);
         assert_eq!(
             difference.summary(),
             "1 listener added, 1 listener changed, 1 listener removed, 1 pool changed, 1 pool removed, \
@@ -385,7 +405,7 @@ mod tests {
     #[test]
     fn the_same_in_another_form_is_no_difference() {
         let new = OLD.replace("\"10.0.0.1:1\"", "{address: \"10.0.0.1:1\", weight: 1}");
-        let difference = between(&written(OLD), &written(&new), Vec::new());
+        let difference = between(&written(OLD), &written(&new), true);
         assert!(difference.is_empty(), "{difference:?}");
         assert_eq!(difference.summary(), "no difference");
     }
@@ -397,12 +417,12 @@ mod tests {
             written(&OLD.replace("workers: 2", "workers: 4, drain_timeout: 1s")),
         );
         let running = new.taken_over_from(&old, true);
-        let difference = between(&running, &new, Vec::new());
+        let difference = between(&running, &new, true);
         assert_eq!(
             difference.summary(),
             "a restart is needed for global.workers"
         );
-        let back = between(&running, &written(OLD), Vec::new());
+        let back = between(&running, &written(OLD), true);
         assert_eq!(back.summary(), "global.drain_timeout changed");
     }
 }

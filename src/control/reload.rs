@@ -255,6 +255,9 @@ impl Control {
         };
         let (done, read) = oneshot::channel();
         let source = Arc::clone(&source.read);
+        if !dry_run && let Some(notify) = &self.notify {
+            notify.reloading();
+        }
         tokio::task::spawn_blocking(move || {
             // Nobody may wait any more.
             let _ = done.send(source());
@@ -295,6 +298,7 @@ impl Control {
             let error = refusal.message.trim_end();
             tracing::error!("reload failed, nothing was changed: {error}");
             self.journal.note("reload_failed", json!({"error": error}));
+            self.service_is_ready();
             self.reloads.failed += 1;
             self.reloads.last = Some(Last {
                 at: SystemTime::now(),
@@ -314,12 +318,8 @@ impl Control {
         );
         let draft = self.draft(&target, &notes);
         let running = &self.snapshot.virtual_routers;
-        let routers = if vrrp::reload::takes_over(running, &draft.virtual_routers) {
-            Vec::new()
-        } else {
-            difference::of_routers(&self.reloads.running, &written)
-        };
-        let difference = difference::between(&self.reloads.running, &written, routers);
+        let takes_routers = vrrp::reload::takes_over(running, &draft.virtual_routers);
+        let difference = difference::between(&self.reloads.running, &written, takes_routers);
         (draft, difference)
     }
 
@@ -364,6 +364,7 @@ impl Control {
                 return self.reload_failed(false, reply, refusal);
             }
         };
+        self.configure_routers();
         let running = written.taken_over_from(&self.reloads.running, takes_routers);
         self.reloads.running = running;
         self.config_hash = Arc::from(format!("{:016x}", config.hash));
@@ -557,6 +558,7 @@ impl Control {
             match then {
                 Then::Reloaded(mut said, reply) => {
                     said["generation"] = json!(generation);
+                    self.service_is_ready();
                     answer(reply, Ok(said));
                 }
                 Then::Show(id, reply) => answer(Some(reply), Ok(self.view().backend(id))),

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::Interval;
 
 use super::snapshot::Snapshot;
 use super::status::View;
@@ -92,6 +92,8 @@ pub(super) struct Vrrp {
     reports: mpsc::Receiver<Report>,
     progress: Arc<Progress>,
     beat: Interval,
+    /// Of those the thread does not know the settings yet: sessions are ended before.
+    unconfigured: Vec<RouterId>,
     scripts: Scripts,
     notify: Notify,
     started: SystemTime,
@@ -142,19 +144,16 @@ impl Vrrp {
             started,
             reports: report,
         })?;
-        let timeouts = settings.iter().map(|one| one.progress_timeout);
-        let shortest = timeouts.min().unwrap_or(Duration::from_secs(1));
-        let mut beat = interval(shortest / 4);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Vrrp {
             scripts: Scripts::start(&settings),
             notify: Notify::start(&settings),
             told: vec![None; settings.len()],
+            beat: reload::beat_of(&settings),
             settings,
             handle,
             reports,
             progress,
-            beat,
+            unconfigured: Vec::new(),
             started: wall,
             clearing: HashMap::new(),
             moves: Vec::new(),
@@ -293,7 +292,7 @@ impl Control {
         *missing -= 1;
         if *missing == 0 {
             vrrp.clearing.remove(&ticket);
-            vrrp.handle.send(Command::SessionsEnded(ticket));
+            vrrp.cleared(ticket);
         }
     }
 

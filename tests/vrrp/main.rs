@@ -29,6 +29,7 @@ mod vrrp_moves;
 mod vrrp_pair;
 mod vrrp_privileges;
 mod vrrp_readiness;
+mod vrrp_reload;
 mod vrrp_unit;
 mod vrrp_virtual_mac;
 mod vrrp_with_keepalived;

@@ -32,6 +32,10 @@ impl Notify {
         }
     }
 
+    pub(super) fn take_settings(&mut self, settings: &[Arc<Settings>]) {
+        self.settings = settings.to_vec();
+    }
+
     pub(super) fn push(&self, router: RouterId, transition: &Transition, priority: u8) {
         let settings = &self.settings[router.index()];
         let Some(command) = &settings.notify else {

@@ -8,7 +8,7 @@ use super::super::Ticket;
 use super::super::fitness::Fitness;
 use super::super::frames;
 use super::super::kernel::Wires;
-use super::super::machine::{Machine, Readiness, Role};
+use super::super::machine::{Machine, Readiness, Role, VirtualRouter};
 use super::super::packet::{Ends, Password};
 use super::super::settings::Settings;
 use super::super::wishes::Wishes;
@@ -26,6 +26,7 @@ const UNHELD_FAULT: Duration = Duration::from_secs(30);
 
 pub(super) struct Runner {
     pub(super) settings: Arc<Settings>,
+    password: Option<Password>,
     pub(super) machine: Machine,
     pub(super) segment: usize,
     pub(super) fitness: Fitness,
@@ -63,6 +64,7 @@ impl Runner {
         Runner {
             machine: Machine::new(settings.virtual_router(password), now),
             settings,
+            password,
             segment,
             fitness: Fitness::default(),
             readiness: Readiness::Well,
@@ -80,6 +82,12 @@ impl Runner {
             says_send_failures: Seldom::new(super::SAY_EVERY),
             says_failures: Seldom::new(super::SAY_EVERY),
         }
+    }
+
+    /// Has other settings from now on; what its machine is to know of them.
+    pub(super) fn configure(&mut self, settings: Arc<Settings>) -> VirtualRouter {
+        self.settings = settings;
+        self.settings.virtual_router(self.password)
     }
 
     pub(super) fn is_active(&self) -> bool {
