@@ -53,8 +53,9 @@ section! {
         /// wait in the kernel's backlog.
         max_sessions: Or<Auto, Number<1, 16_777_216>> = "auto",
         /// Most UDP flows of the whole process; each worker has an equal share. `auto` is a share of what RLIMIT_NOFILE
-        /// and the ports for connections to backends allow. At the limit, the oldest flow whose client has not shown
-        /// that it gets answers makes room for a new one.
+        /// and the ports for connections to backends allow. At least an eighth of the ports is left to others (the
+        /// resolver, NTP, probes); a number that leaves them fewer is warned of. At the limit, the oldest flow whose
+        /// client has not shown that it gets answers makes room for a new one.
         max_flows: Or<Auto, Number<1, 16_777_216>> = "auto",
         /// Bound for all splice pipes and all held data together; at least 1MiB.
         pipe_memory: Size = "256MiB",

@@ -213,7 +213,8 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapsho
             possible,
             open_files = files,
             "global.max_flows is more than RLIMIT_NOFILE (LimitNOFILE= in the unit, ulimit -n) and \
-             net.ipv4.ip_local_port_range allow: raise what is missing, or give the pools `source` addresses"
+             net.ipv4.ip_local_port_range allow, of which an eighth or more is to be left to the resolver, NTP and \
+             probes: raise what is missing, or give the pools `source` addresses"
         );
     }
     bounds
