@@ -325,7 +325,7 @@ impl Worker {
                     .for_each(|completion| self.complete(completion));
                 // A kernel since 6.13 hands out 20 at a time. Of a mass of endings each leaves several, and everybody
                 // else's completions come behind those: all there are are taken before more is ended.
-                if self.is_ending_a_mass() {
+                if self.is_ending_a_mass() || self.udp.is_ending_a_mass() {
                     self.ring
                         .enter(Some(Duration::ZERO), false)
                         .map_err(Failure::Ring)?;
@@ -342,6 +342,7 @@ impl Worker {
             self.accept_more();
             self.run_dirty();
             self.run_endings();
+            self.end_lines();
             self.report_cleared();
             self.report_taken_over();
         }

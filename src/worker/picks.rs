@@ -208,6 +208,19 @@ impl Picks {
         }
     }
 
+    /// A flow got there at `since`, and its datagrams are not refused.
+    pub(super) fn unrefused(
+        &mut self,
+        backend: BackendId,
+        since: Time,
+        now: Time,
+        cells: &WorkerCells,
+    ) {
+        if self.passive[backend.index()].unrefused(since, now) {
+            cells.backend(backend).avoided_until.set(0);
+        }
+    }
+
     /// How long something took.
     pub(super) fn observe(
         &mut self,

@@ -46,5 +46,7 @@ mod top;
 mod udp;
 mod udp_flood;
 mod udp_paths;
+mod udp_ports;
+mod udp_replies;
 mod urgent;
 mod workers;

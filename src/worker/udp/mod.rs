@@ -4,6 +4,7 @@
 //!
 //! Nothing here waits: a datagram that cannot be sent at once is lost, and counted.
 
+mod endings;
 mod lines;
 mod places;
 
@@ -16,11 +17,12 @@ use super::slab::Slab;
 use super::timers::Timers;
 use super::token::{Datagrams, Key};
 use crate::flow::{Due, FlowId, Table};
-use crate::ids::{BackendId, ListenerId};
+use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::ring::Completion;
 use crate::session::CloseReason;
 use crate::time::Time;
 
+use endings::Endings;
 use lines::{Line, Run};
 use places::Place;
 
@@ -47,8 +49,17 @@ pub(super) struct Udp {
     /// Backends that refused a flow which has had no reply since.
     refusals: HashMap<FlowId, Tried>,
     /// Receives that found no buffer.
-    dry_places: Vec<u16>,
-    dry_lines: VecDeque<Key>,
+    dry: VecDeque<Dry>,
+    /// Lines that are nobody's any more.
+    endings: Endings,
+    /// The pool whose flows lacked a port, a file or memory last, and when.
+    lacked: Option<(PoolId, Time)>,
+}
+
+/// What waits for a buffer to receive into.
+enum Dry {
+    Place(u16),
+    Line(Key),
 }
 
 impl Udp {
@@ -62,8 +73,9 @@ impl Udp {
             due: Vec::new(),
             run: None,
             refusals: HashMap::new(),
-            dry_places: Vec::new(),
-            dry_lines: VecDeque::new(),
+            dry: VecDeque::new(),
+            endings: Endings::default(),
+            lacked: None,
         }
     }
 
@@ -82,6 +94,11 @@ impl Udp {
         self.places.iter().all(Place::has_settled)
     }
 
+    /// Whether so many lines are on their way out that the others have to be protected from them.
+    pub(super) fn is_ending_a_mass(&self) -> bool {
+        self.endings.are_a_mass()
+    }
+
     fn listener_of(&self, id: FlowId) -> ListenerId {
         self.places[usize::from(self.table.client(id).place)].listener
     }
@@ -94,8 +111,7 @@ impl Udp {
     /// How long nothing will be due, seen from `now`; none if nothing ever will. Whether buffers are free decides
     /// whether receives that wait for some can go on.
     pub(super) fn patience(&self, now: Time, buffers: bool) -> Option<Duration> {
-        let is_dry = !self.dry_places.is_empty() || !self.dry_lines.is_empty();
-        if is_dry && buffers {
+        if (!self.dry.is_empty() && buffers) || !self.endings.is_empty() {
             return Some(Duration::ZERO);
         }
         self.timers.next_in(now)
@@ -114,14 +130,13 @@ impl Worker {
         }
     }
 
-    /// Receives go on that found no buffer.
+    /// As many receives that found no buffer go on as there are buffers, first come, first served.
     pub(super) fn begin_datagrams(&mut self) {
-        if self.ring.free_datagram_buffers() > 0 {
-            for place in std::mem::take(&mut self.udp.dry_places) {
-                self.listen_at(place);
-            }
-            while let Some(key) = self.udp.dry_lines.pop_front() {
-                self.hear_line(key);
+        for _ in 0..self.ring.free_datagram_buffers() {
+            match self.udp.dry.pop_front() {
+                Some(Dry::Place(place)) => self.listen_at(place),
+                Some(Dry::Line(key)) => self.hear_line(key),
+                None => return,
             }
         }
     }

@@ -9,6 +9,7 @@ use socket2::{SockAddr, Socket};
 
 use super::super::Worker;
 use super::super::token::{Datagrams, Token};
+use super::Dry;
 use crate::flow::Loss;
 use crate::ids::ListenerId;
 use crate::ring::Completion;
@@ -180,7 +181,7 @@ impl Worker {
             self.settle_place(index);
         } else if completion.result == -libc::ENOBUFS {
             self.cells.datagrams_starved_total.add(1);
-            self.udp.dry_places.push(index);
+            self.udp.dry.push_back(Dry::Place(index));
         } else {
             self.listen_at(index);
         }
