@@ -245,16 +245,16 @@ impl Worker {
             let all: ArrayVec<IoSlice<'_>, RUN_MOST> = each.map(IoSlice::new).collect();
             line.send(&all)
         };
+        if let (Ok(()), Some(traffic)) = (&sent.result, &mut line.traffic) {
+            let all = parts.iter();
+            all.for_each(|payload| traffic.add(Direction::ToBackend, payload.len));
+        }
         if sent.was_earlier_lost {
             self.lose(key, Loss::TooBig);
         }
         let Err(error) = sent.result else {
             let cells = &self.cells.backend(backend).sent;
             parts.iter().for_each(|payload| cells.add(payload.len));
-            if let Some(traffic) = &mut line.traffic {
-                let all = parts.iter();
-                all.for_each(|payload| traffic.add(Direction::ToBackend, payload.len));
-            }
             self.picks.unrefused(backend, since, self.now, &self.cells);
             return Ok(());
         };
