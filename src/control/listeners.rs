@@ -34,6 +34,7 @@ pub(super) struct Listeners {
     doors: Vec<Door>,
     /// A socket could not be opened again.
     is_behind: bool,
+    cannot_open: bool,
 }
 
 /// What the listening sockets are to become. Dropping it gives the new ones back.
@@ -192,6 +193,7 @@ impl Listeners {
             datagrams,
             doors: vec![Door::shut(); snapshot.listeners.len()],
             is_behind: false,
+            cannot_open: false,
         })
     }
 
@@ -400,7 +402,8 @@ impl Listeners {
     /// Opens and shuts listeners as the snapshot has it. Whether any changed. One with UDP flows stays open: on its
     /// sockets they go on.
     pub(super) fn settle(&mut self, snapshot: &Snapshot, shared: &Shared) -> bool {
-        let was_behind = std::mem::take(&mut self.is_behind);
+        self.is_behind = false;
+        let could_not_open = std::mem::take(&mut self.cannot_open);
         let mut is_changed = false;
         let open = usable::open(snapshot);
         for (id, is_open) in (0..).map(ListenerId).zip(open) {
@@ -414,10 +417,10 @@ impl Listeners {
                 continue;
             }
             if is_open && let Err(error) = self.reopen(id, listener) {
-                if !was_behind {
+                if !could_not_open {
                     tracing::error!(listener = %listener.name, %error, "cannot listen again; trying on");
                 }
-                self.is_behind = true;
+                (self.is_behind, self.cannot_open) = (true, true);
                 continue;
             }
             if is_open {
@@ -459,6 +462,11 @@ impl Listeners {
     /// Whether a listener that should be open is not, or one that should be shut still has flows.
     pub(super) fn is_behind(&self) -> bool {
         self.is_behind
+    }
+
+    /// Whether a listener that should be open is not.
+    pub(super) fn cannot_open(&self) -> bool {
+        self.cannot_open
     }
 
     /// By listener.

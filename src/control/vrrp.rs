@@ -43,6 +43,8 @@ const REPORTS_MAX: usize = 1024;
 const MOVE_ANSWER_MAX: Duration = Duration::from_secs(4);
 /// How long the end of the process waits for addresses to be removed; their leases do the rest.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the end of the process waits for commands that are told of changes.
+const NOTIFY_END_MAX: Duration = Duration::from_secs(5);
 
 /// What was found of the virtual routers before anything was started.
 pub(super) struct Prepared {
@@ -195,6 +197,35 @@ impl Vrrp {
     fn name(&self, id: RouterId) -> &str {
         &self.settings[id.index()].name
     }
+
+    /// Gives everything up at once.
+    async fn let_go(&mut self) {
+        self.handle.send(Command::StopNow);
+        let stopped = async {
+            while let Some(report) = self.reports.recv().await {
+                match report {
+                    Report::Stopped => break,
+                    Report::EndSessions { ticket, .. } => {
+                        self.handle.send(Command::SessionsEnded(ticket));
+                    }
+                    Report::Changed {
+                        router,
+                        transition,
+                        priority,
+                    } => {
+                        words::log_transition(self.name(router), &transition, priority);
+                        self.notify.push(router, &transition, priority);
+                    }
+                    Report::Said { .. } | Report::HandedOver(..) | Report::Described(_) => {}
+                }
+            }
+        };
+        if tokio::time::timeout(PATIENCE, stopped).await.is_ok() {
+            self.handle.join();
+        } else {
+            tracing::warn!("virtual addresses could not be removed in time; their leases end soon");
+        }
+    }
 }
 
 /// What happens to the virtual routers, if there are any.
@@ -330,35 +361,11 @@ impl Control {
 
     /// At the end of the process nothing of the virtual addresses is to stay behind.
     pub(super) async fn let_go_of_addresses(&mut self) {
-        let Some(vrrp) = self.vrrp.as_mut().filter(|vrrp| !vrrp.has_stopped) else {
-            return;
-        };
-        vrrp.handle.send(Command::StopNow);
-        let stopped = async {
-            while let Some(report) = vrrp.reports.recv().await {
-                match report {
-                    Report::Stopped => break,
-                    Report::EndSessions { ticket, .. } => {
-                        vrrp.handle.send(Command::SessionsEnded(ticket));
-                    }
-                    Report::Changed {
-                        router,
-                        transition,
-                        priority,
-                    } => words::log_transition(
-                        &vrrp.settings[router.index()].name,
-                        &transition,
-                        priority,
-                    ),
-                    Report::Said { .. } | Report::HandedOver(..) | Report::Described(_) => {}
-                }
-            }
-        };
-        if tokio::time::timeout(PATIENCE, stopped).await.is_ok() {
-            vrrp.handle.join();
-        } else {
-            tracing::warn!("virtual addresses could not be removed in time; their leases end soon");
+        let Some(vrrp) = &mut self.vrrp else { return };
+        if !vrrp.has_stopped {
+            vrrp.let_go().await;
         }
+        vrrp.notify.finish(NOTIFY_END_MAX).await;
     }
 
     /// Whoever asks how everything is waits until the virtual routers have said how they are.

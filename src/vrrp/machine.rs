@@ -439,8 +439,10 @@ impl Machine {
             Readiness::HardFault(why) => self.give_up(Cause::HardFault(why), now, out),
             Readiness::SoftFault(_) => self.start(now, out),
             Readiness::Well => {
-                // What the first probes have not found yet is no fault that it recovers from.
-                if !was_well && self.knows_backends(now) {
+                // What the first probes have not found yet is no fault that it recovers from. One that has kept the
+                // addresses serves now; to wait would only make another one take over.
+                let serves = self.role() == Role::Active;
+                if !was_well && !serves && self.knows_backends(now) {
                     self.well_from = now + self.router.preempt_delay;
                 }
                 self.start(now, out);

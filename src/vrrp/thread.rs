@@ -492,6 +492,7 @@ impl Loop {
         let now = self.now();
         let runner = &mut self.runners[router.index()];
         runner.wishes.done();
+        runner.is_answered();
         match (wish, result) {
             (Wish::Hold { term }, Ok(())) => {
                 runner.lacks_nothing();
@@ -820,7 +821,11 @@ impl Loop {
     }
 
     fn begin(&mut self, router: RouterId) {
+        let now = self.now();
         if let Some(wish) = self.runners[router.index()].wishes.begin() {
+            if matches!(wish, Wish::Hold { .. }) {
+                self.runners[router.index()].asks(now);
+            }
             let is_sent = self
                 .channels
                 .orders

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Folder, Launch, Ringway, SOON, eventually, facts};
 use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, router, start, states};
+use crate::node::{becomes, config, router, start, state, states};
 use crate::onlooker::Onlooker;
 use crate::program::{self, find};
 
@@ -263,4 +263,31 @@ fn a_thread_that_stands_still_makes_the_node_give_up_until_it_goes_on() {
         becomes(&first, "active");
         lan.moves_to(1, VIP);
     }
+}
+
+#[test]
+fn a_node_whose_kernel_does_not_answer_gives_way() {
+    let folder = Folder::new();
+    let Some(freezer) = compiled("freeze_thread", &folder) else {
+        return;
+    };
+    let Some(lan) = Lan::new("mute", 2) else {
+        return;
+    };
+    let first = start(&lan, 1, &config("priority: 254"));
+    becomes(&first, "active");
+    let second = start(&lan, 2, &config("priority: 250"));
+    becomes(&second, "backup");
+    let thread = facts::thread_named(first.pid(), "vrrp-kernel");
+    let mut command = program::mortal(&freezer);
+    command.args([&thread.to_string(), "25000"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    // The lease has removed the address, and nothing has told the node.
+    eventually(Duration::from_secs(20), "the second one takes over", || {
+        state(&second) == "active" && lan.holders(VIP) == [2]
+    });
+    let why = router(&first, "vip")["why"].to_string();
+    assert!(why.contains("does not take the addresses"), "{why}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

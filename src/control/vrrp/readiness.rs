@@ -14,7 +14,7 @@ impl Control {
     /// Tells the virtual routers what has changed for them.
     pub(in crate::control) fn judge_readiness(&mut self) {
         let fault = match self.phase {
-            Phase::Serving if self.listeners.is_behind() => {
+            Phase::Serving if self.listeners.cannot_open() => {
                 Some("a listener that should be open is not")
             }
             Phase::Killing { .. } | Phase::Over => Some("the process is ending"),

@@ -758,3 +758,23 @@ fn a_backup_that_is_configured_anew_waits_as_it_did() {
     assert_eq!(bench.machine.deadline(), deadline);
     assert_eq!(bench.machine.role(), Role::Backup);
 }
+
+#[test]
+fn an_active_one_that_is_well_again_is_so_at_once_but_a_backup_waits() {
+    let fault = || Readiness::SoftFault(Arc::from("a pool is empty"));
+    let mut active = Bench::active(router(200));
+    active.on(Event::Readiness(fault()));
+    assert!(active.machine.priority(active.now) < PRIORITY_WELL);
+    active.wait(INTERVAL * 5);
+    active.on(Event::Readiness(Readiness::Well));
+    assert_eq!(
+        active.machine.priority(active.now),
+        200,
+        "it serves already"
+    );
+    let mut backup = Bench::backup(router(200));
+    backup.on(Event::Readiness(fault()));
+    backup.hear(20, 220);
+    backup.on(Event::Readiness(Readiness::Well));
+    assert!(backup.machine.priority(backup.now) < PRIORITY_WELL);
+}
