@@ -37,7 +37,9 @@ section! {
         listeners: List<Listener>,
         /// Groups of backends, by name.
         pools: Named<Pool>,
-        /// Virtual routers: addresses that move between nodes. A change needs a restart.
+        /// Virtual routers: addresses that move between nodes. A reload takes over `priority`, `preempt`,
+        /// `preempt_delay`, `addresses`, `lease`, `track`, `notify`, `progress_timeout` and, in version 3,
+        /// `advert_interval`; the others need a restart.
         vrrp: Items<VirtualRouter> = "[]",
     }
 }
