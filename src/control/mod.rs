@@ -345,6 +345,8 @@ impl Control {
             snapshot.backends.len(),
             snapshot.listeners.len(),
         ));
+        let places = listeners.datagrams().places();
+        let places: Vec<_> = places.iter().flatten().copied().collect();
         let (report, reports) = unbounded_channel();
         let mut cells = Vec::new();
         let mut threads = Vec::new();
@@ -354,13 +356,7 @@ impl Control {
                 clock,
                 snapshot: Arc::clone(&snapshot),
                 sockets: listeners.of_worker(id),
-                places: listeners
-                    .datagrams()
-                    .places()
-                    .iter()
-                    .flatten()
-                    .copied()
-                    .collect(),
+                places: places.clone(),
                 tier,
                 limits: Limits {
                     max_sessions: bounds.max_sessions,

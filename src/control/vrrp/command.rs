@@ -8,7 +8,8 @@ use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// Runs a command to its end; one that takes longer than `longest` is killed, with what it has started. The error says why it is no success.
+/// Runs a command to its end; one that takes longer than `longest` is killed, with what it has started. The error says
+/// why it is no success.
 pub(super) async fn run(command: &[String], longest: Duration) -> Result<(), String> {
     let (program, arguments) = command.split_first().ok_or("no program")?;
     let mut child = Command::new(program)
