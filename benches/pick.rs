@@ -117,7 +117,7 @@ fn picks(criterion: &mut Criterion) {
     let cycle: Vec<u16> = (1..=256).collect();
     for algorithm in Algorithm::ALL {
         let mut group = criterion.benchmark_group(algorithm.as_str());
-        for count in [10, 1_000, 10_000] {
+        for count in [10, 100, 1_000, 10_000] {
             let kinds: [Kind<'_>; 4] = [
                 ("equal", &[1], |_| true),
                 ("cycle", &cycle, |_| true),

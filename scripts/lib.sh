@@ -118,3 +118,13 @@ want_component() {
     if ! have rustup; then die "cargo $1 is missing: install the package that brings it (rustup: $2)"; fi
     rustup component add "$2"
 }
+
+# Makes sure that `cargo deb` works. A missing one is built into the build folder, which takes a minute or two.
+want_cargo_deb() {
+    local tools
+    tools=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}/tools")
+    PATH="$PATH:$tools/bin"
+    if cargo deb --version >/dev/null 2>&1; then return 0; fi
+    step "Installing cargo-deb"
+    env -u CARGO_TARGET_DIR cargo install cargo-deb --version '=3.8.0' --locked --root "$tools" </dev/null
+}

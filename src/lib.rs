@@ -21,13 +21,16 @@
 //! | [`health`] | pure | what traffic says about a backend |
 //! | [`vrrp`] | pure | who holds a virtual address: advertisements on the wire, the machine of one virtual router |
 //! | [`vrrp::thread`] | shell | a thread that receives, decides and sends; one beside it that asks for addresses |
-//! | [`metrics`] | pure | the counters: cells with one writer each |
+//! | [`metrics`] | pure | the counters: cells with one writer each; the list of metrics, and how they are written |
 //! | [`ids`], [`time`] | pure | names of configured things; time as a value |
 //! | [`config`] | pure | the YAML file as written, resolved and checked |
 //! | [`worker`] | shell | the event loop; sessions on the ring; accepts, timers, mailbox, pipes |
 //! | [`control`] | shell | the owner of the truth: listeners, workers, signals; the snapshot that workers read |
-//! | [`admin`] | shell | HTTP and JSON over a unix socket: requests for control, and asking a running process |
+//! | [`admin`] | shell | HTTP and JSON over a unix socket and TCP: requests for control, and asking a running process |
 //! | [`doctor`] | shell | what this host is like, judged: facts gathered, checked (pure), shown |
+//! | [`access`] | shell | a line for each session and flow that ended |
+//! | [`privileges`] | shell | another user, fewer capabilities, fewer files |
+//! | [`notify`] | shell | what the service manager is told |
 //! | [`cli`] | shell | one file per command |
 //! | [`demo`] | shell | a balancer, its backends and a load in one process, to be looked at |
 //! | [`ring`] | kernel | io_uring behind a safe interface, its buffers, the probe of the host |
@@ -56,6 +59,15 @@
 //! `worker::picks` choose a backend if it is nobody's, and sends it on at once; an answer goes the same way back. What
 //! cannot be sent at once is lost, and counted.
 //!
+//! # A change of the configuration
+//!
+//! `control::reload` has the file read beside control's loop, and says what differs (`control::difference`).
+//! `control::reconcile` makes the next snapshot: an id means the same for as long as a session may use it, what leaves
+//! keeps its place until then. New sockets are bound before anything else, so that all of it happens or nothing. Each
+//! worker gets the snapshot together with its sockets in one command and changes over between two turns
+//! (`worker::take_over`); counters are in tables that grow and never move ([`metrics::Table`]). The next change begins
+//! when every worker has changed over.
+//!
 //! # Invariants
 //!
 //! - A worker blocks nowhere but in its ring's wait, takes no lock on the byte path, and allocates nothing per read.
@@ -73,6 +85,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+pub mod access;
 pub mod admin;
 pub mod balance;
 pub mod cli;
@@ -84,6 +97,8 @@ pub mod flow;
 pub mod health;
 pub mod ids;
 pub mod metrics;
+pub mod notify;
+pub mod privileges;
 pub mod ring;
 #[cfg(test)]
 mod seeds;

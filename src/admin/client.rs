@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::{Change, MoveRequest};
+use super::{Addition, Change, CloseRequest, MoveRequest, ReloadRequest};
 
 /// Control answers within milliseconds; somebody else may hold all places for some seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,15 +63,53 @@ pub fn status(socket: &Path) -> Result<Value, Error> {
     ask(socket, Method::GET, "/v1/status", Vec::new())
 }
 
+/// The events after the one of this number, oldest first.
+///
+/// # Errors
+/// When nobody answers.
+pub fn history(socket: &Path, after: u64) -> Result<Value, Error> {
+    let path = format!("/v1/history?after={after}");
+    ask(socket, Method::GET, &path, Vec::new())
+}
+
 /// Changes what the operator says about a backend; its status after that.
 ///
 /// # Errors
 /// When nobody answers, or there is no such backend.
 pub fn operate(socket: &Path, pool: &str, backend: &str, change: &Change) -> Result<Value, Error> {
-    let segment = |name| utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
-    let path = format!("/v1/backends/{}/{}", segment(pool), segment(backend));
     let body = serde_json::to_vec(change).expect("a change can always be written");
-    ask(socket, Method::POST, &path, body)
+    ask(socket, Method::POST, &path_of(pool, backend), body)
+}
+
+fn path_of(pool: &str, backend: &str) -> String {
+    let segment = |name| utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
+    format!("/v1/backends/{}/{}", segment(pool), segment(backend))
+}
+
+/// Adds a backend; its status then.
+///
+/// # Errors
+/// When nobody answers, or it cannot be added.
+pub fn add(socket: &Path, pool: &str, backend: &str, addition: &Addition) -> Result<Value, Error> {
+    let body = serde_json::to_vec(addition).expect("an addition can always be written");
+    ask(socket, Method::PUT, &path_of(pool, backend), body)
+}
+
+/// Removes a backend that was added; how many sessions it still has.
+///
+/// # Errors
+/// When nobody answers, or it cannot be removed.
+pub fn remove(socket: &Path, pool: &str, backend: &str) -> Result<Value, Error> {
+    ask(socket, Method::DELETE, &path_of(pool, backend), Vec::new())
+}
+
+/// Has the configuration read again; what differs.
+///
+/// # Errors
+/// When nobody answers, the file is wrong, or it cannot be applied.
+pub fn reload(socket: &Path, request: ReloadRequest) -> Result<Value, Error> {
+    let body = serde_json::to_vec(&request).expect("a request can always be written");
+    ask(socket, Method::POST, "/v1/reload", body)
 }
 
 /// Moves virtual addresses to another machine; what became of each virtual router.
@@ -81,6 +119,41 @@ pub fn operate(socket: &Path, pool: &str, backend: &str, change: &Change) -> Res
 pub fn failover(socket: &Path, request: &MoveRequest) -> Result<Value, Error> {
     let body = serde_json::to_vec(request).expect("a request can always be written");
     ask(socket, Method::POST, "/v1/failover", body)
+}
+
+/// A page of the sessions that live now; `query` says which.
+///
+/// # Errors
+/// When nobody answers, or there is nothing of that name.
+pub fn sessions(socket: &Path, query: &[(&str, &str)]) -> Result<Value, Error> {
+    let path = with_query("/v1/sessions", query);
+    ask(socket, Method::GET, &path, Vec::new())
+}
+
+/// Ends sessions; how many.
+///
+/// # Errors
+/// When nobody answers, or there is nothing of that name.
+pub fn close_sessions(socket: &Path, request: &CloseRequest) -> Result<Value, Error> {
+    let body = serde_json::to_vec(request).expect("a request can always be written");
+    ask(socket, Method::POST, "/v1/sessions/close", body)
+}
+
+/// Which backend a connection would get, and why.
+///
+/// # Errors
+/// When nobody answers, or there is no such listener.
+pub fn explain(socket: &Path, query: &[(&str, &str)]) -> Result<Value, Error> {
+    let path = with_query("/v1/explain", query);
+    ask(socket, Method::GET, &path, Vec::new())
+}
+
+fn with_query(path: &str, query: &[(&str, &str)]) -> String {
+    let pairs = query.iter().map(|(key, value)| {
+        let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+        format!("{key}={value}")
+    });
+    format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"))
 }
 
 fn ask(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> Result<Value, Error> {

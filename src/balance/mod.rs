@@ -258,6 +258,19 @@ impl Picker {
         }
     }
 
+    /// What the client's address is hashed to; none unless it picks by hash.
+    #[must_use]
+    pub fn hash(&self, client: Option<SocketAddr>) -> Option<u64> {
+        match &self.normal {
+            Turn::Hash(key, _) => Some(key.hash(client)),
+            Turn::RoundRobin(_)
+            | Turn::LeastConnections(_)
+            | Turn::Random(_)
+            | Turn::LeastTime(_)
+            | Turn::First(_) => None,
+        }
+    }
+
     fn tier_of(&mut self, place: usize) -> &mut Turn {
         if self.is_backup[place] {
             &mut self.backup

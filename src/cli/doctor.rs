@@ -9,6 +9,7 @@ use super::file::{self, DEFAULT_FILE};
 use super::{Failure, Outcome};
 use crate::config::{self, Loaded};
 use crate::doctor::{self, Area, Facts, Finding, Level, Look, Report, Wanted};
+use crate::privileges;
 use crate::sys::host;
 
 pub(super) const EXAMPLES: &str = "\
@@ -53,7 +54,10 @@ enum Format {
 
 /// Looks at the host and prints what it found.
 pub(super) fn doctor(arguments: &Arguments) -> Result<Outcome, Failure> {
-    let report = examine(arguments.config.as_deref(), arguments.node.as_deref());
+    let mut report = examine(arguments.config.as_deref(), arguments.node.as_deref());
+    if arguments.verbose {
+        report.notes.extend(privileges::table::ALL.map(in_words));
+    }
     let text = if arguments.json || arguments.format == Format::Json {
         report.json()
     } else {
@@ -65,6 +69,17 @@ pub(super) fn doctor(arguments: &Arguments) -> Result<Outcome, Failure> {
     } else {
         Outcome::Success
     })
+}
+
+/// A row of the table of capabilities.
+fn in_words(row: privileges::table::Row) -> String {
+    let privileges::table::Row {
+        feature,
+        capability,
+        without,
+        ..
+    } = row;
+    format!("{capability} is for {feature}. Without it: {without}.")
 }
 
 fn examine(file: Option<&Path>, node: Option<&str>) -> Report {
@@ -83,6 +98,7 @@ fn examine(file: Option<&Path>, node: Option<&str>) -> Report {
             },
         )) => {
             findings.push(loads(file, &report));
+            findings.extend(config.user.as_deref().map(becomes));
             Some(Wanted::from(&config))
         }
         Some((file, loaded)) => {
@@ -143,6 +159,34 @@ fn loads(file: &Path, report: &config::Report) -> Finding {
         level,
         finding,
         why: WHY_FILE.to_owned(),
+        mend: mend.into_iter().collect(),
+    }
+}
+
+/// Whether there is the user that the file says to become.
+fn becomes(user: &str) -> Finding {
+    let (level, finding, mend) = match privileges::find(user) {
+        Ok(uid) => (
+            Level::Ok,
+            format!("global.user: {user} is user {uid}"),
+            None,
+        ),
+        Err(error) => {
+            let make = "useradd --system --home-dir /var/lib/ringway --shell /usr/sbin/nologin";
+            (
+                Level::Fail,
+                error.to_string(),
+                Some(format!("{make} {user}")),
+            )
+        }
+    };
+    Finding {
+        area: Area::File,
+        check: "user",
+        level,
+        finding,
+        why: "Ringway becomes this user before it listens; without it, it does not start."
+            .to_owned(),
         mend: mend.into_iter().collect(),
     }
 }

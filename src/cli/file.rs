@@ -75,6 +75,12 @@ pub(super) fn invalid(report: Box<Report>) -> Failure {
     ))
 }
 
+/// Everything that is wrong, for somebody whose screen is not known.
+pub(super) fn explained(report: &Report) -> String {
+    let shown = report.render(false, EXCERPT_WIDTH);
+    format!("{shown}{}", summary(report))
+}
+
 /// A report as it is shown on this output.
 pub(super) fn shown(report: &Report, output: impl IsTerminal) -> String {
     report.render(has_colours(&output), width(&output))

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
-use crate::config::{Log, LogFormat, LogLevel};
-use crate::control;
+use crate::access::Style;
+use crate::access::writer::{Target, Writer};
+use crate::config::{Access, Log, LogFormat, LogLevel};
+use crate::control::{self, LevelSwitch};
 
 /// Overrides the file's level.
 const VARIABLE: &str = "RINGWAY_LOG";
@@ -24,10 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Lines {
     guard: Option<WorkerGuard>,
     dropped: ErrorCounter,
+    /// Sets the level while it goes on.
+    pub(super) level: Option<LevelSwitch>,
 }
 
 /// From now on what happens is written.
-pub(super) fn start(log: Log) -> Lines {
+pub(super) fn start(log: &Log) -> Lines {
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_WAITING)
@@ -41,14 +45,54 @@ pub(super) fn start(log: Log) -> Lines {
         .with_ansi(false)
         // A reader of the log that is gone must not end the process.
         .log_internal_errors(false);
-    match log.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
+    let level = match log.format {
+        LogFormat::Text => {
+            let lines = lines.with_filter_reloading();
+            let level = switch(lines.reload_handle());
+            lines.init();
+            level
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let level = switch(lines.reload_handle());
+            lines.init();
+            level
+        }
+    };
     Lines {
         guard: Some(guard),
         dropped,
+        level: Some(level),
     }
+}
+
+/// The lines about sessions, if they are wanted.
+pub(super) fn start_access(log: &Log) -> Option<Writer> {
+    let target = match log.access.as_ref()? {
+        Access::Stdout => Target::Stdout,
+        Access::File(path) => Target::File(path.clone()),
+    };
+    let style = match log.format {
+        LogFormat::Text => Style::Text,
+        LogFormat::Json => Style::Json,
+    };
+    let started = Writer::start(target, style);
+    started
+        .inspect_err(|error| tracing::warn!(%error, "log.access: no thread to write it"))
+        .ok()
+}
+
+fn switch<S: Send + Sync + 'static>(handle: reload::Handle<EnvFilter, S>) -> LevelSwitch {
+    LevelSwitch::new(move |level| {
+        let filter = with_counters(EnvFilter::new(level));
+        handle.reload(filter).map_err(|error| error.to_string())
+    })
+}
+
+/// The counters are written whatever the level.
+fn with_counters(filter: EnvFilter) -> EnvFilter {
+    let counters = format!("{}=info", control::COUNTERS);
+    filter.add_directive(counters.parse().expect("a target and a level"))
 }
 
 impl Drop for Lines {
@@ -89,10 +133,7 @@ fn filter(level: LogLevel) -> EnvFilter {
              trace, or one for a part (info,ringway::worker=trace)"
         ));
     }
-    let counters = format!("{}=info", control::COUNTERS);
-    understood
-        .unwrap_or_else(|| EnvFilter::new(level))
-        .add_directive(counters.parse().expect("a target and a level"))
+    with_counters(understood.unwrap_or_else(|| EnvFilter::new(level)))
 }
 
 /// Levels, and parts of the program with their levels. A word that is neither would silence everything else.

@@ -4,13 +4,18 @@ mod backend;
 mod check;
 mod demo;
 mod doctor;
+mod explain;
 mod failover;
 mod file;
 mod log;
+mod manual;
+mod reload;
 mod run;
 mod schema;
+mod sessions;
 mod status;
 mod tips;
+mod top;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -19,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::admin::client;
+use crate::privileges;
 
 /// Layer 4 load balancer on io_uring.
 #[derive(Debug, Parser)]
@@ -51,9 +57,25 @@ enum Command {
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
 
-    /// Take a backend of a running Ringway out of use and back, or change its weight
+    /// The same on a screen that lives: rates, latencies, events; keys drain backends and bring them back
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Arguments),
+
+    /// Take a backend of a running Ringway out of use and back, change its weight, add or remove one
     #[command(after_help = backend::EXAMPLES)]
     Backend(backend::Arguments),
+
+    /// Have a running Ringway read its configuration again, and change over to it
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(reload::Arguments),
+
+    /// Which sessions a running Ringway has, or end some of them
+    #[command(after_help = sessions::EXAMPLES)]
+    Sessions(sessions::Arguments),
+
+    /// Which backend a connection would get now, and why
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Arguments),
 
     /// Hand the virtual addresses of a running Ringway over to another node
     #[command(after_help = failover::EXAMPLES)]
@@ -66,6 +88,14 @@ enum Command {
     /// Look at this host: what keeps Ringway from running well here, and what mends it
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Arguments),
+
+    /// Print what completes commands in a shell
+    #[command(after_help = manual::COMPLETIONS)]
+    Completions(manual::CompletionsArguments),
+
+    /// Write the manual pages
+    #[command(after_help = manual::PAGES)]
+    Man(manual::ManArguments),
 }
 
 /// How a command that has said everything itself ended.
@@ -84,12 +114,26 @@ enum Outcome {
 pub enum Failure {
     /// 1: failed while running.
     Running(String),
+    /// 64: wrong usage.
+    Usage(String),
     /// 69: the host cannot do it.
     Host(String),
     /// 77: not permitted.
     Permission(String),
     /// 78: the configuration is wrong.
     Config(String),
+}
+
+impl From<privileges::Error> for Failure {
+    fn from(error: privileges::Error) -> Failure {
+        let text = error.to_string();
+        match error {
+            privileges::Error::NotRoot(_) | privileges::Error::Failed { .. } => {
+                Failure::Permission(text)
+            }
+            privileges::Error::Unknown(_) => Failure::Host(text),
+        }
+    }
 }
 
 impl From<client::Error> for Failure {
@@ -109,6 +153,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Failure::Running(_) => 1,
+            Failure::Usage(_) => EX_USAGE,
             Failure::Host(_) => EX_UNAVAILABLE,
             Failure::Permission(_) => 77,
             Failure::Config(_) => EX_CONFIG,
@@ -120,6 +165,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Running(text)
+            | Failure::Usage(text)
             | Failure::Host(text)
             | Failure::Permission(text)
             | Failure::Config(text) => out.write_str(text),
@@ -178,10 +224,16 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Status(arguments) => status::status(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
         Command::Backend(arguments) => backend::backend(&arguments),
+        Command::Reload(arguments) => reload::reload(&arguments),
         Command::Failover(arguments) => failover::failover(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Sessions(arguments) => sessions::sessions(&arguments),
+        Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::pages(&arguments),
     };
     match outcome {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
@@ -195,7 +247,7 @@ fn ended_by(failure: &Failure) -> ExitCode {
     match failure {
         // A report speaks for itself.
         Failure::Config(report) => say(report),
-        Failure::Running(_) | Failure::Host(_) | Failure::Permission(_) => {
+        Failure::Running(_) | Failure::Usage(_) | Failure::Host(_) | Failure::Permission(_) => {
             say(&format!("ringway: {failure}"));
         }
     }

@@ -8,8 +8,11 @@ use clap::{Args, ValueEnum};
 use super::file::{self, FileArguments};
 use super::log;
 use super::{Failure, Outcome};
-use crate::config::{self, Config};
-use crate::control::{self, Options};
+use crate::access::writer::Writer;
+use crate::admin::Settings;
+use crate::config::{self, Config, Socket, StateFile};
+use crate::control::{self, Options, Source};
+use crate::privileges::{self, Places};
 use crate::ring::ReceiveTier;
 
 pub(super) const EXAMPLES: &str = "\
@@ -19,7 +22,8 @@ Examples:
   ringway run --listen 127.0.0.1:5000 --to 127.0.0.1:5001 --to 127.0.0.1:5002
   ringway run --listen '*:5432' --to db1:5432 --to db2:5432 --print-config > ringway.yaml
 
-Signals: SIGTERM or SIGINT stops gracefully, a second one at once; SIGUSR1 prints the counters.";
+Signals: SIGTERM or SIGINT stops gracefully, a second one at once; SIGHUP reads the file again (as `ringway reload`);
+SIGUSR1 prints the counters.";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -83,21 +87,53 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         super::print(&config.to_yaml())?;
         return Ok(Outcome::Success);
     }
-    let _lines = log::start(config.log);
+    let socket = match &arguments.socket {
+        Some(path) if path.as_os_str() == "off" => None,
+        Some(path) => Some(Socket::at(path.clone())),
+        None => config.admin.socket.clone(),
+    };
+    let state_file = state_file(&config.admin.state_file);
+    // Before any thread is started: a thread keeps the rights that it began with.
+    let places = Places::of(
+        &config,
+        arguments
+            .listen
+            .is_empty()
+            .then_some(&*arguments.file.config),
+        socket.as_ref().map(|socket| &*socket.path),
+        state_file.as_deref(),
+    );
+    let dropped = privileges::drop_to(&config, &places)?;
+    let mut lines = log::start(&config.log);
+    let access = log::start_access(&config.log);
+    if let Some(dropped) = dropped {
+        tracing::info!("{dropped}");
+    }
     file::log_warnings(&report);
+    let config_text = config.to_yaml();
+    let source = arguments
+        .listen
+        .is_empty()
+        .then(|| source(&arguments.file, &config));
     let Config {
         global,
         snapshot,
         admin,
+        hash,
         ..
     } = config;
-    let admin_socket = match &arguments.socket {
-        Some(path) if path.as_os_str() == "off" => None,
-        Some(path) => Some(path.clone()),
-        None => admin.socket,
-    };
     let options = Options {
-        admin_socket,
+        file: source,
+        admin: Settings {
+            socket,
+            http: admin.http,
+            metrics: admin.metrics,
+        },
+        config_hash: hash,
+        config_text,
+        state_file,
+        level: lines.level.take(),
+        access: access.as_ref().and_then(Writer::sink),
         tier: arguments.receive_tier.map(|tier| match tier {
             Tier::Limited => ReceiveTier::Limited,
             Tier::Single => ReceiveTier::Single,
@@ -107,6 +143,34 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     };
     control::run(&global, snapshot, options)?;
     Ok(Outcome::Success)
+}
+
+/// The file, wherever its path leads by then.
+fn source(file: &FileArguments, config: &Config) -> Source {
+    let file = file.clone();
+    Source::new(config, move || {
+        let loaded = config::load(&file.config, &file.host());
+        match loaded.into_result() {
+            Ok((config, report)) => {
+                file::log_warnings(&report);
+                Ok(config)
+            }
+            Err(report) => Err(file::explained(&report)),
+        }
+    })
+}
+
+/// The service manager gives a folder, or several with colons between them.
+fn state_file(configured: &StateFile) -> Option<PathBuf> {
+    match configured {
+        StateFile::Off => None,
+        StateFile::At(path) => Some(path.clone()),
+        StateFile::Auto => {
+            let folders = std::env::var_os("STATE_DIRECTORY")?;
+            let first = std::env::split_paths(&folders).next()?;
+            first.is_absolute().then(|| first.join("state.json"))
+        }
+    }
 }
 
 fn parse_pause(text: &str) -> Result<Duration, String> {

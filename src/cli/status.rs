@@ -105,6 +105,13 @@ fn render(status: &Value, look: Look) -> String {
     if let Some(ends) = unusual_ends(&status["ends"]) {
         shown.push_str(&paragraph(&format!("sessions ended by {ends}"), "", look));
     }
+    if let Some(lost @ 1..) = status["access_lines_lost"].as_u64() {
+        let line = format!("access log: {lost} lines lost, nobody took them in time");
+        shown.push_str(&paragraph(&line, "", look));
+    }
+    for line in reloads(&status["reloads"], look) {
+        shown.push_str(&paragraph(&line, "", look));
+    }
     for listener in items(&status["listeners"]) {
         let addresses: Vec<String> = items(&listener["addresses"]).map(text).collect();
         let pools = items(&listener["pools"]);
@@ -169,6 +176,27 @@ fn render(status: &Value, look: Look) -> String {
         }
     }
     shown
+}
+
+/// That the last reload failed, and what waits for a restart.
+fn reloads(reloads: &Value, look: Look) -> Vec<String> {
+    let last = &reloads["last"];
+    let mut lines = Vec::new();
+    if let Some(error) = last["error"].as_str() {
+        let since = age(&last["at"], look.now);
+        let first = error.lines().next().unwrap_or_default();
+        lines.push(format!(
+            "the last reload failed {since} ago, nothing was changed: {first}"
+        ));
+    }
+    let keys: Vec<&str> = items(&reloads["needs_restart"])
+        .filter_map(|key| key["key"].as_str())
+        .collect();
+    if !keys.is_empty() {
+        let keys = keys.join(", ");
+        lines.push(format!("a restart is needed for {keys}"));
+    }
+    lines
 }
 
 /// How many UDP flows there are, where there may be any.
@@ -367,7 +395,16 @@ fn remarks(backend: &Value, look: Look) -> Vec<String> {
         .chain(ramps(&backend["slow_start_until"], look))
         .chain(hindered(&health["probes_hindered"], look.now))
         .chain(ports_running_out(&backend["source_ports"]))
+        .chain(changed(&backend["not_as_in_file"]))
+        .chain((backend["added_by"] == "operator").then(|| "added on this node only".to_owned()))
         .collect()
+}
+
+/// What the operator changed while it ran.
+fn changed(keys: &Value) -> Option<String> {
+    let keys: Vec<&str> = items(keys).map(word).collect();
+    let is_any = !keys.is_empty();
+    is_any.then(|| format!("changed on this node only: {}", keys.join(", ")))
 }
 
 /// It has come back, and gets its full share later.
@@ -414,7 +451,7 @@ fn age(since: &Value, now: Duration) -> String {
 }
 
 /// In its largest unit.
-fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),

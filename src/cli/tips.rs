@@ -5,8 +5,8 @@ use clap::error::{ContextKind, ContextValue};
 /// Words of other programs and of habit, and what they are here.
 const TIPS: &[(&[&str], &str)] = &[
     (
-        &["reload", "restart"],
-        "the file is read at the start only: `ringway check` it, stop the process and start it again",
+        &["restart"],
+        "`ringway reload` takes over a changed file; what needs a restart is named by `ringway reload --dry-run`",
     ),
     (
         &["start", "serve", "daemon"],

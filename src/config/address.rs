@@ -178,6 +178,48 @@ impl Kind for BackendAt {
     }
 }
 
+/// Where HTTP is served: one address and one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HttpAddress(pub(super) SocketAddr);
+
+impl FromStr for HttpAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HttpAddress, String> {
+        let (host, digits) = split(text)?;
+        let port = port(digits)?;
+        match ip(host) {
+            Some(address) => {
+                not_mapped(address).map(|address| HttpAddress(SocketAddr::new(address, port)))
+            }
+            None => Err(format!("`{host}` is no IP address of this host")),
+        }
+    }
+}
+
+const HTTP_FORMS: &str = "127.0.0.1:9901 or \"[::1]:9901\"";
+
+impl Kind for HttpAddress {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        read(node, reader, HTTP_FORMS, |text| {
+            let port = text.strip_prefix("localhost:")?;
+            Some(format!("127.0.0.1:{port}"))
+        })
+    }
+
+    fn schema() -> Json {
+        json!({"type": "string", "pattern": "^[^*/]+:[0-9]+$"})
+    }
+
+    fn expected() -> String {
+        format!("an address with a port: {HTTP_FORMS}")
+    }
+
+    fn write(&self) -> Json {
+        json!(self.0.to_string())
+    }
+}
+
 /// An address that connections come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Source(pub(super) IpAddr);

@@ -1,15 +1,15 @@
 //! The file as written: every key with its kind, its default and its meaning. What the values mean together is
 //! [`super::resolve`]'s business.
 
-use super::address::{BackendAt, ListenOn, Source};
+use super::address::{BackendAt, HttpAddress, ListenOn, Source};
 use super::items::Items;
 use super::kind::{
     Auto, List, Named, NotYet, Nothing, Number, Off, OneOrMore, Optional, Or, Text, words,
 };
 use super::section::section;
 use super::units::{
-    Bytes, DnsName, HttpHost, HttpPath, MILLISECOND, Name, Pattern, Period, SECOND, Size,
-    SocketPath, Statuses, Steps,
+    AccessTo, Bytes, DnsName, FilePath, HttpHost, HttpPath, MILLISECOND, Name, Pattern, Period,
+    SECOND, Size, SocketPath, Statuses, Steps,
 };
 use super::virtual_router::VirtualRouter;
 use super::yaml::{Node, Value};
@@ -22,11 +22,11 @@ section! {
     pub(super) struct Document {
         /// Version of the format.
         version: Number<1, 1> = "1",
-        /// What concerns the whole process.
+        /// What concerns the whole process. A reload takes over `drain_timeout`; the others need a restart.
         global: Global = "{}",
-        /// What is logged, and how.
+        /// What is logged, and how. A reload takes over `level`; the others need a restart.
         log: Log = "{}",
-        /// How a running process is talked to.
+        /// How a running process is talked to. A change needs a restart.
         admin: Admin = "{}",
         /// Keys that all listeners or all pools inherit. A key of the listener or pool itself wins; maps are merged.
         /// What fits only another choice than its own is not inherited: a pool with `probe: tcp` takes nothing over
@@ -37,7 +37,9 @@ section! {
         listeners: List<Listener>,
         /// Groups of backends, by name.
         pools: Named<Pool>,
-        /// Virtual routers: addresses that move between nodes.
+        /// Virtual routers: addresses that move between nodes. A reload takes over `priority`, `preempt`,
+        /// `preempt_delay`, `addresses`, `lease`, `track`, `notify`, `progress_timeout` and, in version 3,
+        /// `advert_interval`; the others need a restart.
         vrrp: Items<VirtualRouter> = "[]",
     }
 }
@@ -53,15 +55,17 @@ section! {
         /// wait in the kernel's backlog.
         max_sessions: Or<Auto, Number<1, 16_777_216>> = "auto",
         /// Most UDP flows of the whole process; each worker has an equal share. `auto` is a share of what RLIMIT_NOFILE
-        /// and the ports for connections to backends allow. At the limit, the oldest flow whose client has not shown
-        /// that it gets answers makes room for a new one.
+        /// and the ports for connections to backends allow. At least an eighth of the ports is left to others (the
+        /// resolver, NTP, probes); a number that leaves them fewer is warned of. At the limit, the oldest flow whose
+        /// client has not shown that it gets answers makes room for a new one.
         max_flows: Or<Auto, Number<1, 16_777_216>> = "auto",
         /// Bound for all splice pipes and all held data together; at least 1MiB.
         pipe_memory: Size = "256MiB",
         /// How long a graceful stop waits for sessions before it resets them.
         drain_timeout: Or<Nothing, Period> = "30s",
-        /// User to become before listeners open; not supported yet.
-        user: Or<Nothing, NotYet> = "none",
+        /// Name or number of the user to become before listeners open; only the capabilities that the file needs are
+        /// kept. `none` stays whoever started it. Anybody but root can only name the user that runs it.
+        user: Or<Nothing, Text> = "none",
     }
 }
 
@@ -91,8 +95,10 @@ section! {
         level: LogLevel = "info",
         /// Lines of text, or one JSON object per line.
         format: LogFormat = "text",
-        /// A line for each session that ended; not supported yet.
-        access: Or<Off, NotYet> = "off",
+        /// A line for each session and each UDP flow that ended: `stdout`, among the others, or the whole path of a
+        /// file. A file that was renamed or removed is begun anew. Lines that nobody takes in time are dropped and
+        /// counted.
+        access: Or<Off, AccessTo> = "off",
     }
 }
 
@@ -100,12 +106,50 @@ section! {
     /// How a running process is talked to.
     pub(super) struct Admin {
         /// Unix socket with HTTP and JSON: what `ringway status` and `ringway backend` talk to. Who may write
-        /// to it may change backends.
-        socket: Or<Off, SocketPath> = "/run/ringway/admin.sock",
-        /// Address of the dashboard and the API; not supported yet.
-        http: Or<Off, NotYet> = "off",
-        /// Address with only /metrics, /healthz and /readyz; not supported yet.
-        metrics: Or<Off, NotYet> = "off",
+        /// to it may change everything that can be changed while it runs.
+        socket: Or<Off, AdminSocket> = "/run/ringway/admin.sock",
+        /// Address of the API for other programs. It only shows, unless there is a token.
+        http: Or<Off, AdminHttp> = "off",
+        /// Address with only /metrics, /healthz and /readyz, which may face the network, as in `0.0.0.0:9902`.
+        metrics: Or<Off, HttpAddress> = "off",
+        /// File that keeps what the operator changed while it ran (`ringway backend`), so that it holds after a
+        /// restart; `auto` is `state.json` in the folder that the service manager gives (StateDirectory=), or none.
+        state_file: Or<Auto, Or<Off, FilePath>> = "auto",
+    }
+}
+
+section! {
+    /// The unix socket of the API. Its owner and its group may use it (mode 0660).
+    pub(super) struct AdminSocket short path {
+        /// Where it is.
+        path: SocketPath = "/run/ringway/admin.sock",
+        /// Name or number of the user that it belongs to; `none` is the one that Ringway runs as.
+        owner: Or<Nothing, Text> = "none",
+        /// Name or number of the group whose members may use it, too; `none` is Ringway's own.
+        group: Or<Nothing, Text> = "none",
+    }
+}
+
+section! {
+    /// The API over TCP.
+    pub(super) struct AdminHttp short address {
+        /// `127.0.0.1:9901` or `"[::1]:9901"`. Another address than a loopback one needs `token_file` and `tls`.
+        address: HttpAddress,
+        /// File with the token that changes need, as `Authorization: Bearer TOKEN`: 16 to 1024 printable ASCII
+        /// characters; white space around it does not count. Without it nothing can be changed over TCP.
+        token_file: Or<Nothing, FilePath> = "none",
+        /// Encryption; without it the API speaks plain HTTP.
+        tls: Or<Nothing, AdminTls> = "none",
+    }
+}
+
+section! {
+    /// Certificate and key of the API over TCP.
+    pub(super) struct AdminTls {
+        /// File with the certificate and those that lead to its issuer, in PEM.
+        cert: FilePath,
+        /// File with the private key, in PEM.
+        key: FilePath,
     }
 }
 

@@ -20,18 +20,23 @@ mod vocabulary;
 mod yaml;
 
 use std::io::Read;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::control::snapshot::{Global, Snapshot};
 
 pub use document::{LogFormat, LogLevel};
 pub use report::{Problem, Report, Severity, nearest};
 pub use schema::{KeyDoc, keys, reference, schema};
+pub use units::unusable_name;
 pub use yaml::Place;
 
+use address::BackendAt;
 use document::Document;
 use kind::{Kind, Reader};
 use report::Problems;
@@ -48,12 +53,16 @@ const SMALLEST: &str = "the smallest configuration in YAML: \
 pub struct Config {
     /// What concerns the process.
     pub global: Global,
+    /// Name or number of the user to become; none = the one that started it.
+    pub user: Option<String>,
     /// What workers read.
     pub snapshot: Snapshot,
     /// What is logged, and how.
     pub log: Log,
     /// How the process is talked to.
     pub admin: Admin,
+    /// Of the text it was read from: the same on all nodes that have the same file.
+    pub hash: u64,
     document: Document,
 }
 
@@ -65,19 +74,82 @@ impl PartialEq for Config {
 }
 
 /// What is logged, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// The least important lines that are written.
     pub level: LogLevel,
     /// How a line is written.
     pub format: LogFormat,
+    /// Where a line about each session goes; none = nowhere.
+    pub access: Option<Access>,
+}
+
+/// Where lines about sessions go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To standard output, among the other lines.
+    Stdout,
+    /// To this file.
+    File(PathBuf),
 }
 
 /// How the process is talked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// Path of the unix socket; none = there is none.
-    pub socket: Option<PathBuf>,
+    /// The unix socket; none = there is none.
+    pub socket: Option<Socket>,
+    /// The API over TCP.
+    pub http: Option<Http>,
+    /// Where only metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// What keeps the operator's changes.
+    pub state_file: StateFile,
+}
+
+/// The unix socket of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Name or number of its owner; none = who runs the process.
+    pub owner: Option<String>,
+    /// Name or number of its group; none = that of the process.
+    pub group: Option<String>,
+}
+
+impl Socket {
+    /// At this path, with the process' owner and group.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Socket {
+        Socket {
+            path,
+            owner: None,
+            group: None,
+        }
+    }
+}
+
+/// The file that keeps the operator's changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StateFile {
+    /// In the folder that the service manager gives, if it gives one.
+    #[default]
+    Auto,
+    /// There is none.
+    Off,
+    /// This one.
+    At(PathBuf),
+}
+
+/// The API over TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where it is served.
+    pub address: SocketAddr,
+    /// The file with the token that changes need; none = nothing can be changed.
+    pub token_file: Option<PathBuf>,
+    /// The files with certificate and key; none = plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// What reading a configuration gave.
@@ -107,12 +179,55 @@ impl Loaded {
 }
 
 impl Config {
+    /// What is written, as far as it is not default: in the same form for the same meaning.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        self.document.write()
+    }
+
     /// The file that loads to the same on every host: all that is not default.
     #[must_use]
     pub fn to_yaml(&self) -> String {
         let value: Value = self.document.write();
         written(&value)
     }
+}
+
+impl LogLevel {
+    /// The word of the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+/// Where a backend is, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// An address.
+    Address(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A name that is resolved while it runs, and a port.
+    Host(Arc<str>, u16),
+}
+
+/// The place of a backend.
+///
+/// # Errors
+/// Why the text is none.
+pub fn destination(text: &str) -> Result<Destination, String> {
+    Ok(match text.parse::<BackendAt>()? {
+        BackendAt::Address(address) => Destination::Address(address),
+        BackendAt::Unix(path) => Destination::Unix(path),
+        BackendAt::Host(host, port) => Destination::Host(Arc::from(host), port),
+    })
 }
 
 /// The expression that `expect` and `body` of a probe stand for; none if they are no valid ones, which a checked
@@ -163,6 +278,10 @@ pub fn parse(text: &str, name: &str, host: &str) -> Loaded {
     let (hosts, host_missing) = (std::mem::take(&mut reader.hosts), reader.host_missing);
     let config = document.and_then(|document| resolve::resolve(document, &mut problems));
     let config = config.filter(|_| !problems.has_errors());
+    let config = config.map(|config| Config {
+        hash: xxh3_64(text.as_bytes()),
+        ..config
+    });
     Loaded {
         config,
         report: Report::new(name, text, problems),

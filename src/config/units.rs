@@ -279,7 +279,8 @@ pub(super) fn name_schema(without: &str) -> Json {
 }
 
 /// Why something cannot be a name.
-pub(super) fn unusable_name(text: &str) -> Option<String> {
+#[must_use]
+pub fn unusable_name(text: &str) -> Option<String> {
     if text.is_empty() {
         Some("a name has at least one letter".to_owned())
     } else if text.chars().count() > NAME_MAX {
@@ -321,6 +322,73 @@ impl Kind for SocketPath {
 
     fn write(&self) -> Json {
         json!(self.0.to_string_lossy())
+    }
+}
+
+/// The path of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct FilePath(pub(super) PathBuf);
+
+impl Kind for FilePath {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        let is_path = is_file_path(text);
+        if !is_path {
+            reader.expected(node, &Self::expected());
+        }
+        is_path.then(|| FilePath(PathBuf::from(text)))
+    }
+
+    fn schema() -> Json {
+        json!({"type": "string", "pattern": "^/(.*[^/])$"})
+    }
+
+    fn expected() -> String {
+        "the whole path of a file, which begins with /".to_owned()
+    }
+
+    fn write(&self) -> Json {
+        json!(self.0.to_string_lossy())
+    }
+}
+
+fn is_file_path(text: &str) -> bool {
+    text.starts_with('/') && !text.ends_with('/') && !text.contains('\0')
+}
+
+/// Where lines about sessions go.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum AccessTo {
+    Stdout,
+    File(FilePath),
+}
+
+impl Kind for AccessTo {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, &Self::expected())?;
+        match text {
+            "stdout" => Some(AccessTo::Stdout),
+            path if is_file_path(path) => Some(AccessTo::File(FilePath(PathBuf::from(path)))),
+            _ => {
+                reader.expected(node, &Self::expected());
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [{"enum": ["stdout"]}, FilePath::schema()]})
+    }
+
+    fn expected() -> String {
+        format!("stdout or {}", FilePath::expected())
+    }
+
+    fn write(&self) -> Json {
+        match self {
+            AccessTo::Stdout => json!("stdout"),
+            AccessTo::File(path) => path.write(),
+        }
     }
 }
 

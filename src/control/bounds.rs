@@ -11,6 +11,9 @@ const SHARE: u64 = 20;
 const PROBES_MOST: u64 = 256;
 /// Most sessions that a process can count.
 const SESSIONS_MAX: u32 = 1 << 24;
+/// At least this part of the source ports for UDP flows is left to others: the resolver, NTP, our own probes, and lines
+/// that are ending.
+const PORTS_LEFT: u64 = 8;
 /// Where there are TCP listeners, UDP flows take at most this part of what is left, unless the file says how many.
 const FLOWS_SHARE: u64 = 4;
 
@@ -102,10 +105,27 @@ impl Demand {
             0 => left.saturating_sub(2),
             _ => left / FLOWS_SHARE,
         };
-        let ports = self.flow_ports.map_or(u64::MAX, u64::from);
+        let ports = self.ports_for_flows().map_or(u64::MAX, u64::from);
         u32::try_from(files.min(ports))
             .unwrap_or(u32::MAX)
             .clamp(1, SESSIONS_MAX)
+    }
+
+    /// Source ports that UDP flows may take, if they are known: an eighth stays free, or what the lines take that are
+    /// ending if that is more, but never more than half.
+    #[must_use]
+    pub fn ports_for_flows(&self) -> Option<u32> {
+        let all = self.flow_ports?;
+        let others = (u64::from(all) / PORTS_LEFT).max(self.lines_ending());
+        Some(all - u32::try_from(others).map_or(all / 2, |others| others.min(all / 2)))
+    }
+
+    /// Sockets of ended UDP flows that may wait to be closed.
+    fn lines_ending(&self) -> u64 {
+        match self.datagram_addresses {
+            0 => 0,
+            _ => self.workers.max(1) as u64 * u64::from(LINES_ENDING),
+        }
     }
 
     /// Open files that are certainly enough for so many sessions, with all pipes that are wanted.
@@ -135,13 +155,9 @@ impl Demand {
 
     /// Listening sockets, rings, mailboxes, and accepted sockets that are not sessions yet.
     fn files_of_our_own(&self) -> u64 {
-        let ending = match self.datagram_addresses {
-            0 => 0,
-            _ => self.workers * LINES_ENDING as usize,
-        };
-        let listening = (self.addresses + self.datagram_addresses) * self.workers + ending;
+        let listening = (self.addresses + self.datagram_addresses) * self.workers;
         let own = listening + self.workers * (8 + accepts_of(self.addresses));
-        FILES_RESERVED + own as u64
+        FILES_RESERVED + own as u64 + self.lines_ending()
     }
 }
 
@@ -209,7 +225,7 @@ mod tests {
             addresses: 0,
             ..demand
         };
-        assert_eq!(all.bounds(1 << 20).max_flows, 28_000, "no more ports");
+        assert_eq!(all.bounds(1 << 20).max_flows, 24_500, "no more ports");
         assert!(all.bounds(20_000).max_flows > 15_000);
         let asked = Demand {
             max_flows: Some(20_000),
@@ -219,6 +235,36 @@ mod tests {
         assert_eq!(bounds.max_flows, 20_000);
         assert!(bounds.possible_sessions < 10_000, "{bounds:?}");
         assert_eq!(without.max_flows, 0);
+    }
+
+    #[test]
+    fn flows_leave_ports_to_others() {
+        for (workers, ports, expected) in [
+            (2, 28_232, 24_703),
+            (2, 4_000, 3_488),
+            (16, 28_232, 24_136),
+            (64, 28_232, 14_116),
+            (2, 20, 10),
+            (2, 1, 1),
+        ] {
+            let demand = Demand {
+                addresses: 0,
+                datagram_addresses: 1,
+                workers,
+                flow_ports: Some(ports),
+                ..DEMAND
+            };
+            let bounds = demand.bounds(1 << 20);
+            assert_eq!(
+                bounds.max_flows, expected,
+                "{workers} workers, {ports} ports"
+            );
+            let asked = Demand {
+                max_flows: Some(ports),
+                ..demand
+            };
+            assert!(asked.bounds(1 << 20).possible_flows <= ports);
+        }
     }
 
     #[test]

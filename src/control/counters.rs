@@ -6,16 +6,18 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::datagrams::Datagrams;
+use super::gone::Gone;
 use super::snapshot::{Protocol, Snapshot};
 use crate::flow::Loss;
 use crate::ids::{BackendId, ListenerId};
 use crate::metrics::{ListenerCells, WorkerCells};
-use crate::session::CloseReason;
+use crate::session::{CloseReason, Direction};
 use crate::time::Time;
 
 pub(super) fn as_json(
     snapshot: &Snapshot,
     cells: &[Arc<WorkerCells>],
+    gone: &Gone,
     datagrams: &Datagrams,
     now: Time,
 ) -> Value {
@@ -31,10 +33,19 @@ pub(super) fn as_json(
             None => drop(all.insert(name.to_owned(), json!(value))),
         }
     }
+    for (name, direction) in [
+        ("bytes_to_backend", Direction::ToBackend),
+        ("bytes_to_client", Direction::ToClient),
+    ] {
+        let each = cells.iter().flat_map(|cells| cells.listeners.iter());
+        let each = each.chain([gone.of_listeners()]);
+        let bytes: u64 = each.map(|listener| listener.given.get(direction)).sum();
+        all.insert(name.to_owned(), json!(bytes));
+    }
     all.insert("workers".to_owned(), json!(cells.len()));
     all.insert("accept_errors".to_owned(), Value::Object(accept_errors));
     all.insert("ends".to_owned(), session_ends(cells));
-    all.insert("flow_ends".to_owned(), flow_ends(cells));
+    all.insert("flow_ends".to_owned(), flow_ends(cells, gone));
     all.insert(
         "listeners".to_owned(),
         listeners(snapshot, cells, datagrams),
@@ -49,22 +60,26 @@ pub(super) fn as_json(
 
 /// How many sessions ended for each reason that occurred.
 pub(super) fn session_ends(cells: &[Arc<WorkerCells>]) -> Value {
-    ends(cells, |cells, reason| cells.ends[reason].get())
+    ends(cells, |cells, reason| cells.ends.get(reason))
 }
 
 /// The same of flows.
-pub(super) fn flow_ends(cells: &[Arc<WorkerCells>]) -> Value {
-    ends(cells, |cells, reason| {
-        let each = cells.listeners.iter();
-        each.map(|listener| listener.flow_ends[reason].get()).sum()
+pub(super) fn flow_ends(cells: &[Arc<WorkerCells>], gone: &Gone) -> Value {
+    occurred(|reason| {
+        let each = cells.iter().flat_map(|cells| cells.listeners.iter());
+        let each = each.chain([gone.of_listeners()]);
+        each.map(|listener| listener.flow_ends.get(reason)).sum()
     })
 }
 
-fn ends(cells: &[Arc<WorkerCells>], count: impl Fn(&WorkerCells, usize) -> u64) -> Value {
+fn ends(cells: &[Arc<WorkerCells>], count: impl Fn(&WorkerCells, CloseReason) -> u64) -> Value {
+    occurred(|reason| cells.iter().map(|cells| count(cells, reason)).sum())
+}
+
+fn occurred(count: impl Fn(CloseReason) -> u64) -> Value {
     let mut occurred: Map<String, Value> = Map::new();
     for reason in CloseReason::ALL {
-        let each = cells.iter().map(|cells| count(cells, reason.index()));
-        match each.sum::<u64>() {
+        match count(*reason) {
             0 => {}
             count => drop(occurred.insert(reason.as_str().to_owned(), json!(count))),
         }
@@ -74,9 +89,9 @@ fn ends(cells: &[Arc<WorkerCells>], count: impl Fn(&WorkerCells, usize) -> u64) 
 
 /// UDP listeners only.
 fn listeners(snapshot: &Snapshot, cells: &[Arc<WorkerCells>], datagrams: &Datagrams) -> Value {
-    let all = snapshot.listeners.iter().zip((0..).map(ListenerId));
-    let udp = all.filter(|(listener, _)| listener.protocol == Protocol::Udp);
-    udp.map(|(listener, id)| {
+    let all = snapshot.listeners_in_order();
+    let udp = all.filter(|(_, listener)| listener.protocol == Protocol::Udp);
+    udp.map(|(id, listener)| {
         let mut traffic = of_listener(cells, id, datagrams);
         traffic["name"] = json!(&*listener.name);
         traffic
@@ -107,7 +122,7 @@ pub(super) fn of_listener(
     }
     json!({
         "flows_total": sum(&|cells| cells.flows_total.get()),
-        "flow_ends": ends(cells, |cells, reason| cells.listener(id).flow_ends[reason].get()),
+        "flow_ends": ends(cells, |cells, reason| cells.listener(id).flow_ends.get(reason)),
         "datagrams_received": sum(&|cells| cells.received.datagrams.get()),
         "bytes_received": sum(&|cells| cells.received.bytes.get()),
         "datagrams_sent": sum(&|cells| cells.sent.datagrams.get()),
@@ -134,32 +149,29 @@ pub(super) fn avoiding(cells: &[Arc<WorkerCells>], id: BackendId, now: Time) -> 
 }
 
 fn backends(snapshot: &Snapshot, cells: &[Arc<WorkerCells>], now: Time) -> Value {
-    let each = snapshot
-        .backends
-        .iter()
-        .zip((0..).map(BackendId))
-        .map(|(backend, id)| {
-            let sum = |read: fn(&crate::metrics::BackendCells) -> u64| {
-                cells
-                    .iter()
-                    .map(|cells| read(cells.backend(id)))
-                    .sum::<u64>()
-            };
-            json!({
-                "pool": &*snapshot.pools[backend.pool.index()].name,
-                "name": &*backend.name,
-                "sessions_active": sum(|cells| cells.sessions_active.get()),
-                "sessions_total": sum(|cells| cells.sessions_total.get()),
-                "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
-                "avoided": avoiding(cells, id, now),
-                "flows_active": sum(|cells| cells.flows_active.get()),
-                "flows_total": sum(|cells| cells.flows_total.get()),
-                "flows_expired_total": sum(|cells| cells.flows_expired_total.get()),
-                "datagrams_sent": sum(|cells| cells.sent.datagrams.get()),
-                "bytes_sent": sum(|cells| cells.sent.bytes.get()),
-                "datagrams_received": sum(|cells| cells.received.datagrams.get()),
-                "bytes_received": sum(|cells| cells.received.bytes.get()),
-            })
-        });
+    let all = snapshot.backends_in_order();
+    let each = all.map(|(id, backend)| {
+        let sum = |read: fn(&crate::metrics::BackendCells) -> u64| {
+            cells
+                .iter()
+                .map(|cells| read(cells.backend(id)))
+                .sum::<u64>()
+        };
+        json!({
+            "pool": &*snapshot.pools[backend.pool.index()].name,
+            "name": &*backend.name,
+            "sessions_active": sum(|cells| cells.sessions_active.get()),
+            "sessions_total": sum(|cells| cells.sessions_total.get()),
+            "connect_failures_total": sum(|cells| cells.connect_failures_total.get()),
+            "avoided": avoiding(cells, id, now),
+            "flows_active": sum(|cells| cells.flows_active.get()),
+            "flows_total": sum(|cells| cells.flows_total.get()),
+            "flows_expired_total": sum(|cells| cells.flows_expired_total.get()),
+            "datagrams_sent": sum(|cells| cells.sent.datagrams.get()),
+            "bytes_sent": sum(|cells| cells.sent.bytes.get()),
+            "datagrams_received": sum(|cells| cells.received.datagrams.get()),
+            "bytes_received": sum(|cells| cells.received.bytes.get()),
+        })
+    });
     each.collect()
 }

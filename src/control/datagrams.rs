@@ -18,12 +18,23 @@ use crate::worker::Heard;
 #[derive(Default)]
 pub(super) struct Datagrams {
     workers: usize,
-    places: Vec<Place>,
+    /// None where a place is free.
+    places: Vec<Option<Place>>,
+}
+
+/// What it is to become.
+#[derive(Default)]
+pub(super) struct Prepared {
+    /// Those that stay, and for which listener.
+    kept: Vec<(usize, ListenerId)>,
+    new: Vec<Place>,
 }
 
 /// One address of one listener.
 struct Place {
     listener: ListenerId,
+    /// As the file has it.
+    configured: ListenAddress,
     /// With the port that the kernel chose.
     bind: Bind,
     freebind: Freebind,
@@ -34,9 +45,22 @@ struct Place {
 }
 
 impl Place {
-    fn open(&mut self, workers: usize, name: &str) -> io::Result<()> {
+    fn new(listener: ListenerId, address: &ListenAddress, bind: Bind, freebind: Freebind) -> Place {
+        Place {
+            listener,
+            configured: address.clone(),
+            bind,
+            freebind,
+            sockets: Vec::new(),
+            overflows: 0,
+        }
+    }
+
+    /// `is_ours` if another place of ours has it, which is about to go.
+    fn open(&mut self, workers: usize, name: &str, is_ours: bool) -> io::Result<()> {
         let is_missing = match datagram::check_free(self.bind, false) {
             Ok(()) => false,
+            Err(error) if is_ours && error.kind() == io::ErrorKind::AddrInUse => false,
             Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {
                 datagram::check_free(self.bind, true)?;
                 self.freebind.allows(name, &self.name())?;
@@ -86,36 +110,98 @@ impl Datagrams {
                 let ListenAddress::Udp(bind, freebind) = address else {
                     continue;
                 };
-                let mut place = Place {
-                    listener: id,
-                    bind: *bind,
-                    freebind: *freebind,
-                    sockets: Vec::new(),
-                    overflows: 0,
-                };
+                let mut place = Place::new(id, address, *bind, *freebind);
                 place
-                    .open(workers, &listener.name)
+                    .open(workers, &listener.name, false)
                     .map_err(|error| (id, address.clone(), error))?;
-                places.push(place);
+                places.push(Some(place));
             }
         }
         Ok(Datagrams { workers, places })
     }
 
+    /// Claims the ports that another configuration has and this one has not; nothing changes. An error names the
+    /// address.
+    pub(super) fn prepare(
+        &self,
+        snapshot: &Snapshot,
+    ) -> Result<Prepared, (ListenerId, ListenAddress, io::Error)> {
+        let mut prepared = Prepared::default();
+        for (id, listener) in snapshot.listeners_in_order() {
+            for address in &listener.addresses {
+                let ListenAddress::Udp(bind, freebind) = address else {
+                    continue;
+                };
+                let is_it = |place: &Place| {
+                    place.configured == *address
+                        && (place.listener == id || !address.port_is_chosen())
+                };
+                let known = self
+                    .places
+                    .iter()
+                    .position(|place| place.as_ref().is_some_and(is_it));
+                if let Some(index) = known {
+                    prepared.kept.push((index, id));
+                    continue;
+                }
+                let overlaps = |place: &Place| place.bind.overlaps(*bind);
+                let is_ours = self.places.iter().flatten().any(overlaps);
+                let mut place = Place::new(id, address, *bind, *freebind);
+                place
+                    .open(self.workers, &listener.name, is_ours)
+                    .map_err(|error| (id, address.clone(), error))?;
+                prepared.new.push(place);
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Becomes what was prepared. A place that goes now stays empty until the next change: to workers it is what the
+    /// flows belong to that end with it.
+    pub(super) fn become_prepared(&mut self, prepared: Prepared) {
+        let mut free: Vec<usize> = (0..self.places.len())
+            .filter(|index| self.places[*index].is_none())
+            .collect();
+        let mut stays = vec![None; self.places.len()];
+        for (index, id) in prepared.kept {
+            stays[index] = Some(id);
+        }
+        for (place, stays) in self.places.iter_mut().zip(stays) {
+            match (place.as_mut(), stays) {
+                (Some(kept), Some(id)) => kept.listener = id,
+                (Some(gone), None) => {
+                    gone.shut();
+                    *place = None;
+                }
+                (None, _) => {}
+            }
+        }
+        for new in prepared.new {
+            match free.pop() {
+                Some(index) => self.places[index] = Some(new),
+                None => self.places.push(Some(new)),
+            }
+        }
+    }
+
     /// Addresses in all.
     pub(super) fn count(&self) -> usize {
-        self.places.len()
+        self.places.iter().flatten().count()
     }
 
     /// Which listener each place belongs to.
-    pub(super) fn places(&self) -> Vec<ListenerId> {
-        self.places.iter().map(|place| place.listener).collect()
+    pub(super) fn places(&self) -> Box<[Option<ListenerId>]> {
+        let listener = |place: &Option<Place>| place.as_ref().map(|place| place.listener);
+        self.places.iter().map(listener).collect()
     }
 
     /// What a worker is to receive from.
     pub(super) fn of_worker(&self, worker: WorkerId) -> Heard {
         let socket = |place: &Place| place.sockets.get(worker.index()).cloned();
-        self.places.iter().map(socket).collect()
+        let places = self.places.iter();
+        places
+            .map(|place| place.as_ref().and_then(socket))
+            .collect()
     }
 
     /// Opens all addresses of a listener, or none.
@@ -124,7 +210,7 @@ impl Datagrams {
         let opened = self
             .of_listener(listener)
             .filter(|place| place.sockets.is_empty())
-            .try_for_each(|place| place.open(workers, name));
+            .try_for_each(|place| place.open(workers, name, false));
         if opened.is_err() {
             self.shut(listener);
         }
@@ -137,28 +223,25 @@ impl Datagrams {
     }
 
     pub(super) fn shut_all(&mut self) {
-        self.places.iter_mut().for_each(Place::shut);
+        self.places.iter_mut().flatten().for_each(Place::shut);
     }
 
     /// Where each place is, with its listener.
     pub(super) fn names(&self) -> impl Iterator<Item = (ListenerId, String)> + '_ {
-        self.places
-            .iter()
-            .map(|place| (place.listener, place.name()))
+        let places = self.places.iter().flatten();
+        places.map(|place| (place.listener, place.name()))
     }
 
     /// Datagrams to a listener that found its sockets' buffers full, which only the kernel knows of.
     pub(super) fn overflows(&self, listener: ListenerId) -> u64 {
-        let its = self
-            .places
-            .iter()
-            .filter(|place| place.listener == listener);
+        let places = self.places.iter().flatten();
+        let its = places.filter(|place| place.listener == listener);
         its.map(|place| place.overflows + place.overflows_now())
             .sum()
     }
 
     fn of_listener(&mut self, listener: ListenerId) -> impl Iterator<Item = &mut Place> {
         let is_its = move |place: &&mut Place| place.listener == listener;
-        self.places.iter_mut().filter(is_its)
+        self.places.iter_mut().flatten().filter(is_its)
     }
 }

@@ -13,13 +13,13 @@ use std::time::SystemTime;
 use socket2::Socket;
 
 use super::Error;
-use super::datagrams::Datagrams;
-use super::snapshot::{Freebind, ListenAddress, Listener, Protocol, Snapshot};
+use super::datagrams::{self, Datagrams};
+use super::snapshot::{Freebind, ListenAddress, Listener, Protocol, Snapshot, Standing};
 use super::usable;
 use crate::ids::{ListenerId, WorkerId};
 use crate::sys::socket::{self, Bind, Keepalive};
 use crate::sys::unix::{self, SocketFile};
-use crate::worker::{Listening, Shared};
+use crate::worker::{Gates, Listening, Shared};
 
 /// Who may connect to a unix socket: everybody who gets to its folder.
 const UNIX_MODE: u32 = 0o666;
@@ -27,12 +27,30 @@ const UNIX_MODE: u32 = 0o666;
 /// See the module's text.
 pub(super) struct Listeners {
     workers: usize,
-    bound: Vec<Bound>,
+    /// By gate; none where one is free.
+    bound: Vec<Option<Bound>>,
     datagrams: Datagrams,
     /// By listener.
     doors: Vec<Door>,
     /// A socket could not be opened again.
     is_behind: bool,
+    cannot_open: bool,
+}
+
+/// What the listening sockets are to become. Dropping it gives the new ones back.
+pub(super) struct Prepared {
+    /// Gates that stay, and for which listener.
+    kept: Vec<(usize, ListenerId)>,
+    new: Vec<Bound>,
+    datagrams: datagrams::Prepared,
+}
+
+impl Prepared {
+    /// Removes the files of unix sockets that nobody will use.
+    fn give_back(&self) {
+        let files = self.new.iter().filter_map(|bound| bound.file.as_ref());
+        files.for_each(SocketFile::remove);
+    }
 }
 
 /// Whether clients are let in.
@@ -43,6 +61,17 @@ pub(super) struct Door {
     pub(super) since: SystemTime,
     /// How often it was shut because no backend was usable.
     pub(super) shut_total: u64,
+}
+
+impl Door {
+    /// One that was never open.
+    fn shut() -> Door {
+        Door {
+            is_open: false,
+            since: SystemTime::now(),
+            shut_total: 0,
+        }
+    }
 }
 
 /// One address of one listener.
@@ -79,6 +108,43 @@ impl Bound {
         }
     }
 
+    /// Whether clients of another address could come in here.
+    fn overlaps(&self, address: &ListenAddress) -> bool {
+        match (&self.address, address) {
+            (ListenAddress::Tcp(own, _), ListenAddress::Tcp(other, _)) => own.overlaps(*other),
+            (
+                ListenAddress::Tcp(..) | ListenAddress::Udp(..) | ListenAddress::Unix(_),
+                ListenAddress::Tcp(..) | ListenAddress::Udp(..) | ListenAddress::Unix(_),
+            ) => false,
+        }
+    }
+
+    /// What its listener has changed of what the kernel keeps for it. Refused by no kernel: it was set before.
+    fn follow(&self, before: &Listener, now: &Listener, snapshot: &Snapshot) {
+        let keepalive = snapshot.pools[now.pools[0].0.index()].keepalive;
+        for socket in self.sockets.iter().filter(|_| !self.is_unix()) {
+            let _ = socket::set_inherited(socket, &keepalive);
+        }
+        if before.backlog != now.backlog {
+            let listens = |socket: &Arc<Socket>| socket.is_listener().unwrap_or(false);
+            if !self.sockets.iter().any(listens) {
+                return;
+            }
+            let _ = self.listen(now.backlog);
+        }
+    }
+
+    fn open_or_shut(&self, is_open: bool, backlog: u32) {
+        if self.is_unix() {
+            return;
+        }
+        if !is_open {
+            self.shut();
+        } else if let Err(error) = self.listen(backlog) {
+            tracing::error!(address = %self.name(), %error, "cannot listen");
+        }
+    }
+
     /// In the order of the workers, which is the order of the group.
     fn listen(&self, backlog: u32) -> io::Result<()> {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
@@ -105,7 +171,7 @@ impl Listeners {
             let keepalive = snapshot.pools[listener.pools[0].0.index()].keepalive;
             let is_stream = |address: &&ListenAddress| !matches!(address, ListenAddress::Udp(..));
             for address in listener.addresses.iter().filter(is_stream) {
-                let sockets = bind(&listener.name, address, &keepalive, workers)
+                let sockets = bind(&listener.name, address, &keepalive, workers, false)
                     .map_err(|error| bind_error(&listener.name, address, &error))?;
                 let mut one = Bound {
                     listener: id,
@@ -115,23 +181,19 @@ impl Listeners {
                 };
                 one.claim_file(listener.backlog)
                     .map_err(|error| bind_error(&listener.name, address, &error))?;
-                bound.push(one);
+                bound.push(Some(one));
             }
         }
         let datagrams = Datagrams::bind(snapshot, workers).map_err(|(id, address, error)| {
             bind_error(&snapshot.listeners[id.index()].name, &address, &error)
         })?;
-        let shut = Door {
-            is_open: false,
-            since: SystemTime::now(),
-            shut_total: 0,
-        };
         Ok(Listeners {
             workers,
             bound,
             datagrams,
-            doors: vec![shut; snapshot.listeners.len()],
+            doors: vec![Door::shut(); snapshot.listeners.len()],
             is_behind: false,
+            cannot_open: false,
         })
     }
 
@@ -141,7 +203,11 @@ impl Listeners {
 
     /// Addresses for connections, each with a socket for every worker.
     pub(super) fn count(&self) -> usize {
-        self.bound.len()
+        self.all().count()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Bound> {
+        self.bound.iter().flatten()
     }
 
     /// The sockets of UDP listeners.
@@ -154,13 +220,151 @@ impl Listeners {
             listener: bound.listener,
             socket: Arc::clone(&bound.sockets[worker.index()]),
         };
-        self.bound.iter().map(listening).collect()
+        self.all().map(listening).collect()
+    }
+
+    /// The same by gate.
+    pub(super) fn gates(&self, worker: WorkerId) -> Gates {
+        let listening = |bound: &Bound| Listening {
+            listener: bound.listener,
+            socket: Arc::clone(&bound.sockets[worker.index()]),
+        };
+        let gates = self.bound.iter();
+        gates.map(|bound| bound.as_ref().map(listening)).collect()
+    }
+
+    /// Binds what another configuration has and this one has not, and lets clients connect there that the workers will
+    /// find waiting. Nothing else changes: what is bound already is told by its address, whichever listener has it.
+    pub(super) fn prepare(&self, snapshot: &Snapshot) -> Result<Prepared, Error> {
+        let datagrams = self.datagrams.prepare(snapshot);
+        let mut prepared = Prepared {
+            kept: Vec::new(),
+            new: Vec::new(),
+            datagrams: datagrams.map_err(|(id, address, error)| {
+                bind_error(&snapshot.listeners[id.index()].name, &address, &error)
+            })?,
+        };
+        match self.bind_new(snapshot, &mut prepared) {
+            Ok(()) => Ok(prepared),
+            Err(error) => {
+                prepared.give_back();
+                Err(error)
+            }
+        }
+    }
+
+    fn bind_new(&self, snapshot: &Snapshot, prepared: &mut Prepared) -> Result<(), Error> {
+        for (id, listener) in snapshot.listeners_in_order() {
+            let keepalive = snapshot.pools[listener.pools[0].0.index()].keepalive;
+            let is_stream = |address: &&ListenAddress| !matches!(address, ListenAddress::Udp(..));
+            for address in listener.addresses.iter().filter(is_stream) {
+                let is_it = |bound: &Bound| {
+                    bound.address == *address && (bound.listener == id || !address.port_is_chosen())
+                };
+                let known = self.bound.iter();
+                let known = known
+                    .map(Option::as_ref)
+                    .position(|bound| bound.is_some_and(is_it));
+                if let Some(gate) = known {
+                    prepared.kept.push((gate, id));
+                    continue;
+                }
+                let is_ours = self.all().any(|bound| bound.overlaps(address));
+                let sockets = bind(&listener.name, address, &keepalive, self.workers, is_ours)
+                    .map_err(|error| bind_error(&listener.name, address, &error))?;
+                let mut one = Bound {
+                    listener: id,
+                    address: address.clone(),
+                    sockets,
+                    file: None,
+                };
+                let claimed = one.claim_file(listener.backlog);
+                prepared.new.push(one);
+                claimed.map_err(|error| bind_error(&listener.name, address, &error))?;
+            }
+        }
+        let open = usable::open(snapshot);
+        for bound in &prepared.new {
+            let listener = &snapshot.listeners[bound.listener.index()];
+            if open[bound.listener.index()] && !bound.is_unix() {
+                bound
+                    .listen(listener.backlog)
+                    .map_err(|error| bind_error(&listener.name, &bound.address, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Becomes what was prepared. `old` is the configuration until now.
+    pub(super) fn become_prepared(&mut self, prepared: Prepared, old: &Snapshot, new: &Snapshot) {
+        let open = usable::open(new);
+        let mut stays = vec![None; self.bound.len()];
+        for (gate, id) in prepared.kept {
+            stays[gate] = Some(id);
+        }
+        for (index, listener) in new.listeners.iter().enumerate() {
+            let is_configured = listener.standing == Standing::Configured;
+            let before = old.listeners.get(index);
+            let was_configured = before.is_some_and(|before| {
+                before.standing == Standing::Configured && before.name == listener.name
+            });
+            if self.doors.len() <= index {
+                self.doors.push(Door::shut());
+            }
+            if !(is_configured && was_configured) {
+                self.doors[index] = Door {
+                    is_open: open[index],
+                    ..Door::shut()
+                };
+            }
+        }
+        for (slot, stays) in self.bound.iter_mut().zip(stays) {
+            match (slot.as_mut(), stays) {
+                (Some(kept), Some(id)) => {
+                    let (before, now) = (kept.listener, &new.listeners[id.index()]);
+                    kept.listener = id;
+                    kept.follow(&old.listeners[before.index()], now, new);
+                    if before != id {
+                        let is_open = self.doors[id.index()].is_open || open[id.index()];
+                        kept.open_or_shut(is_open, now.backlog);
+                    }
+                }
+                (Some(gone), None) => {
+                    if let Some(file) = &gone.file {
+                        file.remove();
+                    }
+                    *slot = None;
+                }
+                (None, _) => {}
+            }
+        }
+        for bound in prepared.new {
+            let listener = &new.listeners[bound.listener.index()];
+            let door = self.doors[bound.listener.index()];
+            let is_open = door.is_open || open[bound.listener.index()];
+            bound.open_or_shut(is_open, listener.backlog);
+            let (listener, address) = (&listener.name, bound.name());
+            if door.is_open {
+                tracing::info!(%listener, %address, "listening");
+            }
+            match self.bound.iter_mut().find(|slot| slot.is_none()) {
+                Some(free) => *free = Some(bound),
+                None => self.bound.push(Some(bound)),
+            }
+        }
+        self.datagrams.become_prepared(prepared.datagrams);
+        for (index, door) in self.doors.iter().enumerate() {
+            if !door.is_open {
+                let id = ListenerId(u16::try_from(index).expect("as many as listeners"));
+                self.datagrams.shut(id);
+            }
+        }
     }
 
     /// Opens those with a usable backend: from now on clients can connect.
     pub(super) fn listen(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
         let (open, now) = (usable::open(snapshot), SystemTime::now());
-        for bound in &self.bound {
+        for bound in self.bound.iter().flatten() {
             let listener = &snapshot.listeners[bound.listener.index()];
             let address = bound.name();
             if open[bound.listener.index()] || bound.is_unix() {
@@ -198,7 +402,8 @@ impl Listeners {
     /// Opens and shuts listeners as the snapshot has it. Whether any changed. One with UDP flows stays open: on its
     /// sockets they go on.
     pub(super) fn settle(&mut self, snapshot: &Snapshot, shared: &Shared) -> bool {
-        let was_behind = std::mem::take(&mut self.is_behind);
+        self.is_behind = false;
+        let could_not_open = std::mem::take(&mut self.cannot_open);
         let mut is_changed = false;
         let open = usable::open(snapshot);
         for (id, is_open) in (0..).map(ListenerId).zip(open) {
@@ -212,10 +417,10 @@ impl Listeners {
                 continue;
             }
             if is_open && let Err(error) = self.reopen(id, listener) {
-                if !was_behind {
+                if !could_not_open {
                     tracing::error!(listener = %listener.name, %error, "cannot listen again; trying on");
                 }
-                self.is_behind = true;
+                (self.is_behind, self.cannot_open) = (true, true);
                 continue;
             }
             if is_open {
@@ -251,12 +456,17 @@ impl Listeners {
     /// Its addresses that can be shut.
     fn of_listener(&self, id: ListenerId) -> impl Iterator<Item = &Bound> {
         let is_its = move |bound: &&Bound| bound.listener == id && !bound.is_unix();
-        self.bound.iter().filter(is_its)
+        self.all().filter(is_its)
     }
 
     /// Whether a listener that should be open is not, or one that should be shut still has flows.
     pub(super) fn is_behind(&self) -> bool {
         self.is_behind
+    }
+
+    /// Whether a listener that should be open is not.
+    pub(super) fn cannot_open(&self) -> bool {
+        self.cannot_open
     }
 
     /// By listener.
@@ -267,13 +477,16 @@ impl Listeners {
     /// Whether each worker is to accept from each of its sockets.
     pub(super) fn accepting(&self) -> Arc<[bool]> {
         let is_open = |bound: &Bound| bound.is_unix() || self.doors[bound.listener.index()].is_open;
-        self.bound.iter().map(is_open).collect()
+        let gates = self.bound.iter();
+        gates
+            .map(|bound| bound.as_ref().is_some_and(is_open))
+            .collect()
     }
 
     /// Where each listener is bound, with the ports that the kernel chose.
     pub(super) fn addresses(&self, listeners: usize) -> Vec<Vec<String>> {
         let mut addresses = vec![Vec::new(); listeners];
-        for bound in &self.bound {
+        for bound in self.all() {
             addresses[bound.listener.index()].push(bound.name());
         }
         for (listener, name) in self.datagrams.names() {
@@ -284,13 +497,13 @@ impl Listeners {
 
     /// From now on the kernel refuses connects, and datagrams once the workers have let go.
     pub(super) fn refuse(&mut self) {
-        self.bound.iter().for_each(Bound::shut);
+        self.all().for_each(Bound::shut);
         self.datagrams.shut_all();
     }
 
     /// Removes the files of unix sockets.
     pub(super) fn clean_up(&self) {
-        for file in self.bound.iter().filter_map(|bound| bound.file.as_ref()) {
+        for file in self.all().filter_map(|bound| bound.file.as_ref()) {
             file.remove();
         }
     }
@@ -301,6 +514,7 @@ fn bind(
     address: &ListenAddress,
     keepalive: &Keepalive,
     workers: usize,
+    is_ours: bool,
 ) -> io::Result<Vec<Arc<Socket>>> {
     match address {
         ListenAddress::Unix(path) => {
@@ -309,7 +523,11 @@ fn bind(
             Ok(vec![socket; workers])
         }
         ListenAddress::Tcp(bind, freebind) => {
-            let is_missing = is_missing(*bind)?;
+            let is_missing = match is_missing(*bind) {
+                // An address of ours that overlaps is about to go.
+                Err(error) if is_ours && error.kind() == io::ErrorKind::AddrInUse => false,
+                found => found?,
+            };
             if is_missing {
                 freebind.allows(listener, &describe(address))?;
             }

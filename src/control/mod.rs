@@ -1,14 +1,25 @@
 //! The control plane: one thread that owns the truth. It binds the listeners, starts the workers, answers signals and
 //! ends everything in order. It relays no byte, and never waits for a worker before it serves somebody else.
 
+mod additions;
 mod alarms;
 pub mod bounds;
 mod counters;
 mod datagrams;
+mod difference;
+mod gone;
+mod journal;
 mod listeners;
+mod memory;
 mod names;
 mod operator;
+mod options;
 pub(crate) mod ports;
+mod reconcile;
+mod reload;
+mod requests;
+mod samples;
+mod service;
 mod signals;
 pub mod snapshot;
 mod status;
@@ -18,20 +29,23 @@ mod watch;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, interval, sleep_until};
 
-use crate::admin::{Admin, Change, Refusal, Request};
+use crate::access::Sink;
+use crate::admin;
 use crate::health::prober::{Outcome, Wrong};
 use crate::ids::{BackendId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
+use crate::notify::Notify;
+use crate::privileges;
 use crate::ring::{self, ReceiveTier, SetupError};
 use crate::session::CloseReason;
 use crate::sys::clock::Clock;
@@ -39,17 +53,25 @@ use crate::sys::host;
 use crate::time::{Seldom, Time};
 use crate::worker::{Command, Letterbox, Limits, Mailbox, Parts, Report, Shared, Worker};
 
+pub use options::{Embedded, LevelSwitch, Options, Source};
+
 use alarms::{Alarm, Alarms};
 use bounds::{Bounds, Demand};
+use gone::Gone;
+use journal::Journal;
 use listeners::Listeners;
+use memory::{Remembered, Writer};
 use names::Names;
 use operator::Notes;
+use reload::{Reloads, Wanted};
 use signals::{Sign, Signals};
-use snapshot::{Backend, BackendAddress, Global, OperatorState, Snapshot};
+use snapshot::{Backend, Global, OperatorState, Snapshot};
 use status::View;
 use vrrp::Vrrp;
 use watch::Watch;
 
+/// Threads for what takes a while beside control, such as writing metrics; names may keep theirs for long.
+const BLOCKING_ELSE: usize = 2;
 /// After a failure, so long may the other workers take to reset their sessions.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(5);
 /// Before a command is sent again to a worker whose mailbox was full.
@@ -66,30 +88,6 @@ pub const COUNTERS: &str = "ringway::counters";
 
 /// Before a listener that could not be opened, or not be shut for the flows that it has, is looked at again.
 const OPEN_AGAIN: Duration = Duration::from_millis(100);
-
-/// What only the command line can say.
-#[derive(Debug, Default)]
-pub struct Options {
-    /// Within a process that does other things: no signals, no counters at the end.
-    pub embedded: Option<Embedded>,
-    /// Path of the admin socket; none = there is none.
-    pub admin_socket: Option<PathBuf>,
-    /// How to receive; the best there is unless given.
-    pub tier: Option<ReceiveTier>,
-    /// Freeze and thaw all sessions again and again.
-    pub freeze_every: Option<Duration>,
-}
-
-/// How a process that contains it talks to it.
-#[derive(Debug)]
-pub struct Embedded {
-    /// What the admin API would ask.
-    pub requests: Receiver<Request>,
-    /// Told the first listener's address once clients are let in.
-    pub ready: oneshot::Sender<String>,
-    /// Stops it.
-    pub stop: Arc<Notify>,
-}
 
 /// Why it does not run.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +113,7 @@ pub enum Error {
 pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(names::LOOKUPS_MAX)
+        .max_blocking_threads(names::LOOKUPS_MAX + BLOCKING_ELSE)
         .build()
         .map_err(|error| Error::Host(format!("control's runtime: {error}")))?;
     let signals = match &options.embedded {
@@ -138,7 +136,10 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
     let listeners = Listeners::bind(&snapshot, workers)?;
     let bounds = bounds(global, files, &listeners, &snapshot);
     let tier = options.tier.unwrap_or(findings.tier);
-    let mut control = Control::start(global, snapshot, listeners, &bounds, tier, &cpus)?;
+    let reloads = Reloads::new(global.clone(), files, snapshot.clone());
+    let known = remember(snapshot, options.state_file.as_deref());
+    let (means, access) = ((tier, &*cpus), options.access.as_ref());
+    let mut control = Control::start(reloads, known, listeners, &bounds, means, access)?;
     if let Some(prepared) = prepared {
         let started = runtime.block_on(async { Vrrp::start(prepared, &control.snapshot, workers) });
         let started = started.map_err(|error| Error::Host(format!("virtual routers: {error}")))?;
@@ -150,9 +151,31 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
     result
 }
 
-/// What the process may use, and a word in the log when the file asks for more.
-fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapshot) -> Bounds {
-    let demand = Demand {
+/// The configuration with what the operator changed before a restart, and what is remembered of that.
+fn remember(mut snapshot: Snapshot, file: Option<&Path>) -> (Snapshot, Vec<Notes>) {
+    let mut notes = Notes::of(&snapshot, SystemTime::now());
+    let Some(path) = file else {
+        return (snapshot, notes);
+    };
+    match Remembered::read(path) {
+        Ok(remembered) => {
+            let backends = remembered.apply(&mut snapshot, &mut notes);
+            if backends > 0 {
+                let file = path.display();
+                tracing::info!(%file, backends, "changes of the operator hold on: `ringway status` shows them");
+            }
+        }
+        Err(error) => {
+            let file = path.display();
+            tracing::warn!(%file, %error, "state_file: not read; backends are as the configuration says");
+        }
+    }
+    (snapshot, notes)
+}
+
+/// What is asked for.
+fn demand(global: &Global, listeners: &Listeners, snapshot: &Snapshot) -> Demand {
+    Demand {
         workers: listeners.workers(),
         addresses: listeners.count(),
         datagram_addresses: listeners.datagrams().count(),
@@ -161,7 +184,12 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapsho
         max_sessions: global.max_sessions,
         max_flows: global.max_flows,
         flow_ports: ports::of_flows(snapshot),
-    };
+    }
+}
+
+/// What the process may use, and a word in the log when the file asks for more.
+fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapshot) -> Bounds {
+    let demand = demand(global, listeners, snapshot);
     let bounds = demand.bounds(files);
     let (max_sessions, possible) = (bounds.max_sessions, bounds.possible_sessions);
     if max_sessions > possible {
@@ -185,7 +213,8 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapsho
             possible,
             open_files = files,
             "global.max_flows is more than RLIMIT_NOFILE (LimitNOFILE= in the unit, ulimit -n) and \
-             net.ipv4.ip_local_port_range allow: raise what is missing, or give the pools `source` addresses"
+             net.ipv4.ip_local_port_range allow, of which an eighth or more is to be left to the resolver, NTP and \
+             probes: raise what is missing, or give the pools `source` addresses"
         );
     }
     bounds
@@ -193,6 +222,16 @@ fn bounds(global: &Global, files: u64, listeners: &Listeners, snapshot: &Snapsho
 
 struct Control {
     snapshot: Arc<Snapshot>,
+    /// Of the file's text, in hexadecimal digits.
+    config_hash: Arc<str>,
+    /// As this host reads it.
+    config_text: Arc<str>,
+    journal: Journal,
+    /// None if nothing keeps the operator's changes.
+    writer: Option<Writer>,
+    level: Option<LevelSwitch>,
+    reloads: Reloads,
+    gone: Gone,
     /// By backend.
     notes: Vec<Notes>,
     names: Names,
@@ -224,6 +263,9 @@ struct Control {
     failure: Option<Error>,
     /// Who waits for it to be ready.
     ready: Option<oneshot::Sender<String>>,
+    access: Option<Sink>,
+    /// None if no service manager wants to know how it is.
+    notify: Option<Notify>,
     seldom: Warnings,
 }
 
@@ -264,15 +306,28 @@ enum Phase {
     Over,
 }
 
+impl Phase {
+    /// The word of the status.
+    fn as_str(self) -> &'static str {
+        match self {
+            Phase::Starting(_) => "starting",
+            Phase::Serving => "serving",
+            Phase::Closing(_) | Phase::Draining { .. } => "draining",
+            Phase::Killing { .. } | Phase::Over => "ending",
+        }
+    }
+}
+
 impl Control {
     fn start(
-        global: &Global,
-        snapshot: Snapshot,
+        reloads: Reloads,
+        (snapshot, notes): (Snapshot, Vec<Notes>),
         listeners: Listeners,
         bounds: &Bounds,
-        tier: ReceiveTier,
-        cpus: &[usize],
+        (tier, cpus): (ReceiveTier, &[usize]),
+        access: Option<&Sink>,
     ) -> Result<Control, Error> {
+        let global = reloads.global().clone();
         let clock = Clock::start();
         let snapshot = Arc::new(snapshot);
         let workers = listeners.workers();
@@ -290,6 +345,8 @@ impl Control {
             snapshot.backends.len(),
             snapshot.listeners.len(),
         ));
+        let places = listeners.datagrams().places();
+        let places: Vec<_> = places.iter().flatten().copied().collect();
         let (report, reports) = unbounded_channel();
         let mut cells = Vec::new();
         let mut threads = Vec::new();
@@ -299,7 +356,7 @@ impl Control {
                 clock,
                 snapshot: Arc::clone(&snapshot),
                 sockets: listeners.of_worker(id),
-                places: listeners.datagrams().places(),
+                places: places.clone(),
                 tier,
                 limits: Limits {
                     max_sessions: bounds.max_sessions,
@@ -310,8 +367,10 @@ impl Control {
                 shared: Arc::clone(&shared),
                 cells: Arc::new(WorkerCells::new(
                     snapshot.backends.len(),
+                    snapshot.pools.len(),
                     snapshot.listeners.len(),
                 )),
+                access: access.cloned(),
             };
             cells.push(Arc::clone(&parts.cells));
             let cpu = global.pin_workers.then(|| cpus[id.index() % cpus.len()]);
@@ -320,7 +379,7 @@ impl Control {
             threads.push(thread);
         }
         Ok(Control {
-            notes: vec![Notes::new(clock.system_time(Time::ZERO)); snapshot.backends.len()],
+            notes,
             names: Names::new(&snapshot),
             watch: Watch::start(&snapshot, bounds.probes, clock)
                 .map_err(|error| Error::Host(format!("the prober's thread: {error}")))?,
@@ -329,6 +388,13 @@ impl Control {
             clock,
             stopping_since: None,
             snapshot,
+            config_hash: Arc::from(""),
+            config_text: Arc::from(""),
+            journal: Journal::new(),
+            writer: None,
+            level: None,
+            reloads,
+            gone: Gone::default(),
             listeners,
             settle_again: None,
             mailboxes,
@@ -346,20 +412,33 @@ impl Control {
             send_again: None,
             failure: None,
             ready: None,
+            access: access.cloned(),
+            notify: None,
             seldom: Warnings::new(),
         })
     }
 
     async fn serve(mut self, options: Options, mut signals: Signals) -> Result<(), Error> {
+        self.config_hash = Arc::from(format!("{:016x}", options.config_hash));
+        self.config_text = Arc::from(options.config_text);
+        self.level = options.level;
+        self.writer = options.state_file.and_then(open_writer);
+        if let Some(source) = options.file {
+            self.reloads.set_source(source);
+        }
         let is_embedded = options.embedded.is_some();
+        if !is_embedded {
+            self.notify = Notify::from_environment(self.clock.instant(Time::ZERO), self.live.len());
+        }
+        let mut beat = service::interval(self.notify.as_ref());
         let embedded = options.embedded.map(|embedded| {
             self.ready = Some(embedded.ready);
             embedded.requests
         });
         let mut freeze = options.freeze_every.map(interval);
-        let admin = options.admin_socket.as_deref().and_then(open_admin);
-        let (served, admin_file) = admin.map(Admin::serve).unzip();
-        let mut requests = embedded.or(served);
+        let (asking, asked) = channel(admin::REQUESTS_MAX);
+        let admin_file = admin::serve(&options.admin, &asking);
+        let mut requests = embedded.unwrap_or(asked);
         let first_round_until = self.watch.first_round_until();
         while self.is_running() {
             tokio::select! {
@@ -368,13 +447,14 @@ impl Control {
                 sign = signals.next() => match sign {
                     Sign::Stop => self.told_to_stop(),
                     Sign::PrintCounters => self.print_counters(),
-                    Sign::Ignored(signal) => {
-                        tracing::warn!(signal, "ignored: this version reloads nothing while it runs");
-                    }
+                    Sign::Reload => self.want(Wanted::Reload { dry_run: false, reply: None }),
+                    Sign::Ignored(signal) => tracing::warn!(signal, "ignored: it means nothing"),
                 },
                 // Also shows that this loop is at work, which nothing below may hide.
                 happening = vrrp::next(self.vrrp.as_mut()) => self.vrrp_happened(happening),
-                Some(request) = next(requests.as_mut()) => self.answer(request),
+                () = tick(beat.as_mut()) => self.service_beat(),
+                Some(request) = requests.recv() => self.answer(request),
+                read = self.reloads.read() => self.has_read(read),
                 (backends, outcome) = self.names.resolved() => self.resolved(&backends, outcome),
                 () = tick(freeze.as_mut()) => self.tell_all(|| Command::FreezeAndThaw),
                 () = alarm(self.send_again) => self.send_again(),
@@ -389,6 +469,9 @@ impl Control {
         self.listeners.clean_up();
         if let Some(file) = admin_file {
             file.remove();
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.finish();
         }
         if !is_embedded {
             self.print_counters();
@@ -416,7 +499,8 @@ impl Control {
             Report::AcceptsDrained(_) => self.accepts_drained(),
             // The last view of it is dropped here, not where sessions are served.
             Report::Replaced(_) => {}
-            Report::Doubted(backend) => self.watch.hurry(backend),
+            Report::Doubted(backend) => self.watch.hurry(&self.snapshot, backend),
+            Report::TakenOver(worker, generation) => self.taken_over(worker, Some(generation)),
             Report::Avoided { backend, errno } => {
                 self.log_avoided(backend, errno);
                 self.watch.doubted(&self.snapshot, backend);
@@ -424,9 +508,13 @@ impl Control {
             Report::SourceExhausted { backend, source } => self.log_exhausted(backend, source),
             Report::SourceAbsent { pool, source } => self.log_absent(pool, source),
             Report::AddressesCleared(ticket) => self.addresses_cleared(ticket),
-            Report::Stopped(worker) => self.live[worker.index()] = false,
+            Report::Stopped(worker) => {
+                self.live[worker.index()] = false;
+                self.taken_over(worker, None);
+            }
             Report::Failed(worker, failure) => {
                 self.live[worker.index()] = false;
+                self.taken_over(worker, None);
                 self.fail(failed(worker, failure));
             }
         }
@@ -481,7 +569,7 @@ impl Control {
 
     /// Once, when clients are let in: no probe tells of it, for probes have a `source` of their own.
     fn warn_of_absent_sources(&self) {
-        for pool in &self.snapshot.pools {
+        for (_, pool) in self.snapshot.pools_in_order() {
             for source in status::absent(&pool.sources) {
                 tracing::warn!(
                     pool = %pool.name, %source,
@@ -531,8 +619,10 @@ impl Control {
         self.listeners.listen(&self.snapshot)?;
         self.tell_accepting();
         self.phase = Phase::Serving;
+        self.change_next();
         self.warn_of_absent_sources();
         self.probes_ended();
+        self.service_is_ready();
         if let Some(ready) = self.ready.take() {
             let addresses = self.listeners.addresses(self.snapshot.listeners.len());
             // Whoever contains us may have changed its mind.
@@ -549,8 +639,13 @@ impl Control {
 
     /// A listener is open if and only if one of its backends is usable.
     fn settle_listeners(&mut self) {
-        if self.phase == Phase::Serving && self.listeners.settle(&self.snapshot, &self.shared) {
-            self.tell_accepting();
+        if self.phase == Phase::Serving {
+            let doors = self.listeners.doors().to_vec();
+            if self.listeners.settle(&self.snapshot, &self.shared) {
+                let now = self.listeners.doors();
+                self.journal.note_doors(&self.snapshot, &doors, now);
+                self.tell_accepting();
+            }
         }
         let again = || std::time::Instant::now() + OPEN_AGAIN;
         self.settle_again = self.listeners.is_behind().then(again);
@@ -615,6 +710,7 @@ impl Control {
                 );
                 self.phase = Phase::Closing(self.mailboxes.len());
                 self.stopping_since = Some(self.clock.now());
+                self.service_stops();
                 self.tell_all(|| Command::StopAccepting);
             }
             Phase::Closing(_) | Phase::Draining { .. } => self.kill_all(CloseReason::Shutdown),
@@ -674,56 +770,6 @@ impl Control {
         self.send_again = (!self.unsent.is_empty()).then(again);
     }
 
-    /// Whoever asked may be gone by now.
-    fn answer(&mut self, request: Request) {
-        match request {
-            Request::Status(reply) => self.status_later(reply),
-            Request::Move {
-                name,
-                wanted,
-                reply,
-            } => self.move_addresses(name.as_deref(), wanted, reply),
-            Request::Operate {
-                pool,
-                backend,
-                change,
-                reply,
-            } => drop(reply.send(self.operate(&pool, &backend, &change))),
-        }
-    }
-
-    fn operate(
-        &mut self,
-        pool: &str,
-        backend: &str,
-        change: &Change,
-    ) -> Result<serde_json::Value, Refusal> {
-        let id = operator::find(&self.snapshot, pool, backend)?;
-        let mut snapshot = Snapshot::clone(&self.snapshot);
-        operator::operate(
-            &mut snapshot,
-            &mut self.notes,
-            id,
-            change,
-            SystemTime::now(),
-        )?;
-        let now = &snapshot.backends[id.index()];
-        tracing::info!(
-            pool,
-            backend,
-            state = now.state.as_str(),
-            weight = now.weight,
-            "changed by the operator"
-        );
-        let old_state = self.snapshot.backends[id.index()].state;
-        self.publish(snapshot);
-        if self.snapshot.backends[id.index()].state != old_state {
-            self.watch.retarget(&self.snapshot, id);
-            self.time_drain(id, old_state);
-        }
-        Ok(self.view().backend(id))
-    }
-
     /// The sessions of a backend that is no longer ready have so long; from drain to maintenance the time goes on.
     fn time_drain(&mut self, id: BackendId, old_state: OperatorState) {
         let backend = &self.snapshot.backends[id.index()];
@@ -754,7 +800,8 @@ impl Control {
     /// From the next turn on every worker sees it. Only then are listeners opened, so that nobody is let in too early.
     fn publish(&mut self, mut snapshot: Snapshot) {
         snapshot.generation += 1;
-        self.snapshot = Arc::new(snapshot);
+        let old = std::mem::replace(&mut self.snapshot, Arc::new(snapshot));
+        self.note_changes(&old);
         let published = Arc::clone(&self.snapshot);
         self.tell_all(|| Command::See(Arc::clone(&published)));
         self.settle_listeners();
@@ -766,71 +813,12 @@ impl Control {
         self.publish(snapshot);
     }
 
-    /// The backends of a host name have an address now, or still none.
-    fn resolved(&mut self, backends: &[BackendId], outcome: Result<SocketAddr, String>) {
-        let mut snapshot = Snapshot::clone(&self.snapshot);
-        let mut is_new = false;
-        for id in backends {
-            match self.usable_address(*id, &outcome) {
-                Ok(address) => {
-                    is_new |= self.found(&mut snapshot.backends[id.index()], *id, address)
-                }
-                Err(why) => self.not_found(*id, why),
-            }
-        }
-        if is_new {
-            self.publish(snapshot);
-            for id in backends {
-                self.watch.retarget(&self.snapshot, *id);
-            }
-        }
-        self.open_or_fail();
-    }
-
-    /// What was found, unless it is one of our own listeners: a name may lead anywhere.
-    fn usable_address(
-        &self,
-        id: BackendId,
-        found: &Result<SocketAddr, String>,
-    ) -> Result<SocketAddr, String> {
-        let address = found.clone()?;
-        let pool = self.snapshot.backends[id.index()].pool;
-        match self.snapshot.circle(pool, address) {
-            Some(listener) => Err(format!(
-                "it is {address}, where listener `{}` of its own pool listens: sessions would go round in circles",
-                listener.name
-            )),
-            None => Ok(address),
-        }
-    }
-
-    /// Whether the address is another than before.
-    fn found(&mut self, backend: &mut Backend, id: BackendId, address: SocketAddr) -> bool {
-        self.notes[id.index()].unresolved = None;
-        let known = backend.address.replace(BackendAddress::Tcp(address));
-        let is_new = backend.address != known;
-        if is_new {
-            tracing::info!(backend = %backend.name, %address, "name resolved");
-        }
-        is_new
-    }
-
-    /// An address that is known is kept: a name server that is away takes nobody down.
-    fn not_found(&mut self, id: BackendId, error: String) {
-        self.watch.is_unresolved(id);
-        let backend = &self.snapshot.backends[id.index()];
-        let unresolved = &mut self.notes[id.index()].unresolved;
-        if backend.address.is_none() && unresolved.as_ref() != Some(&error) {
-            tracing::warn!(
-                backend = %backend.name, %error,
-                "name not resolved: the backend is down until it is"
-            );
-            *unresolved = Some(error);
-        }
-    }
-
     fn view(&self) -> View<'_> {
         View {
+            config_hash: &self.config_hash,
+            config_text: &self.config_text,
+            events_lost: self.journal.lost(),
+            access_lost: self.access.as_ref().map_or(0, |sink| sink.lost().get()),
             snapshot: &self.snapshot,
             cells: &self.cells,
             shared: &self.shared,
@@ -840,12 +828,7 @@ impl Control {
             alarms: &self.alarms,
             doors: self.listeners.doors(),
             addresses: self.listeners.addresses(self.snapshot.listeners.len()),
-            phase: match self.phase {
-                Phase::Starting(_) => "starting",
-                Phase::Serving => "serving",
-                Phase::Closing(_) | Phase::Draining { .. } => "draining",
-                Phase::Killing { .. } | Phase::Over => "ending",
-            },
+            phase: self.phase.as_str(),
             clock: self.clock,
             stopping_since: self.stopping_since,
             stopping_until: match self.phase {
@@ -859,6 +842,8 @@ impl Control {
             max_sessions: self.max_sessions,
             max_flows: self.max_flows,
             datagrams: self.listeners.datagrams(),
+            gone: &self.gone,
+            reloads: &self.reloads,
             ports: ports::of_backends(&self.snapshot, |id| self.shared.active(id)),
             ports_each: crate::sys::ports::outgoing(),
         }
@@ -868,31 +853,11 @@ impl Control {
         let counters = counters::as_json(
             &self.snapshot,
             &self.cells,
+            &self.gone,
             self.listeners.datagrams(),
             self.clock.now(),
         );
         tracing::info!(target: COUNTERS, "counters {counters}");
-    }
-}
-
-/// Without it everything else goes on.
-fn open_admin(path: &Path) -> Option<Admin> {
-    match Admin::bind(path) {
-        Ok(admin) => Some(admin),
-        Err(error) => {
-            tracing::warn!(
-                socket = %path.display(), %error,
-                "no admin socket: `ringway status` cannot reach this process (admin.socket names another path, or off)"
-            );
-            None
-        }
-    }
-}
-
-async fn next(requests: Option<&mut Receiver<Request>>) -> Option<Request> {
-    match requests {
-        Some(requests) => requests.recv().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -903,6 +868,14 @@ async fn tick(interval: Option<&mut Interval>) {
         }
         None => std::future::pending().await,
     }
+}
+
+/// Without it the operator's changes are forgotten at the end.
+fn open_writer(path: PathBuf) -> Option<Writer> {
+    let started = Writer::start(path);
+    started
+        .inspect_err(|error| tracing::warn!(%error, "state_file: no thread to write it"))
+        .ok()
 }
 
 /// The moment, if there is one.
@@ -946,7 +919,7 @@ fn spawn_worker(
 ) -> io::Result<JoinHandle<()>> {
     let id = parts.id;
     std::thread::Builder::new()
-        .name(format!("worker-{}", id.0))
+        .name(format!("{}{}", admin::metrics::WORKER_THREADS, id.0))
         .spawn(move || {
             if let Some(Err(error)) = cpu.map(host::pin_to_cpu) {
                 tracing::warn!(worker = id.0, %error, "not pinned to a CPU");
@@ -954,7 +927,10 @@ fn spawn_worker(
             let report = reports.clone();
             // Control is gone only when the process ends.
             let send = Box::new(move |message| drop(report.send(message)));
-            let outcome = Worker::new(parts, letterbox, mailboxes, send)
+            let worker = Worker::new(parts, letterbox, mailboxes, send);
+            // They were for its pipes.
+            privileges::give_up();
+            let outcome = worker
                 .map_err(crate::worker::Failure::from)
                 .and_then(Worker::run);
             if let Err(failure) = outcome {

@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
-use super::snapshot::{OperatorState, Snapshot};
-use crate::admin::{Change, Refusal, WEIGHT_MAX};
+use super::snapshot::{Backend, OperatorState, Snapshot};
+use crate::admin::{Change, Most, Refusal, WEIGHT_MAX};
 use crate::config::nearest;
-use crate::ids::BackendId;
+use crate::ids::{BackendId, ListenerId, PoolId};
 
 /// When something became what it is, and through whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,19 +25,65 @@ impl Since {
 pub(super) struct Notes {
     pub(super) state: Since,
     pub(super) weight: Since,
+    pub(super) max_sessions: Since,
+    /// What the configuration says.
+    pub(super) file: InFile,
+    /// Since when it is there.
+    pub(super) since: SystemTime,
+    /// The operator has added it: it is in no file.
+    pub(super) is_added: bool,
     /// Why its name has no address.
     pub(super) unresolved: Option<String>,
 }
 
+/// What the configuration says of what the operator can change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InFile {
+    pub(super) state: OperatorState,
+    pub(super) weight: u16,
+    pub(super) max_sessions: Option<u32>,
+}
+
 impl Notes {
-    pub(super) fn new(now: SystemTime) -> Notes {
+    /// Of each backend of a configuration that was just read.
+    pub(super) fn of(snapshot: &Snapshot, now: SystemTime) -> Vec<Notes> {
         let since = Since {
             since: now,
             by_operator: false,
         };
+        let notes = |backend: &Backend| Notes {
+            state: since,
+            weight: since,
+            max_sessions: since,
+            file: InFile {
+                state: backend.state,
+                weight: backend.weight,
+                max_sessions: backend.max_sessions,
+            },
+            since: now,
+            is_added: false,
+            unresolved: None,
+        };
+        snapshot.backends.iter().map(notes).collect()
+    }
+
+    /// Of a backend that the operator adds.
+    pub(super) fn added(backend: &Backend, now: SystemTime) -> Notes {
+        let since = Since {
+            since: now,
+            by_operator: true,
+        };
         Notes {
             state: since,
             weight: since,
+            max_sessions: since,
+            file: InFile {
+                state: backend.state,
+                weight: backend.weight,
+                max_sessions: backend.max_sessions,
+            },
+            since: now,
+            is_added: true,
             unresolved: None,
         }
     }
@@ -48,12 +94,31 @@ impl Notes {
     }
 }
 
+/// The pool of that name.
+pub(super) fn find_pool(snapshot: &Snapshot, pool: &str) -> Result<PoolId, Refusal> {
+    let mut all = snapshot.pools_in_order();
+    let found = all.find(|(_, known)| &*known.name == pool);
+    let order = snapshot.pool_order.iter();
+    let names = order.map(|id| &*snapshot.pools[id.index()].name);
+    found
+        .map(|(id, _)| id)
+        .ok_or_else(|| missing("pool", pool, names))
+}
+
+/// The listener of that name.
+pub(super) fn find_listener(snapshot: &Snapshot, name: &str) -> Result<ListenerId, Refusal> {
+    let mut all = snapshot.listeners_in_order();
+    let found = all.find(|(_, known)| &*known.name == name);
+    let order = snapshot.listener_order.iter();
+    let names = order.map(|id| &*snapshot.listeners[id.index()].name);
+    found
+        .map(|(id, _)| id)
+        .ok_or_else(|| missing("listener", name, names))
+}
+
 /// The backend of that name.
 pub(super) fn find(snapshot: &Snapshot, pool: &str, backend: &str) -> Result<BackendId, Refusal> {
-    let Some(found) = snapshot.pools.iter().find(|known| &*known.name == pool) else {
-        let names = snapshot.pools.iter().map(|pool| &*pool.name);
-        return Err(missing("pool", pool, names));
-    };
+    let found = &snapshot.pools[find_pool(snapshot, pool)?.index()];
     let name = |id: &BackendId| &*snapshot.backends[id.index()].name;
     let place = found.backends.iter().find(|id| name(id) == backend);
     place.copied().ok_or_else(|| {
@@ -89,7 +154,16 @@ pub(super) fn operate(
 ) -> Result<(), Refusal> {
     if *change == Change::default() {
         return Err(Refusal::bad_request(
-            "nothing to change: give a state or a weight".to_owned(),
+            "nothing to change: give a state, a weight or max_sessions".to_owned(),
+        ));
+    }
+    let is_out = matches!(
+        change.state,
+        Some(OperatorState::Drain | OperatorState::Maintenance)
+    );
+    if change.deadline_seconds.is_some() && !is_out {
+        return Err(Refusal::conflict(
+            "a deadline goes with the state drain or maintenance".to_owned(),
         ));
     }
     if let Some(weight) = change.weight.filter(|weight| *weight > WEIGHT_MAX) {
@@ -111,6 +185,13 @@ pub(super) fn operate(
             backend.is_up = None;
         }
         notes.state = since;
+    }
+    if let Some(Most(most)) = change
+        .max_sessions
+        .filter(|most| most.0 != backend.max_sessions)
+    {
+        backend.max_sessions = most;
+        notes.max_sessions = since;
     }
     if let Some(weight) = change.weight.filter(|weight| *weight != backend.weight) {
         backend.weight = weight;

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::snapshot::{BackendAddress, Listener, Protocol, Snapshot};
+use super::snapshot::{BackendAddress, Listener, Protocol, Snapshot, Standing};
 use crate::ids::BackendId;
 
 /// The source ports of one backend.
@@ -38,7 +38,8 @@ pub(super) fn of_flows(snapshot: &Snapshot) -> Option<u32> {
 /// Source addresses of UDP flows, the one that the kernel chooses included.
 pub(crate) fn flow_sources(snapshot: &Snapshot) -> usize {
     let is_udp = |listener: &&Listener| listener.protocol == Protocol::Udp;
-    let listeners = snapshot.listeners.iter().filter(is_udp);
+    let listeners = snapshot.listeners_in_order().map(|(_, listener)| listener);
+    let listeners = listeners.filter(is_udp);
     let mut sources: Vec<Option<IpAddr>> = Vec::new();
     for (pool, _) in listeners.flat_map(|listener| &listener.pools) {
         let of_pool = &snapshot.pools[pool.index()].sources;
@@ -59,6 +60,9 @@ pub(super) fn of_backends(
 ) -> Vec<Option<Ports>> {
     let mut groups: HashMap<SocketAddr, Vec<Group>> = HashMap::new();
     for (id, backend) in (0..).map(BackendId).zip(&snapshot.backends) {
+        if backend.standing == Standing::Free {
+            continue;
+        }
         if let Some(BackendAddress::Tcp(address)) = backend.address {
             let sources = snapshot.pools[backend.pool.index()].sources_of(address);
             join(groups.entry(address).or_default(), sources.collect(), id);

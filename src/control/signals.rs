@@ -12,6 +12,8 @@ pub(super) enum Sign {
     /// Gracefully; the second one at once.
     Stop,
     PrintCounters,
+    /// Read the configuration again.
+    Reload,
     /// One that this version does nothing about: its name.
     Ignored(&'static str),
 }
@@ -53,7 +55,7 @@ impl Signals {
                 _ = terminate.recv() => Sign::Stop,
                 _ = interrupt.recv() => Sign::Stop,
                 _ = print_counters.recv() => Sign::PrintCounters,
-                _ = hangup.recv() => Sign::Ignored("SIGHUP"),
+                _ = hangup.recv() => Sign::Reload,
                 _ = second.recv() => Sign::Ignored("SIGUSR2"),
             },
             Signals::StandIn(stop) => {

@@ -1,6 +1,7 @@
 //! The immutable view of the configuration that workers read: names are resolved, defaults applied, every address
 //! known. It owns no socket and no thread.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crate::balance::{Algorithm, HashKey, Member, Plan};
 use crate::flow;
 use crate::health::PassiveRule;
 use crate::health::dns::DnsCheck;
-use crate::ids::{BackendId, PoolId};
+use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::session::Rules;
 use crate::sys::socket::{Bind, Keepalive};
 use crate::time::Time;
@@ -27,16 +28,53 @@ pub struct Snapshot {
     pub pools: Vec<Pool>,
     /// By [`BackendId`].
     pub backends: Vec<Backend>,
+    /// The listeners of the configuration, in the order of the file.
+    pub listener_order: Vec<ListenerId>,
+    /// The pools of the configuration, in the order of the file.
+    pub pool_order: Vec<PoolId>,
     /// In the order of the file.
     pub virtual_routers: Vec<Arc<Settings>>,
 }
 
 impl Snapshot {
+    /// Everything there is belongs to the configuration, in the order in which it was added.
+    pub fn put_in_order(&mut self) {
+        let listeners = (0..=u16::MAX).map(ListenerId);
+        self.listener_order = listeners.take(self.listeners.len()).collect();
+        let pools = (0..=u16::MAX).map(PoolId);
+        self.pool_order = pools.take(self.pools.len()).collect();
+    }
+
+    /// The listeners of the configuration, in the order of the file.
+    pub fn listeners_in_order(&self) -> impl Iterator<Item = (ListenerId, &Listener)> {
+        let order = self.listener_order.iter();
+        order.map(|id| (*id, &self.listeners[id.index()]))
+    }
+
+    /// The pools of the configuration, in the order of the file.
+    pub fn pools_in_order(&self) -> impl Iterator<Item = (PoolId, &Pool)> + Clone {
+        let order = self.pool_order.iter();
+        order.map(|id| (*id, &self.pools[id.index()]))
+    }
+
+    /// The backends of the configuration, in the order of the file.
+    pub fn backends_in_order(&self) -> impl Iterator<Item = (BackendId, &Backend)> + Clone {
+        let ids = self.pools_in_order().flat_map(|(_, pool)| &pool.backends);
+        ids.map(|id| (*id, &self.backends[id.index()]))
+    }
+
+    /// Backends that have left the configuration and may still have sessions.
+    pub fn leaving_backends(&self) -> impl Iterator<Item = (BackendId, &Backend)> {
+        let all = (0..).map(BackendId).zip(&self.backends);
+        all.filter(|(_, backend)| backend.standing == Standing::Leaving)
+    }
+
     /// The listener that makes sessions go round in circles if a backend of this pool has this address.
     #[must_use]
     pub fn circle(&self, pool: PoolId, address: SocketAddr) -> Option<&Listener> {
         let leads_back = |listener: &&Listener| listener.pools.iter().any(|(id, _)| *id == pool);
-        let mut leading_back = self.listeners.iter().filter(leads_back);
+        let all = self.listeners_in_order().map(|(_, listener)| listener);
+        let mut leading_back = all.filter(leads_back);
         leading_back.find(|listener| listener.is_reached_at(address))
     }
 
@@ -56,9 +94,26 @@ impl Snapshot {
     }
 }
 
+/// Whether something belongs to the configuration. Ids mean the same for as long as anybody may use them: what leaves
+/// the configuration keeps its place until its last session is over, then the place is free for something new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It is part of it.
+    #[default]
+    Configured,
+    /// It has left it: what it has goes on, nothing new comes.
+    Leaving,
+    /// Nothing is left of it.
+    Free,
+}
+
 /// A listener.
 #[derive(Clone, Debug)]
 pub struct Listener {
+    /// Whether it belongs to the configuration.
+    pub standing: Standing,
+    /// Sessions may be on addresses that it does not have any more.
+    pub has_moved: bool,
     /// As in the file.
     pub name: Arc<str>,
     /// What it speaks; all its addresses are of that kind.
@@ -99,7 +154,7 @@ impl Listener {
 }
 
 /// What a listener speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// Connections, through unix sockets too.
     #[default]
@@ -152,6 +207,17 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
+impl ListenAddress {
+    /// Whether the kernel chooses the port, so that two with this address are not the same.
+    #[must_use]
+    pub fn port_is_chosen(&self) -> bool {
+        match self {
+            ListenAddress::Tcp(bind, _) | ListenAddress::Udp(bind, _) => bind.port() == 0,
+            ListenAddress::Unix(_) => false,
+        }
+    }
+}
+
 /// What happens when the host does not have the address that a listener wants (yet).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Freebind {
@@ -167,9 +233,13 @@ pub enum Freebind {
 /// A pool.
 #[derive(Clone, Debug)]
 pub struct Pool {
+    /// Whether it belongs to the configuration.
+    pub standing: Standing,
+    /// Sessions may come from sources that it does not have any more.
+    pub has_moved: bool,
     /// As in the file.
     pub name: Arc<str>,
-    /// In the order of the file.
+    /// In the order of the file; those that have left the configuration are not among them.
     pub backends: Vec<BackendId>,
     /// For its sessions.
     pub rules: Rules,
@@ -210,6 +280,10 @@ impl Pool {
 /// A backend.
 #[derive(Clone, Debug)]
 pub struct Backend {
+    /// Whether it belongs to the configuration.
+    pub standing: Standing,
+    /// Where it is among its pool's backends.
+    pub place: u32,
     /// As in the file; the address if it has no name.
     pub name: Arc<str>,
     /// Which pool it is in.
@@ -241,7 +315,8 @@ impl Backend {
     /// is known to be up.
     #[must_use]
     pub fn takes_sessions(&self) -> bool {
-        self.address.is_some()
+        self.standing == Standing::Configured
+            && self.address.is_some()
             && self.is_up.unwrap_or(!self.is_probed)
             && self.state == OperatorState::Ready
             && self.weight > 0
@@ -366,6 +441,15 @@ pub enum BackendAddress {
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackendAddress::Tcp(address) => address.fmt(out),
+            BackendAddress::Unix(path) => write!(out, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// What concerns the whole process.

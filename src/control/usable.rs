@@ -1,22 +1,36 @@
 //! Which listeners have a backend that new sessions can go to, and why one has none. Pure: what follows for the
 //! listening sockets is [`super::listeners`]' part.
 
-use super::snapshot::{Backend, Listener, OperatorState, Snapshot, WhenEmpty};
+use super::snapshot::{Backend, Listener, OperatorState, Snapshot, Standing, WhenEmpty};
 use crate::ids::PoolId;
 
 /// Whether clients are to be let in, by listener: not if no backend is usable and the kernel is to refuse them then.
 /// Backends that have all the sessions they may have are usable.
 pub(super) fn open(snapshot: &Snapshot) -> Vec<bool> {
+    let usable = has_usable(snapshot);
+    let both = snapshot.listeners.iter().zip(usable);
+    both.map(
+        |(listener, is_usable)| match (listener.standing, listener.when_empty) {
+            (Standing::Leaving | Standing::Free, _) => false,
+            (Standing::Configured, WhenEmpty::Reset | WhenEmpty::Drop) => true,
+            (Standing::Configured, WhenEmpty::Refuse) => is_usable,
+        },
+    )
+    .collect()
+}
+
+/// Whether a backend is usable, by listener.
+pub(super) fn has_usable(snapshot: &Snapshot) -> Vec<bool> {
     let is_usable = |pool: &super::snapshot::Pool| {
         let mut backends = pool.backends.iter();
         backends.any(|id| snapshot.backends[id.index()].takes_sessions())
     };
     let usable: Vec<bool> = snapshot.pools.iter().map(is_usable).collect();
-    let is_open = |listener: &Listener| match listener.when_empty {
-        WhenEmpty::Reset | WhenEmpty::Drop => true,
-        WhenEmpty::Refuse => pools(listener).any(|pool| usable[pool.index()]),
+    let has_usable = |listener: &Listener| {
+        listener.standing == Standing::Configured
+            && pools(listener).any(|pool| usable[pool.index()])
     };
-    snapshot.listeners.iter().map(is_open).collect()
+    snapshot.listeners.iter().map(has_usable).collect()
 }
 
 /// Why no backend of the listener is usable, in words.

@@ -5,6 +5,8 @@ mod answers;
 mod command;
 mod notify;
 mod readiness;
+pub(super) mod reload;
+mod samples;
 mod scripts;
 mod words;
 
@@ -17,9 +19,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::Interval;
 
 use super::snapshot::Snapshot;
+use super::status::View;
 use super::{Control, Error, Phase};
 use crate::admin::{Move, Refusal};
 use crate::session::CloseReason;
@@ -40,6 +43,8 @@ const REPORTS_MAX: usize = 1024;
 const MOVE_ANSWER_MAX: Duration = Duration::from_secs(4);
 /// How long the end of the process waits for addresses to be removed; their leases do the rest.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the end of the process waits for commands that are told of changes.
+const NOTIFY_END_MAX: Duration = Duration::from_secs(5);
 
 /// What was found of the virtual routers before anything was started.
 pub(super) struct Prepared {
@@ -89,6 +94,8 @@ pub(super) struct Vrrp {
     reports: mpsc::Receiver<Report>,
     progress: Arc<Progress>,
     beat: Interval,
+    /// Of those the thread does not know the settings yet: sessions are ended before.
+    unconfigured: Vec<RouterId>,
     scripts: Scripts,
     notify: Notify,
     started: SystemTime,
@@ -97,12 +104,15 @@ pub(super) struct Vrrp {
     /// How many workers still end sessions for a ticket.
     clearing: HashMap<Ticket, usize>,
     moves: Vec<PendingMove>,
-    /// Who waits for a status.
-    statuses: Vec<oneshot::Sender<Value>>,
+    /// Who waits for a description of them.
+    looking: Vec<Look>,
     described: Vec<Description>,
     is_stopping: bool,
     has_stopped: bool,
 }
+
+/// Looks at how everything is, and tells whoever asked, who may be gone by then.
+pub(super) type Look = Box<dyn FnOnce(&View<'_>)>;
 
 /// A fail-over that an operator waits for.
 struct PendingMove {
@@ -136,23 +146,20 @@ impl Vrrp {
             started,
             reports: report,
         })?;
-        let timeouts = settings.iter().map(|one| one.progress_timeout);
-        let shortest = timeouts.min().unwrap_or(Duration::from_secs(1));
-        let mut beat = interval(shortest / 4);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Vrrp {
             scripts: Scripts::start(&settings),
             notify: Notify::start(&settings),
             told: vec![None; settings.len()],
+            beat: reload::beat_of(&settings),
             settings,
             handle,
             reports,
             progress,
-            beat,
+            unconfigured: Vec::new(),
             started: wall,
             clearing: HashMap::new(),
             moves: Vec::new(),
-            statuses: Vec::new(),
+            looking: Vec::new(),
             described: Vec::new(),
             is_stopping: false,
             has_stopped: false,
@@ -189,6 +196,35 @@ impl Vrrp {
 
     fn name(&self, id: RouterId) -> &str {
         &self.settings[id.index()].name
+    }
+
+    /// Gives everything up at once.
+    async fn let_go(&mut self) {
+        self.handle.send(Command::StopNow);
+        let stopped = async {
+            while let Some(report) = self.reports.recv().await {
+                match report {
+                    Report::Stopped => break,
+                    Report::EndSessions { ticket, .. } => {
+                        self.handle.send(Command::SessionsEnded(ticket));
+                    }
+                    Report::Changed {
+                        router,
+                        transition,
+                        priority,
+                    } => {
+                        words::log_transition(self.name(router), &transition, priority);
+                        self.notify.push(router, &transition, priority);
+                    }
+                    Report::Said { .. } | Report::HandedOver(..) | Report::Described(_) => {}
+                }
+            }
+        };
+        if tokio::time::timeout(PATIENCE, stopped).await.is_ok() {
+            self.handle.join();
+        } else {
+            tracing::warn!("virtual addresses could not be removed in time; their leases end soon");
+        }
     }
 }
 
@@ -240,6 +276,8 @@ impl Control {
             } => {
                 words::log_transition(vrrp.name(router), &transition, priority);
                 vrrp.notify.push(router, &transition, priority);
+                let facts = words::facts(vrrp.name(router), &transition, priority);
+                self.journal.note("virtual_router", facts);
             }
             Report::EndSessions { router, ticket } => self.end_sessions(router, ticket),
             Report::Said {
@@ -253,13 +291,10 @@ impl Control {
             Report::HandedOver(router, outcome) => vrrp.handed_over(router, outcome),
             Report::Described(all) => {
                 vrrp.described = all;
-                let waiting = std::mem::take(&mut vrrp.statuses);
-                if !waiting.is_empty() {
-                    let status = self.view().status();
-                    for reply in waiting {
-                        // Whoever asked may be gone by now.
-                        let _ = reply.send(status.clone());
-                    }
+                let looking = std::mem::take(&mut vrrp.looking);
+                if !looking.is_empty() {
+                    let view = self.view();
+                    looking.into_iter().for_each(|look| look(&view));
                 }
             }
             Report::Stopped => self.vrrp_stopped(),
@@ -288,7 +323,7 @@ impl Control {
         *missing -= 1;
         if *missing == 0 {
             vrrp.clearing.remove(&ticket);
-            vrrp.handle.send(Command::SessionsEnded(ticket));
+            vrrp.cleared(ticket);
         }
     }
 
@@ -326,45 +361,20 @@ impl Control {
 
     /// At the end of the process nothing of the virtual addresses is to stay behind.
     pub(super) async fn let_go_of_addresses(&mut self) {
-        let Some(vrrp) = self.vrrp.as_mut().filter(|vrrp| !vrrp.has_stopped) else {
-            return;
-        };
-        vrrp.handle.send(Command::StopNow);
-        let stopped = async {
-            while let Some(report) = vrrp.reports.recv().await {
-                match report {
-                    Report::Stopped => break,
-                    Report::EndSessions { ticket, .. } => {
-                        vrrp.handle.send(Command::SessionsEnded(ticket));
-                    }
-                    Report::Changed {
-                        router,
-                        transition,
-                        priority,
-                    } => words::log_transition(
-                        &vrrp.settings[router.index()].name,
-                        &transition,
-                        priority,
-                    ),
-                    Report::Said { .. } | Report::HandedOver(..) | Report::Described(_) => {}
-                }
-            }
-        };
-        if tokio::time::timeout(PATIENCE, stopped).await.is_ok() {
-            vrrp.handle.join();
-        } else {
-            tracing::warn!("virtual addresses could not be removed in time; their leases end soon");
+        let Some(vrrp) = &mut self.vrrp else { return };
+        if !vrrp.has_stopped {
+            vrrp.let_go().await;
         }
+        vrrp.notify.finish(NOTIFY_END_MAX).await;
     }
 
     /// Whoever asks how everything is waits until the virtual routers have said how they are.
-    pub(super) fn status_later(&mut self, reply: oneshot::Sender<Value>) {
+    pub(super) fn look_later(&mut self, look: Look) {
         if let Some(vrrp) = self.vrrp.as_mut().filter(|vrrp| !vrrp.has_stopped) {
-            vrrp.statuses.push(reply);
+            vrrp.looking.push(look);
             vrrp.handle.send(Command::Describe);
         } else {
-            // Whoever asked may be gone by now.
-            let _ = reply.send(self.view().status());
+            look(&self.view());
         }
     }
 

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::snapshot::{self, Backend, BackendAddress, OperatorState, Pool, Protocol, Snapshot};
+use super::snapshot::{
+    self, Backend, BackendAddress, OperatorState, Pool, Protocol, Snapshot, Standing,
+};
 use crate::config::pattern;
 use crate::health::prober::{Check, Outcome, Place, Prober, Target, Wrong};
 use crate::health::{Health, RiseFall, Transition};
@@ -19,11 +21,46 @@ const FIRST_ROUND_MOST: Duration = Duration::from_secs(5);
 /// So that requests and signals get their turn between.
 const OUTCOMES_AT_ONCE: usize = 1024;
 
+/// What came of the probes of one backend.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Probes {
+    pub(super) succeeded: u64,
+    pub(super) failed: u64,
+    /// They could not be made, for a reason of this host.
+    pub(super) hindered: u64,
+    /// What the last one that could be made says.
+    pub(super) has_last_succeeded: Option<bool>,
+    /// Of the last one that succeeded.
+    pub(super) last_took: Option<Duration>,
+}
+
+impl Probes {
+    fn count(&mut self, result: &Result<Duration, Wrong>) {
+        match result {
+            Ok(took) => {
+                self.succeeded += 1;
+                self.has_last_succeeded = Some(true);
+                self.last_took = Some(*took);
+            }
+            Err(Wrong::Theirs(_)) => {
+                self.failed += 1;
+                self.has_last_succeeded = Some(false);
+            }
+            Err(Wrong::Ours(_)) => self.hindered += 1,
+        }
+    }
+}
+
 /// See the module's text.
 pub(super) struct Watch {
     prober: Prober,
     outcomes: UnboundedReceiver<Outcome>,
     healths: Vec<Health>,
+    probes: Vec<Probes>,
+    /// The number of the last order to probe each, or not to.
+    orders: Vec<u64>,
+    /// Probes at a time.
+    at_a_time: usize,
     /// Backends about which clients should not be let in before something is known: neither a name looked up nor a
     /// probe made yet.
     awaited: BTreeSet<BackendId>,
@@ -38,6 +75,9 @@ impl Watch {
             prober: Prober::start(sender, probes)?,
             outcomes,
             healths: vec![Health::default(); snapshot.backends.len()],
+            probes: vec![Probes::default(); snapshot.backends.len()],
+            orders: vec![0; snapshot.backends.len()],
+            at_a_time: probes,
             awaited: BTreeSet::new(),
             first_round_until: clock.now() + FIRST_ROUND_MOST,
             clock,
@@ -47,7 +87,7 @@ impl Watch {
             if target.is_some() || is_unresolved(backend) {
                 watch.awaited.insert(id);
             }
-            watch.prober.watch(id, target);
+            watch.order(id, target);
         }
         Ok(watch)
     }
@@ -61,7 +101,7 @@ impl Watch {
         all
     }
 
-    /// Its address, state or probe is another now.
+    /// Its address, state or probe is another now. What is known holds until the first outcome.
     pub(super) fn retarget(&mut self, snapshot: &Snapshot, id: BackendId) {
         let backend = &snapshot.backends[id.index()];
         let target = target(&snapshot.pools[backend.pool.index()], backend);
@@ -71,8 +111,38 @@ impl Watch {
             self.healths[id.index()].forget();
             self.awaited.remove(&id);
         }
-        self.prober.watch(id, target);
+        self.order(id, target);
         self.prober.pace(id, self.healths[id.index()].pace());
+    }
+
+    fn order(&mut self, id: BackendId, target: Option<Target>) {
+        let order = &mut self.orders[id.index()];
+        *order += 1;
+        self.prober.watch(id, *order, target);
+    }
+
+    /// Backends have come, or come back: nothing is known about them. So many probes may be made at a time.
+    pub(super) fn begin(&mut self, snapshot: &Snapshot, arrived: &[BackendId], at_a_time: usize) {
+        let count = snapshot.backends.len();
+        self.healths.resize_with(count, Health::default);
+        self.probes.resize(count, Probes::default());
+        self.orders.resize(count, 0);
+        if let Some(more) = at_a_time.checked_sub(self.at_a_time) {
+            self.prober.allow(more);
+            self.at_a_time = at_a_time;
+        }
+        for id in arrived {
+            self.healths[id.index()] = Health::default();
+            self.probes[id.index()] = Probes::default();
+            let backend = &snapshot.backends[id.index()];
+            let target = target(&snapshot.pools[backend.pool.index()], backend);
+            self.order(*id, target);
+        }
+    }
+
+    /// A backend has left: nobody looks any more.
+    pub(super) fn end(&mut self, id: BackendId) {
+        self.order(id, None);
     }
 
     /// When clients may be let in although not everything is known.
@@ -96,10 +166,12 @@ impl Watch {
         let backend = &snapshot.backends[id.index()];
         let probe = &snapshot.pools[backend.pool.index()].probe;
         let now = self.clock.now();
-        if backend.state == OperatorState::Maintenance {
-            // It was on its way when the operator said so.
+        let is_old = outcome.order != self.orders[id.index()];
+        if is_old || backend.state == OperatorState::Maintenance {
+            // It was on its way when that changed.
             return None;
         }
+        self.probes[id.index()].count(&outcome.result);
         let health = &mut self.healths[id.index()];
         self.awaited.remove(&id);
         let evidence = match &outcome.result {
@@ -129,12 +201,14 @@ impl Watch {
 
     /// Whether sessions doubted a backend that this outcome speaks for.
     pub(super) fn is_veto(&self, outcome: &Outcome) -> bool {
-        outcome.result.is_ok() && self.healths[outcome.backend.index()].is_doubted()
+        let is_new = outcome.order == self.orders[outcome.backend.index()];
+        is_new && outcome.result.is_ok() && self.healths[outcome.backend.index()].is_doubted()
     }
 
     /// A connect of a session failed.
-    pub(super) fn hurry(&mut self, id: BackendId) {
-        if self.healths[id.index()].hurried() {
+    pub(super) fn hurry(&mut self, snapshot: &Snapshot, id: BackendId) {
+        let is_configured = snapshot.backends[id.index()].standing == Standing::Configured;
+        if is_configured && self.healths[id.index()].hurried() {
             self.prober.now(id);
         }
     }
@@ -143,11 +217,17 @@ impl Watch {
     pub(super) fn doubted(&mut self, snapshot: &Snapshot, id: BackendId) {
         let now = self.clock.now();
         let backend = &snapshot.backends[id.index()];
-        let is_probed = snapshot.pools[backend.pool.index()].probe.check.is_some();
+        let is_configured = backend.standing == Standing::Configured;
+        let is_probed = is_configured && backend.is_probed;
         if is_probed && self.healths[id.index()].doubted(now) {
             self.prober.pace(id, self.healths[id.index()].pace());
             self.prober.now(id);
         }
+    }
+
+    /// What came of its probes.
+    pub(super) fn probes(&self, id: BackendId) -> &Probes {
+        &self.probes[id.index()]
     }
 
     pub(super) fn health(&self, id: BackendId) -> &Health {

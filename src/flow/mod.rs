@@ -2,9 +2,13 @@
 //! where a datagram belongs and which flows are over. It picks no backend, sees no payload and owns no socket: what a
 //! flow leads to is its *line*, a value of the caller's.
 //!
-//! A flow is **proven** once its client has sent something after the first reply: a source address that was made up
-//! gets no replies and cannot know when one is due. The table is bounded. When it is full, a newcomer takes the place
-//! of the oldest flow that is not proven; a proven one gives way to nobody.
+//! A flow is **proven** once its client has sent something after the first reply. The table is bounded. When it is
+//! full, a newcomer takes the place of the oldest flow that is not proven; a proven one gives way to nobody.
+//!
+//! That protects those who are served from a flood of made-up source addresses, and only them. A source that was made
+//! up gets no replies, but one that sends again a moment later becomes proven if the reply has left by then: who makes
+//! up sources blindly and uses each twice fills the table with proven flows. Those that were there stay; newcomers find
+//! no place until flows end by being idle or done.
 
 #[cfg(test)]
 mod simulation;
@@ -95,11 +99,15 @@ pub enum Loss {
     SendFailed,
     /// The process is stopping, and this would begin a flow.
     Stopping,
+    /// A backend's, and its flow has ended or leads elsewhere.
+    Late,
+    /// A backend's, and the buffer of its flow's socket was full.
+    ReplyOverflow,
 }
 
 impl Loss {
     /// All of them, in the order of the discriminants.
-    pub const ALL: [Loss; 10] = [
+    pub const ALL: [Loss; 12] = [
         Loss::Truncated,
         Loss::NoBackend,
         Loss::Limit,
@@ -110,6 +118,8 @@ impl Loss {
         Loss::Refused,
         Loss::SendFailed,
         Loss::Stopping,
+        Loss::Late,
+        Loss::ReplyOverflow,
     ];
 
     /// The word that counters and the API use.
@@ -126,6 +136,8 @@ impl Loss {
             Loss::Refused => "refused",
             Loss::SendFailed => "send_failed",
             Loss::Stopping => "stopping",
+            Loss::Late => "late",
+            Loss::ReplyOverflow => "reply_overflow",
         }
     }
 
@@ -319,10 +331,11 @@ impl<L: Copy> Table<L> {
         (self.oldest != NONE).then(|| self.end(FlowId(self.oldest)))
     }
 
-    /// A stranded flow leads somewhere else from now on, where nothing has been asked yet.
-    pub fn attach(&mut self, id: FlowId, line: L, now: Time) {
+    /// A stranded flow leads somewhere else from now on, by the rules there, where nothing has been asked yet.
+    pub fn attach(&mut self, id: FlowId, rules: Rules, line: L, now: Time) {
         let flow = self.flow_mut(id);
         debug_assert!(flow.line.is_none(), "it has a line already");
+        flow.rules = rules;
         flow.line = Some(line);
         flow.requests = 0;
         flow.replies = 0;
@@ -621,7 +634,7 @@ mod tests {
         assert_eq!(table.strand(id), None);
         assert_eq!(table.request(&client(1), at(2)), Request::Stranded(id));
         assert!(!table.has_room(), "it is proven");
-        table.attach(id, 9, at(2));
+        table.attach(id, rules, 9, at(2));
         let forward = Request::Forward {
             id,
             line: 9,
@@ -636,6 +649,24 @@ mod tests {
                 since: at(2)
             }
         );
+    }
+
+    #[test]
+    fn a_flow_that_moves_obeys_the_rules_where_it_goes() {
+        let mut table = Table::new(1);
+        let id = ask(&mut table, 1, rules(None, None), at(0));
+        assert_eq!(table.strand(id), None);
+        let others = Rules {
+            idle: Duration::from_secs(5),
+            requests: Some(1),
+            responses: Some(2),
+        };
+        table.attach(id, others, 9, at(2));
+        table.request(&client(1), at(2));
+        assert_eq!(table.deadline(id), at(7));
+        assert_eq!(table.request(&client(1), at(2)), Request::Nobody);
+        assert!(!table.reply(id, at(2)).is_last);
+        assert!(table.reply(id, at(2)).is_last);
     }
 
     #[test]

@@ -100,8 +100,10 @@ impl Simulation {
             }
             (Request::Stranded(id), Some((expected, true))) => {
                 assert_eq!(id, expected, "seed {seed}");
-                self.table.attach(id, 1_000, now);
+                let rules = self.rules();
+                self.table.attach(id, rules, 1_000, now);
                 let known = self.flows.get_mut(&id).unwrap();
+                known.rules = rules;
                 known.is_stranded = false;
                 (known.requests, known.replies) = (0, 0);
                 self.forwarded(&client);

@@ -17,8 +17,13 @@ pub struct PassiveRule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passive {
     failures: u32,
+    /// The last one.
+    failed_at: Time,
     avoided_until: Option<Time>,
 }
+
+/// A refusal of a datagram that has not come for so long does not come any more.
+const REFUSALS_WITHIN: Duration = Duration::from_secs(1);
 
 impl Passive {
     /// A connect succeeded. Whether the backend was avoided and no longer is.
@@ -27,9 +32,18 @@ impl Passive {
         self.avoided_until.take().is_some()
     }
 
+    /// Datagrams were sent there since `since`, and are not refused now. Where answers are not the rule that is all
+    /// that tells of a success, if the last failure was before, and a refusal has had the time to come. Whether the
+    /// backend was avoided and no longer is.
+    pub fn unrefused(&mut self, since: Time, now: Time) -> bool {
+        let is_proof = self.failed_at <= since && since + REFUSALS_WITHIN <= now;
+        !self.is_clean() && is_proof && self.succeeded()
+    }
+
     /// A connect failed, and it was not our own fault. Whether the backend is avoided from now on and was not before.
     pub fn failed(&mut self, rule: &PassiveRule, now: Time) -> bool {
         self.failures = self.failures.saturating_add(1);
+        self.failed_at = now;
         let enough = rule.failures.is_some_and(|limit| self.failures >= limit);
         let was_avoided = self.is_avoided(now);
         if enough {
@@ -101,6 +115,23 @@ mod tests {
         assert!(passive.failed(&RULE, at(12)));
         assert!(passive.is_avoided(at(21)));
         assert!(passive.succeeded());
+    }
+
+    #[test]
+    fn datagrams_that_nobody_refuses_for_a_second_after_a_failure_are_a_success() {
+        let mut passive = Passive::default();
+        passive.failed(&RULE, at(10));
+        passive.failed(&RULE, at(20));
+        // They went before the last failure; the refusal may still come; it has had its time.
+        for (since, now, is_clean) in [(9, 30, false), (20, 20, false), (20, 21, true)] {
+            passive.unrefused(at(since), at(now));
+            assert_eq!(passive.is_clean(), is_clean, "since {since}, at {now}");
+        }
+        for _ in 0..3 {
+            passive.failed(&RULE, at(22));
+        }
+        assert!(passive.unrefused(at(23), at(24)), "it was avoided");
+        assert!(!passive.is_avoided(at(24)));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::dns::DnsCheck;
 use super::machine::Pace;
 use crate::ids::BackendId;
+use crate::privileges;
 use crate::sys::socket::bind_source;
 
 /// Bytes of an answer that are looked at.
@@ -106,6 +107,8 @@ impl Check {
 pub struct Outcome {
     /// About whom.
     pub backend: BackendId,
+    /// Of which order to watch it, counted from 1: what an earlier one came to says nothing any more.
+    pub order: u64,
     /// How long it took, or what was wrong.
     pub result: Result<Duration, Wrong>,
 }
@@ -122,9 +125,11 @@ pub enum Wrong {
 /// What the thread is told.
 enum Order {
     /// Probe this backend from now on, or no more.
-    Watch(BackendId, Option<Arc<Target>>),
+    Watch(BackendId, u64, Option<Arc<Target>>),
     Pace(BackendId, Pace),
     Now(BackendId),
+    /// Make so many more probes at a time.
+    Allow(usize),
 }
 
 /// The control side. Dropping it ends the thread.
@@ -146,13 +151,21 @@ impl Prober {
             .build()?;
         std::thread::Builder::new()
             .name("prober".to_owned())
-            .spawn(move || runtime.block_on(obey(received, outcomes, at_a_time)))?;
+            .spawn(move || {
+                privileges::give_up();
+                runtime.block_on(obey(received, outcomes, at_a_time));
+            })?;
         Ok(Prober { orders })
     }
 
-    /// Probes a backend from now on, at once for the first time; none = no more.
-    pub fn watch(&self, backend: BackendId, target: Option<Target>) {
-        self.tell(Order::Watch(backend, target.map(Arc::new)));
+    /// Probes a backend from now on, at once for the first time; none = no more. Outcomes have the order's number.
+    pub fn watch(&self, backend: BackendId, order: u64, target: Option<Target>) {
+        self.tell(Order::Watch(backend, order, target.map(Arc::new)));
+    }
+
+    /// Makes so many more probes at a time.
+    pub fn allow(&self, more: usize) {
+        self.tell(Order::Allow(more));
     }
 
     /// How soon the next probes are wanted.
@@ -187,7 +200,8 @@ async fn obey(
     let places = Arc::new(Semaphore::new(at_a_time));
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Watch(backend, target) => {
+            Order::Allow(more) => places.add_permits(more),
+            Order::Watch(backend, order, target) => {
                 if watched.len() <= backend.index() {
                     watched.resize_with(backend.index() + 1, || None);
                 }
@@ -200,6 +214,7 @@ async fn obey(
                     let now = Arc::new(Notify::new());
                     let probing = Probing {
                         backend,
+                        order,
                         target,
                         paces,
                         now: Arc::clone(&now),
@@ -229,6 +244,7 @@ async fn obey(
 /// The life of one task.
 struct Probing {
     backend: BackendId,
+    order: u64,
     target: Arc<Target>,
     paces: watch::Receiver<Pace>,
     now: Arc<Notify>,
@@ -244,6 +260,7 @@ impl Probing {
             if let Some(result) = self.probe().await {
                 let outcome = Outcome {
                     backend: self.backend,
+                    order: self.order,
                     result,
                 };
                 if self.outcomes.send(outcome).is_err() {

@@ -211,6 +211,22 @@ impl Ring {
         std::mem::take(&mut self.overflows)
     }
 
+    /// From now on so many accepts may be armed at once, or more.
+    pub fn allow_accepts(&mut self, count: u16) {
+        self.accepts.grow(count);
+    }
+
+    /// From now on datagrams can be received, into so many buffers unless there are some already.
+    ///
+    /// # Errors
+    /// What the host lacks.
+    pub fn allow_datagrams(&mut self, buffers: u16) -> Result<(), SetupError> {
+        if self.datagrams.is_none() {
+            self.datagrams = Some(Datagrams::register(&mut self.io, buffers)?);
+        }
+        Ok(())
+    }
+
     /// Accepts one connection into place `place`, whose peer address [`Self::accepted_from`] then tells.
     pub fn accept(&mut self, fd: RawFd, place: u16, token: u64) {
         let (addr, len) = self.accepts.place(place);
@@ -326,7 +342,7 @@ impl Ring {
 
     fn datagrams(&mut self) -> &mut Datagrams {
         let datagrams = self.datagrams.as_mut();
-        datagrams.expect("who has datagrams has said so when the ring was made")
+        datagrams.expect("who has datagrams has said so before")
     }
 
     /// Polls, edge-triggered and again and again until it is cancelled. (A one-shot poll would spin once the peer has

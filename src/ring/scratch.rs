@@ -89,27 +89,38 @@ impl Scratch {
 
 /// A fixed place for the peer address of each armed accept: the kernel writes it when the accept completes.
 pub(super) struct AcceptAddresses {
-    places: Box<[(libc::sockaddr_storage, libc::socklen_t)]>,
+    #[allow(
+        clippy::vec_box,
+        reason = "what is armed must not move when there are more"
+    )]
+    places: Vec<Box<(libc::sockaddr_storage, libc::socklen_t)>>,
 }
 
 impl AcceptAddresses {
     pub(super) fn new(count: u16) -> AcceptAddresses {
+        let mut addresses = AcceptAddresses { places: Vec::new() };
+        addresses.grow(count);
+        addresses
+    }
+
+    /// From now on there are so many, or more.
+    pub(super) fn grow(&mut self, count: u16) {
         // SAFETY: all zeroes is a valid address storage, of no family.
         let empty: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-        AcceptAddresses {
-            places: vec![(empty, 0); usize::from(count)].into(),
-        }
+        let missing = usize::from(count).saturating_sub(self.places.len());
+        let more = (0..missing).map(|_| Box::new((empty, 0)));
+        self.places.extend(more);
     }
 
     pub(super) fn place(&mut self, place: u16) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
-        let (address, len) = &mut self.places[usize::from(place)];
+        let (address, len) = &mut *self.places[usize::from(place)];
         *len =
             libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>()).expect("a small struct");
         ((&raw mut *address).cast(), len)
     }
 
     pub(super) fn address(&self, place: u16) -> Option<SocketAddr> {
-        let (address, len) = self.places[usize::from(place)];
+        let (address, len) = *self.places[usize::from(place)];
         // SAFETY: `SockAddrStorage` is a transparent wrapper of `sockaddr_storage`.
         let storage: socket2::SockAddrStorage = unsafe { std::mem::transmute(address) };
         // SAFETY: the kernel wrote an address of its family into it, `len` bytes long.

@@ -366,6 +366,12 @@ impl Session {
         self.started
     }
 
+    /// When the last byte moved, or the connection was made.
+    #[must_use]
+    pub fn moved(&self) -> Time {
+        self.moved
+    }
+
     /// One direction, to look at.
     #[must_use]
     pub fn relay_of(&self, direction: Direction) -> &Relay {

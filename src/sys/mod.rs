@@ -11,3 +11,4 @@ pub mod priority;
 pub mod raw;
 pub mod socket;
 pub mod unix;
+pub mod usage;

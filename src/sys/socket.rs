@@ -1,10 +1,11 @@
 //! TCP and unix sockets: made with the options we want, asked what only the kernel knows, ended the way we mean.
 #![allow(
     unsafe_code,
-    reason = "three queries that no crate offers: TCP_INFO's state, SIOCOUTQ and SIOCINQ"
+    reason = "three queries that no crate offers: TCP_INFO, SIOCOUTQ and SIOCINQ"
 )]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -35,6 +36,34 @@ pub enum Bind {
 }
 
 impl Bind {
+    /// Whether somebody could come in by either.
+    #[must_use]
+    pub fn overlaps(self, other: Bind) -> bool {
+        let parts = |bind: Bind| match bind {
+            Bind::Address(address) if address.ip().is_unspecified() => {
+                (None, Some(address.is_ipv4()), address.port())
+            }
+            Bind::Address(address) => (Some(address.ip()), Some(address.is_ipv4()), address.port()),
+            Bind::Any(port) => (None, None, port),
+        };
+        let ((ip, family, port), (other_ip, other_family, other_port)) =
+            (parts(self), parts(other));
+        port == other_port
+            && ip.zip(other_ip).is_none_or(|(one, other)| one == other)
+            && family
+                .zip(other_family)
+                .is_none_or(|(one, other)| one == other)
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(self) -> u16 {
+        match self {
+            Bind::Address(address) => address.port(),
+            Bind::Any(port) => port,
+        }
+    }
+
     /// The same with this port.
     #[must_use]
     pub fn with_port(self, port: u16) -> Bind {
@@ -181,6 +210,15 @@ fn set_stream_options(socket: &Socket, keepalive: &Keepalive) -> io::Result<()> 
     Ok(())
 }
 
+/// What is set on a listening socket from now on, those that are accepted later inherit.
+///
+/// # Errors
+/// As of the system calls.
+pub fn set_inherited(socket: &Socket, keepalive: &Keepalive) -> io::Result<()> {
+    socket.set_tcp_user_timeout(Some(keepalive.user_timeout.unwrap_or_default()))?;
+    set_keepalive_times(socket.as_fd(), keepalive)
+}
+
 /// When the kernel probes a silent peer, once [`keep_alive`] lets it.
 fn set_keepalive_times(socket: BorrowedFd<'_>, keepalive: &Keepalive) -> io::Result<()> {
     let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
@@ -273,6 +311,25 @@ pub fn unread(socket: BorrowedFd<'_>) -> u32 {
     } else {
         0
     }
+}
+
+/// What the kernel knows about a TCP connection (`TCP_INFO`): the smoothed round-trip time, and how many segments were
+/// sent again. None when it does not tell.
+#[must_use]
+pub fn tcp_path(socket: BorrowedFd<'_>) -> Option<(Duration, u32)> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    let (fd, into) = (socket.as_raw_fd(), info.as_mut_ptr().cast());
+    // SAFETY: the kernel writes at most `len` bytes, which is the size of what it writes to.
+    let done =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut len) };
+    if done != 0 {
+        return None;
+    }
+    // SAFETY: all of its fields are integers: what the kernel left as it was is zero.
+    let info = unsafe { info.assume_init() };
+    let rtt = Duration::from_micros(u64::from(info.tcpi_rtt));
+    Some((rtt, info.tcpi_total_retrans))
 }
 
 /// Takes one waiting connection off a listening socket, if there is one.

@@ -46,6 +46,11 @@ impl Fitness {
         }
     }
 
+    /// Only these interfaces are tracked from now on.
+    pub fn tracks(&mut self, is_tracked: impl Fn(&Arc<str>) -> bool) {
+        self.interfaces_down.retain(is_tracked);
+    }
+
     /// The addresses of this virtual router, or of one of its group, cannot be set, or may be again.
     pub fn unheld(&mut self, name: &Arc<str>, is_unheld: bool) {
         if is_unheld {

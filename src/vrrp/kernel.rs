@@ -44,6 +44,9 @@ pub(super) struct Wires {
 pub(super) enum Order {
     /// See to it that this is so.
     Addresses(RouterId, Wish),
+    /// It has these settings from now on. Addresses that are not among them go; those that are new come with the next
+    /// [`Order::Addresses`].
+    Configure(RouterId, Arc<Settings>),
     /// Sockets that are not used any more: closing them can block, too.
     Close(Wires),
     /// Let go of everything, and end.
@@ -105,11 +108,8 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
     let mut netlink = Netlink::open()?;
     let watch = Watch::open()?;
     let interfaces = Interfaces::new(&netlink.everything()?);
-    let settings = parts.settings.iter();
-    let is_virtual = settings.clone().flat_map(|one| one.addresses()).collect();
-    let tracked = settings.flat_map(|one| one.track.interfaces.iter());
     let mut kernel = Kernel {
-        tracked: tracked.map(|name| (Arc::clone(name), None)).collect(),
+        tracked: BTreeMap::new(),
         wired: vec![None; parts.segments.len()],
         held: vec![None; parts.settings.len()],
         links: vec![None; parts.settings.len()],
@@ -118,9 +118,10 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
         watch,
         interfaces,
         virtual_links: VirtualLinks::default(),
-        is_virtual,
+        is_virtual: HashSet::new(),
         has_trouble: false,
     };
+    kernel.look_what_is_meant();
     kernel.settle();
     while kernel.turn()? {}
     kernel.let_go();
@@ -148,6 +149,7 @@ impl Kernel {
         loop {
             match self.parts.orders.try_recv() {
                 Ok(Order::Addresses(router, wish)) => self.fulfil(router, wish),
+                Ok(Order::Configure(router, settings)) => self.configure(router, settings),
                 Ok(Order::Close(wires)) => drop(wires),
                 Err(TryRecvError::Empty) => break,
                 Ok(Order::End) | Err(TryRecvError::Disconnected) => return Ok(false),
@@ -276,6 +278,40 @@ impl Kernel {
             // What we removed ourselves is not to be put back when it is held again.
             self.take_changes();
         }
+    }
+
+    /// Takes the addresses and interfaces out of the settings.
+    fn look_what_is_meant(&mut self) {
+        let settings = self.parts.settings.iter();
+        self.is_virtual = settings.clone().flat_map(|one| one.addresses()).collect();
+        let told = std::mem::take(&mut self.tracked);
+        let tracked = settings.flat_map(|one| one.track.interfaces.iter());
+        self.tracked = tracked
+            .map(|name| (Arc::clone(name), told.get(name).copied().flatten()))
+            .collect();
+    }
+
+    fn configure(&mut self, router: RouterId, settings: Arc<Settings>) {
+        let number = router.index();
+        let before = std::mem::replace(&mut self.parts.settings[number], settings);
+        let now = Arc::clone(&self.parts.settings[number]);
+        if let Some(index) = self.held[number] {
+            for net in &before.addresses {
+                if !now.addresses.contains(net)
+                    && let Err(error) = self.netlink.remove_address(index, *net)
+                {
+                    // Its lease does the rest, if it has one.
+                    let text = format!("{net} is no virtual address any more and stays: {error}");
+                    self.parts.news.send(News::Trouble(text));
+                }
+            }
+        }
+        self.look_what_is_meant();
+        // Whoever tracks an interface now is told how it is.
+        for name in &now.track.interfaces {
+            self.tracked.insert(Arc::clone(name), None);
+        }
+        self.settle();
     }
 
     fn hold(&mut self, number: usize) -> io::Result<()> {

@@ -50,6 +50,9 @@ pub const PROBES_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Transitions that are remembered.
 pub const HISTORY_MAX: usize = 32;
 
+/// Advertisements that keep a shorter pace once the interval is longer: of three one may be lost, and one more.
+const SLOWING: u8 = 3;
+
 /// The part of an interval within which a second router is answered once only.
 const ANSWER_PAUSE: u32 = 10;
 
@@ -128,6 +131,31 @@ struct Active {
     announces: bool,
     announcements: Announcements,
     leaving: Option<Leaving>,
+    /// Its interval has become longer.
+    slowing: Option<Slowing>,
+}
+
+/// Advertisements that still come at the pace of a shorter interval: who was promised it and misses the first one that
+/// says otherwise must not take silence for the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slowing {
+    interval: Duration,
+    left: u8,
+}
+
+impl Active {
+    /// How long the next advertisement waits.
+    fn pace(&mut self, interval: Duration) -> Duration {
+        let Some(slowing) = &mut self.slowing else {
+            return interval;
+        };
+        let pace = slowing.interval;
+        slowing.left -= 1;
+        if slowing.left == 0 {
+            self.slowing = None;
+        }
+        pace
+    }
 }
 
 /// Waiting for another router to take over.
@@ -242,6 +270,7 @@ impl Machine {
             }
             Event::HoldBack => self.is_held_back = self.role() != Role::Active,
             Event::Release => self.is_held_back = false,
+            Event::Configured(router) => self.configured(*router, now, out),
             Event::Stop => self.stop(now, out),
         }
     }
@@ -410,8 +439,10 @@ impl Machine {
             Readiness::HardFault(why) => self.give_up(Cause::HardFault(why), now, out),
             Readiness::SoftFault(_) => self.start(now, out),
             Readiness::Well => {
-                // What the first probes have not found yet is no fault that it recovers from.
-                if !was_well && self.knows_backends(now) {
+                // What the first probes have not found yet is no fault that it recovers from. One that has kept the
+                // addresses serves now; to wait would only make another one take over.
+                let serves = self.role() == Role::Active;
+                if !was_well && !serves && self.knows_backends(now) {
                     self.well_from = now + self.router.preempt_delay;
                 }
                 self.start(now, out);
@@ -428,6 +459,30 @@ impl Machine {
         let skew = self.router.skew(self.priority(now), self.router.interval());
         self.probes_ended = true;
         self.probes_until = self.probes_until.min(now + skew);
+    }
+
+    /// Says at once what is new. What another router is believed to be is not touched, so that nothing moves by itself.
+    fn configured(&mut self, router: VirtualRouter, now: Time, out: &mut Vec<Action>) {
+        let before = std::mem::replace(&mut self.router, router);
+        self.rules = self.router.rules();
+        let priority = self.priority(now);
+        let State::Active(active) = &mut self.state else {
+            return;
+        };
+        let moves = !before.body.addresses().eq(self.router.body.addresses());
+        active.announces |= moves;
+        if moves || before.lease != self.router.lease {
+            active.renew_at = renewal(self.router.lease, now);
+            out.push(Action::HoldAddresses { term: self.term });
+        }
+        if before.interval() < self.router.interval() {
+            active.slowing = Some(Slowing {
+                interval: before.interval(),
+                left: SLOWING,
+            });
+        }
+        let is_leaving = active.leaving.is_some();
+        self.send(if is_leaving { 0 } else { priority }, now, out);
     }
 
     // --- hearing others ---
@@ -846,6 +901,7 @@ impl Machine {
             announces: true,
             announcements: Announcements::default(),
             leaving: None,
+            slowing: None,
         };
         let changed = self.change(State::Active(active), cause, now);
         // The advertisement goes out before anything else: it ends the others' waiting.
@@ -881,7 +937,7 @@ impl Machine {
         let interval = self.router.interval();
         if let State::Active(active) = &mut self.state {
             active.advertised = now;
-            active.advertise_at = now + interval;
+            active.advertise_at = now + active.pace(interval);
         }
         out.push(Action::SendAdvertisement { priority });
     }

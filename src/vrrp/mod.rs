@@ -71,6 +71,8 @@ pub enum Command {
     Hold(RouterId),
     /// To take over again as it sees fit.
     Release(RouterId),
+    /// To go on with other settings, of which [`Settings::becomes`] is true.
+    Configure(RouterId, Arc<Settings>),
     /// What [`Report::EndSessions`] asked for is done.
     SessionsEnded(Ticket),
     /// [`Report::Described`] follows.

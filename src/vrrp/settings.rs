@@ -96,6 +96,26 @@ pub struct Script {
 }
 
 impl Settings {
+    /// Whether a virtual router that runs with these can go on with others: not where its sockets, its sender, its MAC
+    /// address or what others expect of version 2 would be another one, nor where others move with it.
+    #[must_use]
+    pub fn becomes(&self, other: &Settings) -> bool {
+        let is_same_interval = self.interval == other.interval || self.version == Version::V3;
+        let one = |settings: &Settings| Settings {
+            priority: 0,
+            addresses: Vec::new(),
+            interval: self.interval,
+            preempt: false,
+            preempt_delay: Duration::ZERO,
+            lease: None,
+            progress_timeout: Duration::ZERO,
+            track: Track::default(),
+            notify: None,
+            ..settings.clone()
+        };
+        is_same_interval && self.is_ipv4() == other.is_ipv4() && one(self) == one(other)
+    }
+
     /// The virtual addresses without their prefix lengths.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses.iter().map(IpNet::addr)

@@ -194,8 +194,7 @@ struct Loop {
 impl Loop {
     fn new(parts: Parts, segments: Vec<Segment>, channels: Channels) -> Loop {
         let now = Time::ZERO + parts.started.elapsed();
-        let timeouts = parts.settings.iter().map(|one| one.progress_timeout);
-        let look_every = timeouts.min().unwrap_or(Duration::from_secs(1)) / 4;
+        let look_every = look_every(parts.settings.iter());
         let mut wired: Vec<Wired> = segments
             .iter()
             .map(|_| Wired {
@@ -493,6 +492,7 @@ impl Loop {
         let now = self.now();
         let runner = &mut self.runners[router.index()];
         runner.wishes.done();
+        runner.is_answered();
         match (wish, result) {
             (Wish::Hold { term }, Ok(())) => {
                 runner.lacks_nothing();
@@ -540,6 +540,7 @@ impl Loop {
                 Command::Failover(router) => self.tell(router, Event::Failover),
                 Command::Hold(router) => self.tell(router, Event::HoldBack),
                 Command::Release(router) => self.tell(router, Event::Release),
+                Command::Configure(router, settings) => self.configure(router, settings),
                 Command::SessionsEnded(ticket) => self.sessions_ended(ticket),
                 Command::Describe => {
                     let described = Report::Described(self.describe());
@@ -551,6 +552,45 @@ impl Loop {
                     (0..self.runners.len()).for_each(|one| self.tell(id(one), Event::LinkDown));
                 }
             }
+        }
+    }
+
+    fn configure(&mut self, router: RouterId, settings: Arc<Settings>) {
+        let runner = &mut self.runners[router.index()];
+        let before = Arc::clone(&runner.settings);
+        let machine = runner.configure(Arc::clone(&settings));
+        let segment = &mut self.segments[runner.segment];
+        let is_gone = |address: &IpAddr| settings.addresses().all(|one| one != *address);
+        let gone: Vec<IpAddr> = before.addresses().filter(is_gone).collect();
+        for address in &gone {
+            segment.virtual_macs.remove(address);
+        }
+        if let Some(mac) = settings.virtual_mac() {
+            let macs = settings.addresses().map(|address| (address, mac));
+            segment.virtual_macs.extend(macs);
+        }
+        segment.paced.forget(gone);
+        self.look_every = look_every(self.runners.iter().map(|one| &one.settings));
+        let order = Order::Configure(router, settings);
+        let is_sent = self.channels.orders.try_send(order);
+        debug_assert!(
+            is_sent || self.is_deaf.is_some(),
+            "control configures a virtual router now and then"
+        );
+        self.forget_untracked(router);
+        self.tell(router, Event::Configured(Box::new(machine)));
+    }
+
+    /// An interface that nobody tracks any more keeps nobody out.
+    fn forget_untracked(&mut self, router: RouterId) {
+        for number in self.group_of(router).into_iter().chain([router.index()]) {
+            let members = self.group_of(id(number)).into_iter().chain([number]);
+            let tracked: Vec<Arc<str>> = members
+                .flat_map(|one| self.runners[one].settings.track.interfaces.clone())
+                .collect();
+            let fitness = &mut self.runners[number].fitness;
+            fitness.tracks(|name| tracked.contains(name));
+            self.judge(number);
         }
     }
 
@@ -781,7 +821,11 @@ impl Loop {
     }
 
     fn begin(&mut self, router: RouterId) {
+        let now = self.now();
         if let Some(wish) = self.runners[router.index()].wishes.begin() {
+            if matches!(wish, Wish::Hold { .. }) {
+                self.runners[router.index()].asks(now);
+            }
             let is_sent = self
                 .channels
                 .orders
@@ -828,6 +872,12 @@ impl Loop {
             );
         }
     }
+}
+
+/// How often the watchdog looks, for the most impatient one.
+fn look_every<'a>(settings: impl Iterator<Item = &'a Arc<Settings>>) -> Duration {
+    let timeouts = settings.map(|one| one.progress_timeout);
+    timeouts.min().unwrap_or(Duration::from_secs(1)) / 4
 }
 
 fn id(number: usize) -> RouterId {

@@ -41,12 +41,26 @@ pub struct Listening {
     pub socket: Arc<Socket>,
 }
 
-/// A listening socket, and whether clients are to be accepted from it.
+/// What a worker listens on, by gate; none = nothing, which is what a gate without a socket is for.
+pub type Gates = Box<[Option<Listening>]>;
+
+/// A place for a listening socket, and whether clients are to be accepted from it.
+#[derive(Default)]
 struct Gate {
-    listening: Listening,
+    listening: Option<Listening>,
+    /// What control wants instead, once nothing of it is in the kernel.
+    next: Option<Option<Listening>>,
     open: bool,
+    /// Accepts in the kernel.
+    armed: usize,
     /// It was found shut, although it is to be open.
     rests_until: Option<Time>,
+}
+
+impl Gate {
+    fn is_open(&self) -> bool {
+        self.open && self.next.is_none() && self.listening.is_some()
+    }
 }
 
 /// The accepts of one worker.
@@ -59,6 +73,8 @@ pub(super) struct Accepts {
     missing: usize,
     /// Cancels of accepts that have not completed.
     cancels: usize,
+    /// Gates that are to get another socket, or none.
+    changing: usize,
     /// Once nothing is armed any more, the kernel's queues are emptied and control is told.
     closing: bool,
     paused_until: Option<Time>,
@@ -74,25 +90,80 @@ pub fn accepts_of(sockets: usize) -> usize {
 
 impl Accepts {
     pub(super) fn new(sockets: Vec<Listening>) -> Accepts {
-        let each = (PER_WORKER / sockets.len().max(1)).clamp(1, PER_SOCKET);
-        let places = (0..sockets.len())
-            .flat_map(|socket| std::iter::repeat_n((socket, false), each))
-            .collect();
-        let shut = |listening| Gate {
-            listening,
-            open: false,
-            rests_until: None,
-        };
-        Accepts {
-            gates: sockets.into_iter().map(shut).collect(),
-            places,
+        let mut accepts = Accepts {
+            gates: Vec::new(),
+            places: Vec::new(),
             armed: 0,
             missing: 0,
             cancels: 0,
+            changing: 0,
             closing: false,
             paused_until: None,
             parked: std::collections::VecDeque::new(),
+        };
+        accepts.grow(sockets.len());
+        for (gate, listening) in accepts.gates.iter_mut().zip(sockets) {
+            gate.listening = Some(listening);
         }
+        accepts
+    }
+
+    /// From now on there are so many gates, or more. A gate keeps its places for accepts.
+    fn grow(&mut self, gates: usize) {
+        let each = (PER_WORKER / gates.max(1)).clamp(1, PER_SOCKET);
+        for gate in self.gates.len()..gates {
+            self.gates.push(Gate::default());
+            self.places.extend(std::iter::repeat_n((gate, false), each));
+        }
+    }
+
+    /// Accepts that may be in flight.
+    fn places(&self) -> u16 {
+        u16::try_from(self.places.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Another socket for a gate, or another listener for its socket, or none.
+    fn change(&mut self, number: usize, wanted: Option<Listening>, ring: &mut Ring) {
+        let gate = &mut self.gates[number];
+        if let (None, Some(now), Some(wanted)) = (&gate.next, &mut gate.listening, &wanted)
+            && Arc::ptr_eq(&now.socket, &wanted.socket)
+        {
+            now.listener = wanted.listener;
+            return;
+        }
+        if gate.next.is_none() && gate.listening.is_none() && wanted.is_none() {
+            return;
+        }
+        let is_first = gate.next.replace(wanted).is_none();
+        self.changing += usize::from(is_first);
+        let armed = (0..).zip(&self.places);
+        let its = armed.filter(|(_, (other, armed))| *other == number && *armed && is_first);
+        for (place, _) in its {
+            self.cancels += 1;
+            ring.cancel(
+                Token::Accept { place }.encode(),
+                Token::CancelAccept { place }.encode(),
+            );
+        }
+    }
+
+    /// Gates that nothing in the kernel belongs to any more get what is wanted; the sockets that they had.
+    fn settle(&mut self) -> Vec<Listening> {
+        let mut left = Vec::new();
+        for gate in self.gates.iter_mut().filter(|gate| gate.armed == 0) {
+            if let Some(next) = gate.next.take() {
+                self.changing -= 1;
+                gate.rests_until = None;
+                left.extend(std::mem::replace(&mut gate.listening, next));
+            }
+        }
+        self.count_missing();
+        left
+    }
+
+    fn count_missing(&mut self) {
+        let is_missing = |(gate, armed): &&(usize, bool)| !armed && self.gates[*gate].is_open();
+        self.missing = self.places.iter().filter(is_missing).count();
     }
 
     /// Whether nothing of it is in the kernel and nobody waits there any more.
@@ -140,24 +211,28 @@ impl Accepts {
             gate.open = open;
             gate.rests_until = None;
         }
-        let is_missing = |(gate, armed): &&(usize, bool)| !armed && self.gates[*gate].open;
-        self.missing = self.places.iter().filter(is_missing).count();
+        self.count_missing();
     }
 
     /// Arms up to `most` more accepts.
     fn arm(&mut self, most: usize, now: Time, ring: &mut Ring) {
-        let gates = &self.gates;
-        let is_wanted =
-            |gate: &Gate| gate.open && gate.rests_until.is_none_or(|until| until <= now);
-        let unarmed = (0..)
-            .zip(&mut self.places)
-            .filter(|(_, (gate, armed))| !*armed && is_wanted(&gates[*gate]));
-        for (place, (gate, armed)) in unarmed.take(most) {
-            *armed = true;
-            self.armed += 1;
-            self.missing -= 1;
-            let fd = gates[*gate].listening.socket.as_raw_fd();
-            ring.accept(fd, place, Token::Accept { place }.encode());
+        let mut left = most;
+        for (place, (gate, armed)) in (0..).zip(&mut self.places) {
+            if left == 0 || self.missing == 0 {
+                return;
+            }
+            let gate = &mut self.gates[*gate];
+            let rests = gate.rests_until.is_some_and(|until| now < until);
+            let is_wanted = !*armed && gate.is_open() && !rests;
+            if let Some(listening) = gate.listening.as_ref().filter(|_| is_wanted) {
+                let fd = listening.socket.as_raw_fd();
+                ring.accept(fd, place, Token::Accept { place }.encode());
+                *armed = true;
+                gate.armed += 1;
+                self.armed += 1;
+                self.missing -= 1;
+                left -= 1;
+            }
         }
     }
 
@@ -166,7 +241,8 @@ impl Accepts {
         let (gate, armed) = &mut self.places[usize::from(place)];
         *armed = false;
         self.armed -= 1;
-        self.missing += usize::from(self.gates[*gate].open);
+        self.gates[*gate].armed -= 1;
+        self.missing += usize::from(self.gates[*gate].is_open());
         *gate
     }
 }
@@ -174,6 +250,11 @@ impl Accepts {
 impl Worker {
     /// Arms accepts again where there is room for sessions, and serves those who wait.
     pub(super) fn accept_more(&mut self) {
+        if self.accepts.changing > 0 {
+            for left in self.accepts.settle() {
+                self.drain(&left);
+            }
+        }
         if self.accepts.closing && self.accepts.is_joined() && self.udp.is_silent() {
             self.drain_accepts();
         }
@@ -210,7 +291,10 @@ impl Worker {
             self.accept_failed(gate, -result);
             return;
         }
-        let listener = self.accepts.gates[gate].listening.listener;
+        let listening = self.accepts.gates[gate].listening.as_ref();
+        let listener = listening
+            .expect("it stays while an accept is armed")
+            .listener;
         let client = self.ring.accepted_from(place);
         self.welcome(Accepted {
             socket: Ring::accepted(result),
@@ -234,32 +318,55 @@ impl Worker {
     fn drain_accepts(&mut self) {
         self.accepts.closing = false;
         let gates = self.accepts.gates.iter();
-        for listening in gates.map(|gate| gate.listening.clone()).collect::<Vec<_>>() {
-            for _ in 0..DRAINED_MOST {
-                let Some((socket, client)) = socket::accept_waiting(&listening.socket) else {
-                    break;
-                };
-                self.welcome(Accepted {
-                    socket,
-                    listener: listening.listener,
-                    client,
-                });
-            }
+        for listening in gates
+            .filter_map(|gate| gate.listening.clone())
+            .collect::<Vec<_>>()
+        {
+            self.drain(&listening);
         }
         (self.reports)(Report::AcceptsDrained(self.id));
+    }
+
+    fn drain(&mut self, listening: &Listening) {
+        for _ in 0..DRAINED_MOST {
+            let Some((socket, client)) = socket::accept_waiting(&listening.socket) else {
+                return;
+            };
+            self.welcome(Accepted {
+                socket,
+                listener: listening.listener,
+                client,
+            });
+        }
+    }
+
+    /// Other sockets for some gates. Those that go are emptied first.
+    pub(super) fn listen_on(&mut self, gates: Gates, open: &[bool]) {
+        self.accepts.grow(gates.len());
+        self.ring.allow_accepts(self.accepts.places());
+        for (number, wanted) in gates.into_iter().enumerate() {
+            self.accepts.change(number, wanted, &mut self.ring);
+        }
+        self.accept_from(open);
+    }
+
+    /// Whether every gate has the socket that it is to have.
+    pub(super) fn has_settled_gates(&self) -> bool {
+        self.accepts.changing == 0
     }
 
     /// Ends those who wait for room with a reset.
     pub(super) fn refuse_parked(&mut self) {
         for accepted in self.accepts.parked.drain(..) {
             socket::reset_on_close(accepted.socket.as_fd());
+            self.cells.listener(accepted.listener).over_total.add(1);
             self.cells.accepts_parked.sub(1);
             self.cells.accepts_refused_total.add(1);
         }
     }
 
     fn accept_failed(&mut self, gate: usize, errno: i32) {
-        if self.stopping {
+        if self.stopping || self.accepts.gates[gate].next.is_some() {
             // Cancelled, or the socket is shut down: an end, not an error.
             return;
         }
@@ -286,6 +393,7 @@ impl Worker {
     /// A new connection: parked until there is room, behind those who wait already.
     fn welcome(&mut self, accepted: Accepted) {
         self.cells.accepts_total.add(1);
+        self.cells.listener(accepted.listener).accepts_total.add(1);
         if self.accepts.parked.is_empty() && self.shared.admit() {
             self.place(accepted);
         } else {

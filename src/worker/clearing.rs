@@ -30,10 +30,12 @@ impl Suspects {
         let pools = snapshot.pools.iter();
         Suspects {
             listeners: listeners
-                .map(|listener| listener.addresses.iter().any(listens))
+                .map(|listener| listener.has_moved || listener.addresses.iter().any(listens))
                 .collect(),
             pools: pools
-                .map(|pool| pool.sources.iter().any(|own| addresses.contains(own)))
+                .map(|pool| {
+                    pool.has_moved || pool.sources.iter().any(|own| addresses.contains(own))
+                })
                 .collect(),
         }
     }

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::accept::Gates;
+use super::explain::Explain;
+use super::sweep::Sweep;
 use super::udp::Heard;
 use crate::control::snapshot::Snapshot;
 use crate::ids::{BackendId, ListenerId};
@@ -29,6 +32,23 @@ pub struct Accepted {
     pub client: Option<SocketAddr>,
 }
 
+/// Another configuration, with the sockets that go with it: between two turns everything is as it says.
+#[derive(Debug)]
+pub struct TakeOver {
+    /// The configuration.
+    pub snapshot: Arc<Snapshot>,
+    /// What it listens on.
+    pub gates: Gates,
+    /// From which of those it accepts.
+    pub open: Arc<[bool]>,
+    /// Which listener each of its places for datagrams belongs to; none = the place is not in use.
+    pub places: Box<[Option<ListenerId>]>,
+    /// What it receives from there.
+    pub heard: Heard,
+    /// UDP flows of this worker, if it is to have its first ones.
+    pub max_flows: u32,
+}
+
 /// What a worker can be told.
 #[derive(Debug)]
 pub enum Command {
@@ -42,12 +62,18 @@ pub enum Command {
     StopAccepting,
     /// See things this way from now on.
     See(Arc<Snapshot>),
+    /// Change over to another configuration, then report `TakenOver`.
+    TakeOver(Box<TakeOver>),
     /// A probe of this backend succeeded: failed connects before that count no more.
     Trust(BackendId),
     /// End every session with this reason, and stop when there are none.
     Kill(CloseReason),
     /// End every session on these addresses of this host, then report `AddressesCleared` with this ticket.
     ClearAddresses(Arc<[IpAddr]>, Ticket),
+    /// Look at some sessions, or end them, and tell.
+    Sweep(Sweep),
+    /// Tell what a connection would get.
+    Explain(Explain),
     /// Show that you are at work.
     Beat(Arc<Progress>),
     /// Freeze every session; thaw each again once all hold still.

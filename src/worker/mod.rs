@@ -5,7 +5,9 @@
 //! and opens no listener (control does).
 
 mod accept;
+mod access;
 mod clearing;
+mod explain;
 mod held;
 mod mailbox;
 mod picks;
@@ -14,6 +16,8 @@ mod pump;
 mod shared;
 mod slab;
 mod sources;
+mod sweep;
+mod take_over;
 mod tcp;
 pub mod timers;
 mod token;
@@ -27,10 +31,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use accept::{Listening, accepts_of};
-pub use mailbox::{Accepted, Command, Mailbox};
+pub use accept::{Gates, Listening, accepts_of};
+pub use explain::{Candidate, Explain, Explained};
+pub use mailbox::{Accepted, Command, Mailbox, TakeOver};
 pub use pipes::PIPE_SIZE;
 pub use shared::Shared;
+pub use sweep::{Clients, Filter, Reply, SessionFacts, SessionId, Sweep, Swept};
 pub use udp::{Heard, LINES_ENDING};
 
 use accept::Accepts;
@@ -44,6 +50,7 @@ use timers::Timers;
 use token::{Key, SLOTS_MAX, Token};
 use udp::Udp;
 
+use crate::access::Sink;
 use crate::control::snapshot::Snapshot;
 use crate::ids::{BackendId, ListenerId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
@@ -94,6 +101,8 @@ pub struct Parts {
     pub shared: Arc<Shared>,
     /// What it counts.
     pub cells: Arc<WorkerCells>,
+    /// Where what ended is told; none = nowhere.
+    pub access: Option<Sink>,
 }
 
 /// What a worker reports to control.
@@ -129,6 +138,8 @@ pub enum Report {
     },
     /// It sees a newer snapshot; this is the one before.
     Replaced(Arc<Snapshot>),
+    /// It has changed over to the configuration of this generation, and to its sockets.
+    TakenOver(WorkerId, u64),
     /// No session of it is on the addresses of this ticket any more.
     AddressesCleared(Ticket),
     /// It has no session left and has stopped.
@@ -175,6 +186,7 @@ pub struct Worker {
     limits: Limits,
     shared: Arc<Shared>,
     cells: Arc<WorkerCells>,
+    access: Option<Sink>,
     inbox: Inbox,
     mailboxes: Vec<Mailbox>,
     reports: Box<dyn Fn(Report)>,
@@ -202,6 +214,8 @@ pub struct Worker {
     /// Sessions that hold still; thawed when all do.
     frozen: Vec<Key>,
     freezing: bool,
+    /// Of the configuration that it changes over to.
+    taking_over: Option<u64>,
     /// Sessions that end because their address goes, by ticket.
     clearing: Vec<(Ticket, Vec<Key>)>,
     due: Vec<u32>,
@@ -257,6 +271,7 @@ impl Worker {
             limits: parts.limits,
             shared: parts.shared,
             cells: parts.cells,
+            access: parts.access,
             inbox: letterbox.inbox,
             mailboxes,
             reports,
@@ -270,6 +285,7 @@ impl Worker {
             endings: VecDeque::new(),
             frozen: Vec::new(),
             freezing: false,
+            taking_over: None,
             clearing: Vec::new(),
             due: Vec::new(),
             stopping: false,
@@ -309,7 +325,7 @@ impl Worker {
                     .for_each(|completion| self.complete(completion));
                 // A kernel since 6.13 hands out 20 at a time. Of a mass of endings each leaves several, and everybody
                 // else's completions come behind those: all there are are taken before more is ended.
-                if self.is_ending_a_mass() {
+                if self.is_ending_a_mass() || self.udp.is_ending_a_mass() {
                     self.ring
                         .enter(Some(Duration::ZERO), false)
                         .map_err(Failure::Ring)?;
@@ -326,7 +342,9 @@ impl Worker {
             self.accept_more();
             self.run_dirty();
             self.run_endings();
+            self.end_lines();
             self.report_cleared();
+            self.report_taken_over();
         }
         self.count_gauges();
         (self.reports)(Report::Stopped(self.id));
@@ -386,6 +404,7 @@ impl Worker {
                 Command::Accept(open) => self.accept_from(&open),
                 Command::Hear(heard) => self.hear(&heard),
                 Command::See(snapshot) => self.see(snapshot),
+                Command::TakeOver(other) => self.take_over(*other),
                 Command::Trust(backend) => self.picks.forget_failures(backend, &self.cells),
                 Command::StopAccepting => self.stop_accepting(),
                 Command::Kill(reason) => {
@@ -401,6 +420,8 @@ impl Worker {
                     self.clear_addresses(&addresses, ticket);
                 }
                 Command::Beat(progress) => progress.beat(1 + self.id.index()),
+                Command::Sweep(sweep) => self.sweep(sweep),
+                Command::Explain(explain) => self.explain(explain),
                 Command::FreezeAndThaw => self.freeze_all(),
             }
         }

@@ -1,5 +1,6 @@
 //! Joins balancing with what is known about backends, for one worker: which backend a session tries next.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,11 @@ use arrayvec::ArrayVec;
 use socket2::SockAddr;
 
 use super::Shared;
+use super::explain::{CANDIDATES_MAX, Candidate, Explained};
 use crate::balance::{Arrival, Picker, Ramp, Sample, Split, View, Weight};
-use crate::control::snapshot::{Backend, BackendAddress, Listener, Snapshot};
+use crate::control::snapshot::{
+    Backend, BackendAddress, Listener, OperatorState, Snapshot, Standing,
+};
 use crate::health::Passive;
 use crate::ids::{BackendId, ListenerId, PoolId, WorkerId};
 use crate::metrics::WorkerCells;
@@ -56,20 +60,38 @@ impl Picks {
         }
     }
 
-    /// Addresses and weights may be others now.
+    /// Addresses and weights may be others now, and there may be more of everything.
     pub(super) fn see(&mut self, old: &Snapshot, new: &Snapshot) {
         let both = old.backends.iter().zip(&new.backends);
-        if both
-            .into_iter()
-            .any(|(before, now)| before.address != now.address)
+        if new.backends.len() > old.backends.len()
+            || both
+                .into_iter()
+                .any(|(before, now)| before.address != now.address)
         {
             self.addresses = addresses(new);
         }
+        self.passive.resize(new.backends.len(), Passive::default());
+        self.ramps
+            .retain(|(id, _)| new.backends[id.index()].standing == Standing::Configured);
         let mut is_new = false;
-        for (index, (before, now)) in old.pools.iter().zip(&new.pools).enumerate() {
-            if !Arc::ptr_eq(&before.plan, &now.plan) {
-                self.pickers[index] = Picker::new(&now.plan, u64::from(self.worker.0));
-                is_new = true;
+        for (index, now) in new.pools.iter().enumerate() {
+            match old.pools.get(index) {
+                Some(before) if Arc::ptr_eq(&before.plan, &now.plan) => {}
+                before => {
+                    let picker = Picker::new(&now.plan, u64::from(self.worker.0));
+                    match before {
+                        Some(_) => self.pickers[index] = picker,
+                        None => self.pickers.push(picker),
+                    }
+                    is_new = true;
+                }
+            }
+        }
+        for (index, now) in new.listeners.iter().enumerate() {
+            match old.listeners.get(index) {
+                Some(before) if before.pools == now.pools => {}
+                Some(_) => self.splits[index] = split(now),
+                None => self.splits.push(split(now)),
             }
         }
         if is_new {
@@ -80,19 +102,7 @@ impl Picks {
 
     /// The pool of a new session: one with a usable backend if there is one, by the weights of the split.
     pub(super) fn pool(&mut self, snapshot: &Snapshot, listener: ListenerId) -> PoolId {
-        let pools = &snapshot.listeners[listener.index()].pools;
-        if let [(only, _)] = pools[..] {
-            return only;
-        }
-        let takes = |place: usize| {
-            let pool = &snapshot.pools[pools[place].0.index()];
-            pool.backends
-                .iter()
-                .any(|id| snapshot.backends[id.index()].takes_sessions())
-        };
-        let split = &mut self.splits[listener.index()];
-        let place = split.pick(takes).or_else(|| split.pick(|_| true));
-        pools[place.unwrap_or(0)].0
+        share(&mut self.splits[listener.index()], snapshot, listener)
     }
 
     /// A backend of the pool that was not tried yet: one that is not avoided if there is one, else any.
@@ -117,10 +127,7 @@ impl Picks {
         let picker = &mut self.pickers[pool.index()];
         // Another worker may take the last place of a backend first; then it is full, and others are looked for.
         for _ in 0..backends.len() {
-            let place = picker
-                .pick(arrival, &candidates(Some(arrival.now)))
-                .or_else(|| picker.pick(arrival, &candidates(None)));
-            let Some(place) = place else {
+            let Some(place) = choose(picker, arrival, candidates) else {
                 break;
             };
             let id = backends[place];
@@ -137,6 +144,57 @@ impl Picks {
         }
     }
 
+    /// What a connection would get now, by copies of what picks: nothing changes.
+    pub(super) fn explain(
+        &mut self,
+        snapshot: &Snapshot,
+        listener: ListenerId,
+        client: Option<SocketAddr>,
+        now: Time,
+        shared: &Shared,
+    ) -> Explained {
+        self.take_steps(snapshot, now);
+        let split = &mut self.splits[listener.index()].clone();
+        let id = share(split, snapshot, listener);
+        let pool = &snapshot.pools[id.index()];
+        let tried = Tried::new();
+        let candidates = |avoid| Candidates {
+            snapshot,
+            backends: &pool.backends,
+            tried: &tried,
+            passive: &self.passive,
+            shared,
+            avoid,
+        };
+        let picker = &mut self.pickers[id.index()].clone();
+        let arrival = Arrival { client, now };
+        let picked = choose(picker, &arrival, candidates);
+        let name = |id: BackendId| Arc::clone(&snapshot.backends[id.index()].name);
+        let all = pool.backends.iter().enumerate().take(CANDIDATES_MAX);
+        Explained {
+            worker: self.worker,
+            pool: Arc::clone(&pool.name),
+            balance: pool.balance,
+            hash: picker.hash(client),
+            picked: picked.map(|place| name(pool.backends[place])),
+            is_full: false,
+            omitted: pool.backends.len().saturating_sub(CANDIDATES_MAX),
+            candidates: all
+                .map(|(place, id)| {
+                    let backend = &snapshot.backends[id.index()];
+                    let skip = candidates(Some(now)).skip(place);
+                    Candidate {
+                        backend: name(*id),
+                        weight: backend.weight,
+                        backup: backend.backup,
+                        sessions: shared.active(*id),
+                        skipped: skip.map(|skip| skip.why(backend)),
+                    }
+                })
+                .collect(),
+        }
+    }
+
     pub(super) fn address(&self, backend: BackendId) -> &SockAddr {
         let address = &self.addresses[backend.index()];
         address
@@ -150,6 +208,19 @@ impl Picks {
         }
     }
 
+    /// A flow got there at `since`, and its datagrams are not refused.
+    pub(super) fn unrefused(
+        &mut self,
+        backend: BackendId,
+        since: Time,
+        now: Time,
+        cells: &WorkerCells,
+    ) {
+        if self.passive[backend.index()].unrefused(since, now) {
+            cells.backend(backend).avoided_until.set(0);
+        }
+    }
+
     /// How long something took.
     pub(super) fn observe(
         &mut self,
@@ -159,8 +230,10 @@ impl Picks {
         now: Time,
     ) {
         let pool = snapshot.backends[backend.index()].pool;
-        let place = place(snapshot, backend);
-        self.pickers[pool.index()].observe(place, sample, now);
+        let of = &snapshot.backends[backend.index()];
+        if of.standing == Standing::Configured {
+            self.pickers[pool.index()].observe(of.place as usize, sample, now);
+        }
     }
 
     /// What another failed connect means.
@@ -216,7 +289,7 @@ impl Picks {
         for (id, ramp) in &self.ramps {
             let backend = &snapshot.backends[id.index()];
             let weight: Weight = ramp.weight(backend.weight, now);
-            self.pickers[backend.pool.index()].set_weight(place(snapshot, *id), weight);
+            self.pickers[backend.pool.index()].set_weight(backend.place as usize, weight);
         }
         self.ramps.retain(|(_, ramp)| ramp.next_step(now).is_some());
         self.next_step = self
@@ -248,16 +321,65 @@ struct Candidates<'a> {
     avoid: Option<Time>,
 }
 
-impl View for Candidates<'_> {
-    fn is_usable(&self, place: usize) -> bool {
+/// Why a backend is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Skip {
+    /// The operator, probes, its name or its weight say so.
+    Unusable,
+    /// The session has tried it.
+    Tried,
+    /// Connects to it failed of late.
+    Avoided,
+    /// It has all the sessions it may have.
+    Full,
+}
+
+impl Skip {
+    /// In words.
+    fn why(self, backend: &Backend) -> String {
+        let word = match self {
+            Skip::Tried => "tried already",
+            Skip::Avoided => "connects of sessions fail: others are preferred for now",
+            Skip::Full => "it has its max_sessions",
+            Skip::Unusable if backend.standing != Standing::Configured => {
+                "it has left the configuration"
+            }
+            Skip::Unusable => match backend.state {
+                OperatorState::Drain => "the operator says drain",
+                OperatorState::Maintenance => "the operator says maintenance",
+                OperatorState::Ready if backend.weight == 0 => "its weight is 0",
+                OperatorState::Ready if backend.address.is_none() => "its name has no address",
+                OperatorState::Ready if backend.is_up == Some(false) => "it is down",
+                OperatorState::Ready => "it is not known to be up yet",
+            },
+        };
+        word.to_owned()
+    }
+}
+
+impl Candidates<'_> {
+    fn skip(&self, place: usize) -> Option<Skip> {
         let id = self.backends[place];
         let backend = &self.snapshot.backends[id.index()];
         let avoided = |now| self.passive[id.index()].is_avoided(now);
         let is_full = |most| self.shared.active(id) >= most;
-        backend.takes_sessions()
-            && !self.tried.contains(&id)
-            && !self.avoid.is_some_and(avoided)
-            && !backend.max_sessions.is_some_and(is_full)
+        if !backend.takes_sessions() {
+            Some(Skip::Unusable)
+        } else if self.tried.contains(&id) {
+            Some(Skip::Tried)
+        } else if self.avoid.is_some_and(avoided) {
+            Some(Skip::Avoided)
+        } else if backend.max_sessions.is_some_and(is_full) {
+            Some(Skip::Full)
+        } else {
+            None
+        }
+    }
+}
+
+impl View for Candidates<'_> {
+    fn is_usable(&self, place: usize) -> bool {
+        self.skip(place).is_none()
     }
 
     fn active(&self, place: usize) -> u32 {
@@ -265,10 +387,31 @@ impl View for Candidates<'_> {
     }
 }
 
-/// The backends of a pool have consecutive numbers.
-fn place(snapshot: &Snapshot, backend: BackendId) -> usize {
-    let pool = snapshot.backends[backend.index()].pool;
-    backend.index() - snapshot.pools[pool.index()].backends[0].index()
+/// The place that a session tries next: one that is not avoided if there is one, else any.
+fn choose<'a>(
+    picker: &mut Picker,
+    arrival: &Arrival,
+    candidates: impl Fn(Option<Time>) -> Candidates<'a>,
+) -> Option<usize> {
+    picker
+        .pick(arrival, &candidates(Some(arrival.now)))
+        .or_else(|| picker.pick(arrival, &candidates(None)))
+}
+
+/// The pool of a session: one with a usable backend if there is one, by the weights of the split.
+fn share(split: &mut Split, snapshot: &Snapshot, listener: ListenerId) -> PoolId {
+    let pools = &snapshot.listeners[listener.index()].pools;
+    if let [(only, _)] = pools[..] {
+        return only;
+    }
+    let takes = |place: usize| {
+        let pool = &snapshot.pools[pools[place].0.index()];
+        pool.backends
+            .iter()
+            .any(|id| snapshot.backends[id.index()].takes_sessions())
+    };
+    let place = split.pick(takes).or_else(|| split.pick(|_| true));
+    pools[place.unwrap_or(0)].0
 }
 
 fn split(listener: &Listener) -> Split {

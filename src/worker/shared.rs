@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::ids::{BackendId, ListenerId, WorkerId};
+use crate::metrics::Table;
 
 /// A counter with a cache line (and its neighbour) to itself.
 #[derive(Debug, Default)]
@@ -17,22 +18,27 @@ pub struct Shared {
     total: Padded,
     max_sessions: u32,
     /// Close together: a pick by least connections looks at all of a pool.
-    backends: Box<[AtomicU32]>,
-    listeners: Box<[AtomicU32]>,
+    backends: Table<AtomicU32>,
+    listeners: Table<AtomicU32>,
 }
 
 impl Shared {
     /// For so many workers, sessions, backends and listeners.
     #[must_use]
     pub fn new(workers: usize, max_sessions: u32, backends: usize, listeners: usize) -> Shared {
-        let counts = |count: usize| (0..count).map(|_| AtomicU32::new(0)).collect();
         Shared {
-            backends: counts(backends),
-            listeners: counts(listeners),
+            backends: Table::new(backends),
+            listeners: Table::new(listeners),
             sessions: (0..workers).map(|_| Padded::default()).collect(),
             total: Padded::default(),
             max_sessions,
         }
+    }
+
+    /// From now on there are so many backends and listeners.
+    pub fn grow(&self, backends: usize, listeners: usize) {
+        self.backends.grow(backends);
+        self.listeners.grow(listeners);
     }
 
     /// Takes one of the places for sessions; false when all are taken. Exact, however many workers try at once.

@@ -33,6 +33,12 @@ impl<T> Slab<T> {
         self.len
     }
 
+    /// How many places there are, taken or not; they are numbered from 0.
+    pub(super) fn places(&self) -> u32 {
+        let places: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
+        u32::try_from(places).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.len < self.capacity as usize
     }

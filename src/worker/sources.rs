@@ -13,6 +13,7 @@ use socket2::{Domain, SockAddr};
 use super::token::Key;
 use super::{Report, Worker};
 use crate::ids::{BackendId, PoolId, WorkerId};
+use crate::metrics::WorkerCells;
 use crate::session::Event;
 use crate::sys::socket;
 use crate::time::{Seldom, Time};
@@ -44,6 +45,12 @@ impl Sources {
         }
     }
 
+    /// From now on there are so many pools, or more.
+    pub(super) fn grow(&mut self, pools: usize, worker: WorkerId) {
+        let count = pools.max(self.turns.len());
+        self.turns.resize(count, worker.index());
+    }
+
     /// The sources for another attempt to connect to `address`.
     pub(super) fn begin(&mut self, pool: PoolId, sources: &[IpAddr], address: &SockAddr) -> Turn {
         let first = &mut self.turns[pool.index()];
@@ -53,6 +60,18 @@ impl Sources {
             left: fitting(sources, address).count(),
             source: None,
         }
+    }
+
+    /// No port was free at a source. Counts it; whether control is to be told.
+    pub(super) fn exhausted(&mut self, cells: &WorkerCells, now: Time) -> bool {
+        cells.sources_exhausted_total.add(1);
+        self.exhausted.may(now)
+    }
+
+    /// This host does not have a source. Counts it; whether control is to be told.
+    pub(super) fn absent(&mut self, cells: &WorkerCells, now: Time) -> bool {
+        cells.sources_absent_total.add(1);
+        self.absent.may(now)
     }
 
     fn rests(&mut self, backend: BackendId, source: Option<IpAddr>, now: Time) -> bool {
@@ -116,8 +135,7 @@ impl Worker {
             }
             match socket::bind_source(socket.as_fd(), source) {
                 Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {
-                    self.cells.sources_absent_total.add(1);
-                    if self.sources.absent.may(self.now) {
+                    if self.sources.absent(&self.cells, self.now) {
                         let pool = slot.pool;
                         (self.reports)(Report::SourceAbsent { pool, source });
                     }
@@ -134,8 +152,7 @@ impl Worker {
             return false;
         };
         let source = slot.turn.source;
-        self.cells.sources_exhausted_total.add(1);
-        if self.sources.exhausted.may(self.now) {
+        if self.sources.exhausted(&self.cells, self.now) {
             (self.reports)(Report::SourceExhausted { backend, source });
         }
         let until = self.now + REST;

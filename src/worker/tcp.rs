@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
+use super::access::Notes;
 use super::held::Held;
 use super::mailbox::Accepted;
 use super::picks::{Failing, Picked, Tried};
@@ -33,16 +35,16 @@ const RECEIVE_UNDER_PRESSURE: u32 = 4 * 1024;
 /// A session together with what it owns in the kernel.
 pub(super) struct Slot {
     pub(super) session: Session,
-    sockets: [Option<OwnedFd>; 2],
-    is_tcp: [bool; 2],
+    pub(super) sockets: [Option<OwnedFd>; 2],
+    pub(super) is_tcp: [bool; 2],
     held: [Held; 2],
     pub(super) listener: ListenerId,
-    client: Option<SocketAddr>,
+    pub(super) client: Option<SocketAddr>,
     pub(super) pool: PoolId,
     backend: Option<BackendId>,
     /// When the backend said something last, or accepted.
     heard: Time,
-    tried: Tried,
+    pub(super) tried: Tried,
     /// It counts among its backend's active sessions.
     counted: bool,
     /// The backend that has kept a place for it, from the pick on.
@@ -52,6 +54,8 @@ pub(super) struct Slot {
     /// It counts among its listener's sessions.
     entered: bool,
     latency: Latency,
+    /// For the access log, if there is one.
+    pub(super) notes: Option<Box<Notes>>,
     /// It is in the list of those that changed.
     dirty: bool,
 }
@@ -80,7 +84,7 @@ impl Slot {
     }
 
     /// A client's first bytes begin what the backend's first bytes end; a backend that speaks first needs no question.
-    fn first_bytes(&mut self, side: Side, now: Time) -> Option<(BackendId, Sample)> {
+    fn first_bytes(&mut self, side: Side, now: Time) -> Option<(BackendId, Duration)> {
         let Latency::Waiting(since) = self.latency else {
             return None;
         };
@@ -89,8 +93,7 @@ impl Slot {
             return None;
         }
         self.latency = Latency::Unknown;
-        self.backend
-            .map(|backend| (backend, Sample::FirstByte(now - since)))
+        self.backend.map(|backend| (backend, now - since))
     }
 
     fn fd(&self, side: Side) -> i32 {
@@ -143,6 +146,7 @@ impl Worker {
             turn: Turn::default(),
             entered,
             latency: Latency::Unknown,
+            notes: self.access.as_ref().map(|_| Box::default()),
             dirty: false,
         };
         // The slab has a place for every session that can be admitted.
@@ -152,6 +156,9 @@ impl Worker {
             .expect("an admitted session has a place");
         self.cells.sessions_total.add(1);
         self.cells.sessions_active.add(1);
+        self.cells.listener(accepted.listener).sessions_total.add(1);
+        self.cells.pool(pool).sessions_total.add(1);
+        self.cells.pool(pool).sessions_active.add(1);
         if let Some(reason) = self.killing.or((!entered).then_some(CloseReason::Limit)) {
             self.tell(key, Event::Kill(reason));
         }
@@ -189,7 +196,8 @@ impl Worker {
                 let taken = u32::try_from(completion.result).map_err(|_| -completion.result);
                 if let Ok(bytes) = taken {
                     held.consume(bytes, &mut self.ring, &self.links);
-                    self.cells.given(direction, bytes);
+                    self.cells
+                        .given(slot.listener, slot.backend, direction, bytes);
                 }
                 slot.session.on(sent_event(direction, taken, offered), now);
             }
@@ -324,12 +332,17 @@ impl Worker {
             self.cells.connects_established_total.add(1);
             slot.session.on(Event::Connected, self.now);
             self.picks.connected(backend, &self.cells);
+            let cells = self.cells.backend(backend);
             if let Latency::Connecting(since) = slot.latency {
-                let took = Sample::Connect(self.now - since);
+                let took = self.now - since;
+                cells.usage().connect.observe(took);
+                if let Some(notes) = &mut slot.notes {
+                    notes.connect = Some(took);
+                }
+                let took = Sample::Connect(took);
                 self.picks.observe(&self.snapshot, backend, took, self.now);
             }
             slot.latency = Latency::Waiting(self.now);
-            let cells = self.cells.backend(backend);
             cells.sessions_active.add(1);
             cells.sessions_total.add(1);
             return;
@@ -383,9 +396,13 @@ impl Worker {
             if side == Side::Backend {
                 slot.heard = self.now;
             }
-            if let Some((backend, sample)) = slot.first_bytes(side, self.now) {
-                self.picks
-                    .observe(&self.snapshot, backend, sample, self.now);
+            if let Some((backend, took)) = slot.first_bytes(side, self.now) {
+                self.cells.backend(backend).usage().first_byte.observe(took);
+                if let Some(notes) = &mut slot.notes {
+                    notes.first_byte = Some(took);
+                }
+                let took = Sample::FirstByte(took);
+                self.picks.observe(&self.snapshot, backend, took, self.now);
             }
             slot.session.on(Event::Received { side, len }, self.now);
         } else if let Some(buffer) = completion.buffer {
@@ -461,7 +478,8 @@ impl Worker {
             ..
         } = event
         {
-            self.cells.given(direction, bytes);
+            self.cells
+                .given(slot.listener, slot.backend, direction, bytes);
         }
         if let Event::Pumped {
             direction,
@@ -635,9 +653,10 @@ impl Worker {
         slot.claimed = Some(backend);
         slot.latency = Latency::Connecting(self.now);
         self.cells.connects_total.add(1);
-        self.cells
-            .connect_retries_total
-            .add(u64::from(!slot.tried.is_empty()));
+        if !slot.tried.is_empty() {
+            self.cells.connect_retries_total.add(1);
+            self.cells.pool(slot.pool).connect_retries_total.add(1);
+        }
         slot.backend = Some(backend);
         slot.tried.push(backend);
         let sources = &self.snapshot.pools[slot.pool.index()].sources;
@@ -768,6 +787,8 @@ impl Worker {
             return;
         };
         self.timers.unset(key.slot);
+        let reason = slot.session.reason().unwrap_or(CloseReason::Internal);
+        self.log_session(&slot, reason);
         if ending == Ending::Abort {
             for socket in slot.sockets.iter().flatten() {
                 socket::reset_on_close(socket.as_fd());
@@ -775,7 +796,11 @@ impl Worker {
         }
         slot.held.into_iter().for_each(|held| self.release(held));
         if let (true, Some(backend)) = (slot.counted, slot.backend) {
-            self.cells.backend(backend).sessions_active.sub(1);
+            let cells = self.cells.backend(backend);
+            cells.sessions_active.sub(1);
+            let duration = self.now - slot.session.started();
+            cells.usage().duration.observe(duration);
+            cells.usage().ends.add(reason);
         }
         if let Some(claimed) = slot.claimed {
             self.shared.disclaim(claimed);
@@ -783,9 +808,11 @@ impl Worker {
         if slot.entered {
             self.shared.leave(slot.listener);
         }
-        let reason = slot.session.reason().unwrap_or(CloseReason::Internal);
-        self.cells.ended(reason);
+        self.cells.listener(slot.listener).over_total.add(1);
+        self.cells.ends.add(reason);
         self.cells.sessions_active.sub(1);
+        self.cells.pool(slot.pool).ends.add(reason);
+        self.cells.pool(slot.pool).sessions_active.sub(1);
         self.shared.ended(self.id);
         let listener = &self.snapshot.listeners[slot.listener.index()].name;
         let backend = slot

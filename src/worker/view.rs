@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::token::Key;
 use super::{Report, Worker};
-use crate::control::snapshot::{Backend, OnDown, OnUp, OperatorState, Snapshot};
+use crate::control::snapshot::{Backend, OnDown, OnUp, OperatorState, Snapshot, Standing};
 use crate::ids::BackendId;
 use crate::session::{CloseReason, Event};
 
@@ -14,7 +14,7 @@ impl Worker {
         self.picks.see(&self.snapshot, &snapshot);
         let old = std::mem::replace(&mut self.snapshot, snapshot);
         let news = News::between(&old, &self.snapshot);
-        for backend in news.up.iter().chain(&news.down) {
+        for backend in news.up.iter().chain(&news.down).chain(&news.new) {
             self.picks.forget_failures(*backend, &self.cells);
         }
         // At the start all come at once, and each gets its full share.
@@ -45,6 +45,14 @@ impl Worker {
         }
     }
 
+    /// Its time to drain is over: why that is.
+    fn why_drained(&self, id: BackendId) -> CloseReason {
+        match self.snapshot.backends[id.index()].standing {
+            Standing::Configured => CloseReason::DrainTimeout,
+            Standing::Leaving | Standing::Free => CloseReason::BackendRemoved,
+        }
+    }
+
     /// Flows, which know no connection, just go on with another backend.
     fn lose_backends(&mut self, news: &News) {
         if news.is_good() {
@@ -72,7 +80,7 @@ impl Worker {
             return reason.map(Event::BackendLost);
         };
         if news.drained.contains(&id) {
-            return Some(Event::Kill(CloseReason::DrainTimeout));
+            return Some(Event::Kill(self.why_drained(id)));
         }
         let backend = &self.snapshot.backends[id.index()];
         let pool = &self.snapshot.pools[backend.pool.index()];
@@ -107,6 +115,8 @@ struct News {
     drained: Vec<BackendId>,
     /// Backends whose name has another address now.
     moved: Vec<BackendId>,
+    /// Backends that have just come into the configuration.
+    new: Vec<BackendId>,
 }
 
 impl News {
@@ -119,9 +129,21 @@ impl News {
             risen: Vec::new(),
             drained: Vec::new(),
             moved: Vec::new(),
+            new: Vec::new(),
         };
-        let both = old.backends.iter().zip(&new.backends);
-        for (id, (before, now)) in (0..).map(BackendId).zip(both) {
+        for (id, now) in (0..).map(BackendId).zip(&new.backends) {
+            let is_configured = |backend: &&Backend| backend.standing == Standing::Configured;
+            let before = old.backends.get(id.index());
+            let Some(before) =
+                before.filter(|before| is_configured(before) || !is_configured(&now))
+            else {
+                news.new.push(id);
+                if now.takes_sessions() {
+                    news.back.push(id);
+                    news.risen.push(id);
+                }
+                continue;
+            };
             if now.takes_sessions() && !before.takes_sessions() {
                 news.back.push(id);
                 if before.state != OperatorState::Drain && before.weight > 0 {

@@ -386,11 +386,19 @@ fn top() -> BoxedStrategy<Map<String, Value>> {
             "socket",
             or(
                 "off",
-                one_of(&["/run/a.sock", "unix:/run/b c.sock"]).boxed(),
+                prop_oneof![
+                    one_of(&["/run/a.sock", "unix:/run/b c.sock"]),
+                    Just(json!({"path": "/run/c.sock", "group": "adm"})),
+                ]
+                .boxed(),
             ),
         ),
-        ("http", Just(json!(false)).boxed()),
-        ("metrics", one_of(&["off"]).boxed()),
+        ("http", http()),
+        ("metrics", one_of(&["off", "0.0.0.0:9902"]).boxed()),
+        (
+            "state_file",
+            one_of(&["auto", "off", "/var/lib/x.json"]).boxed(),
+        ),
     ]);
     let defaults = (some_of(listener_keys()), some_of(pool_keys()));
     let defaults =
@@ -443,4 +451,15 @@ fn written(value: &Value, block: bool) -> String {
         let text = value.to_string().replace("\"@shared\"", "*shared ");
         format!("{{x-shared: &shared {shared}, {}", &text[1..])
     }
+}
+
+fn http() -> BoxedStrategy<Value> {
+    let tls = json!({"cert": "/etc/cert.pem", "key": "/etc/key.pem"});
+    let forms = [
+        json!(false),
+        json!("127.0.0.1:9901"),
+        json!({"address": "[::1]:9901", "token_file": "/etc/token"}),
+        json!({"address": "10.0.0.1:9901", "token_file": "/etc/token", "tls": tls}),
+    ];
+    proptest::sample::select(forms.to_vec()).boxed()
 }

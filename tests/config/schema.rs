@@ -44,6 +44,9 @@ fn around(path: &str) -> Value {
     if path.starts_with("listeners.split") {
         document["listeners"][0] = json!({"bind": "10.0.0.1:80", "split": [{"pool": "a"}]});
     }
+    if path.starts_with("admin.http.") {
+        document["admin"] = json!({"http": {"address": "127.0.0.1:9901"}});
+    }
     if path.starts_with("vrrp.") {
         document["vrrp"] = json!([{
             "name": "vip", "interface": "eth0", "vrid": 51, "priority": 254, "addresses": "10.0.0.100",

@@ -295,10 +295,10 @@ fn requests_that_make_no_sense_are_answered_with_what_would() {
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let name = format!("/v1/backends/default/{}", backend.address());
     for (request, status, part) in [
-        (get("/"), 404, "/v1/status"),
+        (get("/v1/stat"), 404, "/v1/status"),
         (post("/v1/status", ""), 405, "GET /v1/status"),
-        (get(&name), 405, "POST"),
-        (post(&name, ""), 400, "no change"),
+        (get(&name), 200, "takes_sessions"),
+        (post(&name, ""), 400, "not what is asked for"),
         (post(&name, "{}"), 400, "nothing to change"),
         (post(&name, r#"{"state": "up"}"#), 400, "maintenance"),
         (post(&name, r#"{"weight": 257}"#), 400, "0 to 256"),

@@ -414,3 +414,31 @@ fn run_warns_as_well_when_the_limit_of_files_makes_few_sessions() {
     ringway.wait_line("RLIMIT_NOFILE allows few sessions");
     ringway.stop();
 }
+
+#[test]
+fn the_user_of_the_file_has_to_be_there() {
+    let config = |user: &str| format!("global: {{user: {user}}}\n{}", listening("127.0.0.1:0"));
+    let (level, text) = doctor(&config("nobody"), &["--json"]).finding("user");
+    assert_eq!(
+        (level.as_str(), text.contains("65534")),
+        ("ok", true),
+        "{text}"
+    );
+    let answer = doctor(&config("somebody-else"), &["--json"]);
+    let (level, text) = answer.finding("user");
+    assert_eq!(level, "fail", "{text}");
+    assert_eq!(answer.code, Some(69));
+}
+
+#[test]
+fn the_table_of_capabilities_is_shown_to_who_asks_for_reasons() {
+    let table = |arguments: &[&str]| {
+        let text = doctor(&listening("127.0.0.1:0"), arguments).text;
+        let words: Vec<&str> = text.split_whitespace().collect();
+        words
+            .join(" ")
+            .contains("CAP_SYS_NICE is for advertisements before all other work.")
+    };
+    assert!(table(&["--verbose"]));
+    assert!(!table(&[]));
+}

@@ -15,6 +15,8 @@ pub mod backend;
 pub mod datagram;
 #[path = "harness/facts.rs"]
 pub mod facts;
+#[path = "harness/http.rs"]
+pub mod http;
 #[path = "harness/load.rs"]
 pub mod load;
 #[path = "harness/namespace.rs"]
@@ -26,6 +28,7 @@ use std::ffi::OsString;
 use std::fmt::{Debug, Display};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -89,6 +92,8 @@ pub struct Launch {
     files_limit: Option<u64>,
     user: Option<u32>,
     own_socket: bool,
+    open_folder: bool,
+    under: Vec<String>,
     environment: Vec<(String, OsString)>,
 }
 
@@ -132,6 +137,8 @@ impl Launch {
             files_limit: None,
             user: None,
             own_socket: true,
+            open_folder: false,
+            under: Vec::new(),
             environment: Vec::new(),
         }
     }
@@ -150,6 +157,8 @@ impl Launch {
             files_limit: None,
             user: None,
             own_socket: true,
+            open_folder: false,
+            under: Vec::new(),
             environment: Vec::new(),
         }
     }
@@ -175,6 +184,18 @@ impl Launch {
     /// The arguments or the file say where the admin socket is.
     pub fn without_own_socket(mut self) -> Self {
         self.own_socket = false;
+        self
+    }
+
+    /// Anybody may write in its folder.
+    pub fn open_folder(mut self) -> Self {
+        self.open_folder = true;
+        self
+    }
+
+    /// A program with its arguments that changes something and then becomes the binary.
+    pub fn under(mut self, program: Vec<String>) -> Self {
+        self.under = program;
         self
     }
 
@@ -209,6 +230,9 @@ impl Launch {
     /// Starts it without waiting for anything.
     pub fn spawn(self) -> Ringway {
         let folder = Folder::new();
+        if self.open_folder {
+            folder.open();
+        }
         let mut command = self.command(&folder);
         let mut child = command
             .stdin(Stdio::null())
@@ -229,15 +253,20 @@ impl Launch {
 
     fn command(&self, folder: &Folder) -> Command {
         let mut binary = PathBuf::from(env!("CARGO_BIN_EXE_ringway"));
-        if self.user.is_some() {
+        if self.user.is_some() || !self.under.is_empty() {
             // The build folder may be closed to other users.
             let copy = folder.path().join("ringway");
             std::fs::copy(&binary, &copy).expect("the binary can be copied");
             binary = copy;
         }
-        let mut command = match self.files_limit {
-            None => Command::new(&binary),
-            Some(limit) => {
+        let mut command = match (self.files_limit, self.under.split_first()) {
+            (None, None) => Command::new(&binary),
+            (None, Some((program, arguments))) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&binary);
+                command
+            }
+            (Some(limit), _) => {
                 let mut shell = Command::new("/bin/sh");
                 shell
                     .args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")])
@@ -682,6 +711,12 @@ impl Folder {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Anybody may write in it from now on.
+    pub fn open(&self) {
+        let mode = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(&self.0, mode).expect("it is ours");
     }
 }
 

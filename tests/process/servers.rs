@@ -8,7 +8,7 @@ mod iperf;
 mod mariadb;
 mod nginx;
 mod postgres;
-mod program;
+pub mod program;
 mod redis;
 mod sip;
 mod syslog;

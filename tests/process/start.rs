@@ -63,13 +63,16 @@ fn socket_of_another_type_is_nobodys_left_over() {
 }
 
 #[test]
-fn signals_without_a_meaning_end_nothing() {
+fn signals_that_have_nothing_to_do_end_nothing() {
     let backend = Backend::echo();
-    let ringway = Launch::to([backend.address()]).start();
+    let ringway = Launch::flags([backend.address()]).start();
     let mut client = ringway.connect();
-    for signal in [Signal::SIGHUP, Signal::SIGUSR2] {
+    for (signal, said) in [
+        (Signal::SIGHUP, "there is nothing to reload"),
+        (Signal::SIGUSR2, "SIGUSR2"),
+    ] {
         ringway.signal(signal);
-        ringway.wait_line(signal.as_str());
+        ringway.wait_line(said);
         stream::exchange(&mut client, b"hello");
     }
     drop(client);

@@ -492,6 +492,66 @@ fn flows_of_a_backend_that_goes_down_go_on_elsewhere_and_those_of_a_draining_one
 }
 
 #[test]
+fn refusals_do_not_add_up_while_datagrams_are_taken_in_between() {
+    let address = refusing();
+    for (is_taken, is_avoided) in [(true, false), (false, true)] {
+        let pool = format!(
+            "backends: [\"{address}\"], passive: {{failures: 2, retry_after: 10m}}, udp: {{idle: 1s}}"
+        );
+        let ringway = Launch::config(config("workers: 1", "", &pool)).start();
+        let refused = |times, is_avoided| {
+            client(ringway.address()).send(b"log").unwrap();
+            ringway.counters_become("it is refused", |counters| {
+                let backend = &counters["backends"][0];
+                number(backend, "connect_failures_total") == times
+                    && backend["avoided"] == u64::from(is_avoided)
+            });
+        };
+        refused(1, false);
+        if is_taken {
+            let backend = Responder::answering(address, |_, _| Vec::new());
+            client(ringway.address()).send(b"log").unwrap();
+            ringway.counters_become("nothing has come for a second", |counters| {
+                number(&counters["backends"][0], "flows_expired_total") == 1
+            });
+            drop(backend);
+        }
+        refused(2, is_avoided);
+        finish(ringway);
+    }
+}
+
+#[test]
+fn the_flows_of_a_backend_that_goes_down_all_go_on_elsewhere_however_many_they_are() {
+    const FLOWS: u64 = 1_500;
+    let one = Responder::named("one");
+    let two = Responder::answering("127.0.0.2:0".parse().unwrap(), |_, _| vec![b"two".to_vec()]);
+    let health = std::net::TcpListener::bind(any_port()).unwrap();
+    let port = health.local_addr().unwrap().port();
+    let _other_health = std::net::TcpListener::bind(("127.0.0.2", port)).unwrap();
+    let pool = format!(
+        "{}, balance: first, udp: {{idle: 10m}}, \
+         probe: {{type: tcp, port: {port}, interval: 200ms, fast_interval: 50ms, timeout: 200ms, fall: 2}}",
+        backends([&one, &two])
+    );
+    let ringway = Launch::config(config("workers: 1", "", &pool)).start();
+    let clients: Vec<UdpSocket> = (0..FLOWS).map(|_| client(ringway.address())).collect();
+    for client in &clients {
+        assert_eq!(ask(client, b"q"), b"one");
+    }
+    drop(health);
+    ringway.counter_becomes("lines_used", 0);
+    for client in &clients {
+        assert_eq!(ask(client, b"q"), b"two");
+    }
+    let counters = ringway.counter_becomes("lines_used", FLOWS);
+    assert_eq!(number(&counters, "flows_moved_total"), FLOWS);
+    let counters = finish(ringway);
+    assert_eq!(number(&counters, "flows_total"), FLOWS);
+    assert_eq!(flow_ends(&counters, "shutdown"), FLOWS);
+}
+
+#[test]
 fn without_a_usable_backend_the_kernel_refuses_or_nobody_answers() {
     let backend = Responder::echo();
     let address = backend.address();

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use nix::sys::signal::Signal;
+
 use crate::harness::datagram::{Responder, any_port, ask, ask_until_answered, client, receive};
 use crate::harness::namespace::Namespace;
 use crate::harness::{Launch, Ringway, number};
@@ -89,6 +91,70 @@ fn a_router_that_takes_less_on_the_way_to_a_backend_costs_one_datagram_which_is_
         assert_eq!(number(&counters, "flows_moved_total"), 0);
         assert_eq!(number(&counters, "connect_failures_total"), 0);
     }
+}
+
+#[test]
+fn a_path_that_takes_less_than_before_costs_one_datagram_and_no_other_that_came_with_it() {
+    let Some(path) = Path::new("1280") else {
+        return;
+    };
+    let backend = path.outside.run(|| {
+        let socket = UdpSocket::bind((OUTSIDE, 0)).unwrap();
+        Responder::on(socket, |_, _| vec![b"whole".to_vec()])
+    });
+    let ringway = path.launch(&backends([&backend]));
+    path.host.run(|| {
+        let client = client(MIDDLE.parse().unwrap());
+        // From here on what is too large leaves in fragments of what the path is known to take.
+        ask_until_answered(&client, &pattern(1_300));
+        assert_eq!(ask(&client, &pattern(1_400)), b"whole");
+        path.router.ip(&["link", "set", "a0", "mtu", "700"]);
+        path.outside.ip(&["link", "set", "b0", "mtu", "700"]);
+        // They are forwarded in one go; of different lengths, so that each leaves by itself.
+        ringway.signal(Signal::SIGSTOP);
+        for len in 1_000..1_010 {
+            client.send(&pattern(len)).unwrap();
+        }
+        ringway.signal(Signal::SIGCONT);
+        for answer in 0..9 {
+            assert_eq!(receive(&client).unwrap(), b"whole", "answer {answer}");
+        }
+    });
+    let counters = finish(ringway);
+    assert_eq!(
+        lost(&counters, "too_big"),
+        2,
+        "once for each change: {counters}"
+    );
+    assert_eq!(number(&counters, "flows_moved_total"), 0);
+}
+
+#[test]
+fn a_flow_whose_datagrams_this_host_does_not_send_any_more_goes_on_elsewhere() {
+    let (Some(host), Some(outside)) = (Namespace::new("host"), Namespace::new("outside")) else {
+        return;
+    };
+    host.link("10.78.0.1/24", &outside, "10.78.0.2/24");
+    let far = outside.run(|| {
+        let socket = UdpSocket::bind("10.78.0.2:0").unwrap();
+        Responder::on(socket, |_, _| vec![b"far".to_vec()])
+    });
+    host.run(|| {
+        let near = Responder::named("near");
+        let pool = backends([&far, &near]) + ", balance: first";
+        let ringway = Launch::config(config("workers: 1", "", &pool)).start();
+        let client = client(ringway.address());
+        assert_eq!(ask(&client, b"q"), b"far");
+        // The kernel says EINVAL to what is sent there from now on.
+        host.ip(&["route", "add", "blackhole", "10.78.0.2/32"]);
+        client.send(b"q").unwrap();
+        ringway.counters_become("it is lost", |counters| lost(counters, "send_failed") == 1);
+        assert_eq!(ask(&client, b"q"), b"near");
+        let counters = finish(ringway);
+        assert_eq!(number(&counters, "flows_total"), 1, "it is the same flow");
+        assert_eq!(number(&counters, "flows_moved_total"), 1);
+        assert!(number(&counters["backends"][0], "connect_failures_total") > 0);
+    });
 }
 
 #[test]

@@ -11,9 +11,9 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Folder, Launch, Ringway, SOON, eventually};
+use crate::harness::{Folder, Launch, Ringway, SOON, eventually, facts};
 use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, router, start, states};
+use crate::node::{becomes, config, router, start, state, states};
 use crate::onlooker::Onlooker;
 use crate::program::{self, find};
 
@@ -221,17 +221,6 @@ fn a_clock_that_jumps_moves_nothing() {
     assert!(lan.has(1, VIP), "the lease is no matter of the calendar");
 }
 
-/// The thread of a process that has this name.
-fn thread_named(pid: u32, name: &str) -> u32 {
-    let all = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let mut own = all.map_while(Result::ok).filter(|one| {
-        let comm = std::fs::read_to_string(one.path().join("comm"));
-        comm.is_ok_and(|comm| comm.trim() == name)
-    });
-    let found = own.next().unwrap_or_else(|| panic!("no thread {name}"));
-    found.file_name().to_str().unwrap().parse().unwrap()
-}
-
 #[test]
 fn a_thread_that_stands_still_makes_the_node_give_up_until_it_goes_on() {
     let folder = Folder::new();
@@ -251,7 +240,7 @@ fn a_thread_that_stands_still_makes_the_node_give_up_until_it_goes_on() {
     std::thread::sleep(Duration::from_secs(1));
     nothing_moved(&first, &second);
     let frozen = |ringway: &Ringway, name: &str| {
-        let thread = thread_named(ringway.pid(), name);
+        let thread = facts::thread_named(ringway.pid(), name);
         let mut command = program::mortal(&freezer);
         command.args([&thread.to_string(), "2500"]);
         command.stdout(Stdio::piped()).spawn().unwrap()
@@ -274,4 +263,31 @@ fn a_thread_that_stands_still_makes_the_node_give_up_until_it_goes_on() {
         becomes(&first, "active");
         lan.moves_to(1, VIP);
     }
+}
+
+#[test]
+fn a_node_whose_kernel_does_not_answer_gives_way() {
+    let folder = Folder::new();
+    let Some(freezer) = compiled("freeze_thread", &folder) else {
+        return;
+    };
+    let Some(lan) = Lan::new("mute", 2) else {
+        return;
+    };
+    let first = start(&lan, 1, &config("priority: 254"));
+    becomes(&first, "active");
+    let second = start(&lan, 2, &config("priority: 250"));
+    becomes(&second, "backup");
+    let thread = facts::thread_named(first.pid(), "vrrp-kernel");
+    let mut command = program::mortal(&freezer);
+    command.args([&thread.to_string(), "25000"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    // The lease has removed the address, and nothing has told the node.
+    eventually(Duration::from_secs(20), "the second one takes over", || {
+        state(&second) == "active" && lan.holders(VIP) == [2]
+    });
+    let why = router(&first, "vip")["why"].to_string();
+    assert!(why.contains("does not take the addresses"), "{why}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

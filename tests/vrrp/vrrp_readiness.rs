@@ -1,6 +1,6 @@
 //! When a node that is not well gives way, and when it keeps the addresses.
 
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -353,4 +353,60 @@ fn a_node_whose_kernel_does_not_take_the_address_gives_way() {
     becomes(&second, "active");
     lan.moves_to(2, VIP);
     assert_eq!(states(&first), ["backup", "active", "backup"]);
+}
+
+#[test]
+fn a_udp_listener_that_waits_for_its_last_flows_is_no_fault() {
+    let Some(lan) = Lan::new("flows", 2) else {
+        return;
+    };
+    let first = start(
+        &lan,
+        1,
+        "global: {workers: 1}\n\
+         listeners: [{name: in, protocol: udp, bind: \"10.77.0.100:7000\", pool: dns}]\n\
+         pools: {dns: {backends: [{name: d1, address: \"127.0.0.1:7001\"}], probe: none, udp: {idle: 60s}}}\n\
+         vrrp: [{name: vip, interface: eth0, vrid: 51, addresses: 10.77.0.100/32, priority: 254}]\n",
+    );
+    becomes(&first, "active");
+    lan.moves_to(1, VIP);
+    let (_backend, _client) = (
+        lan.node(1)
+            .run(|| UdpSocket::bind("127.0.0.1:7001").unwrap()),
+        lan.node(2).run(|| {
+            let client = UdpSocket::bind("10.77.0.2:0").unwrap();
+            client.send_to(b"hello", "10.77.0.100:7000").unwrap();
+            client
+        }),
+    );
+    first.counter_becomes("flows_active", 1);
+    let (code, out, said) = first.command(&["backend", "dns/d1", "drain"]);
+    assert_eq!(code, Some(0), "{out}{said}");
+    assert_eq!(first.counters()["flows_active"], 1, "it goes on");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(state(&first), "active");
+    assert_eq!(fault(&first), None);
+    assert_eq!(states(&first), ["backup", "active"]);
+}
+
+#[test]
+fn the_last_change_before_the_end_is_told_to_the_command() {
+    let Some(lan) = Lan::new("told", 1) else {
+        return;
+    };
+    let folder = Folder::new();
+    let (script, log) = (folder.path().join("on-change"), folder.path().join("log"));
+    let text = format!("#!/bin/sh\nsleep 0.3\necho \"$@\" >> {}\n", log.display());
+    std::fs::write(&script, text).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let notify = format!("priority: 254, notify: [{}]", script.display());
+    let mut first = start(&lan, 1, &config(&notify));
+    becomes(&first, "active");
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.wait_exit(SOON).code(), Some(0), "{}", first.log());
+    assert_eq!(
+        std::fs::read_to_string(&log).unwrap(),
+        "vip initialize backup 254\nvip backup active 254\nvip active initialize 254\n"
+    );
 }

@@ -13,7 +13,7 @@ use super::super::vocabulary::meant;
 use super::super::yaml::{Key, Place, shortened};
 use super::{Resolver, error, name_or, number, small, some_of, text_of, with};
 use crate::balance::Algorithm;
-use crate::control::snapshot::{Freebind, ListenAddress, Listener, Protocol};
+use crate::control::snapshot::{Freebind, ListenAddress, Listener, Protocol, Standing};
 use crate::ids::PoolId;
 use crate::sys::socket::Bind;
 
@@ -103,6 +103,8 @@ impl Resolver<'_> {
                 );
             }
             self.snapshot.listeners.push(Listener {
+                standing: Standing::Configured,
+                has_moved: false,
                 name,
                 protocol: *item.protocol,
                 addresses,
@@ -319,9 +321,10 @@ impl Resolver<'_> {
     }
 
     pub(super) fn admin_socket(&mut self, admin: &document::Admin) {
-        let Some(path) = &admin.socket.0 else {
+        let Some(socket) = &admin.socket.0 else {
             return;
         };
+        let path = &socket.path;
         if let Some(claim) = self.taken[0].paths.get(&plain(&path.0)) {
             let message = format!(
                 "listener `{}` has the path of `admin.socket`, {}",
@@ -333,6 +336,28 @@ impl Resolver<'_> {
             let at = admin.socket.place;
             self.problems
                 .push(with(problem, at, "`admin.socket` is here"));
+        }
+    }
+
+    /// Who can reach more than this host has to show who he is, and nobody is to read that on the way.
+    pub(super) fn admin_http(&mut self, admin: &document::Admin) {
+        let Some(http) = &admin.http.0 else {
+            return;
+        };
+        let missing = match (&http.token_file.0, &http.tls.0) {
+            (Some(_), Some(_)) => return,
+            (None, Some(_)) => "`token_file`",
+            (Some(_), None) => "`tls`",
+            (None, None) => "`token_file` and `tls`",
+        };
+        let address = http.address.0;
+        if !address.ip().is_loopback() {
+            let message =
+                format!("{address} can be reached from other hosts: {missing} is needed for it");
+            let problem = error(http.address.place, "admin.http", message).help(
+                "127.0.0.1 needs neither; `admin.metrics` may face the network, and shows metrics only",
+            );
+            self.problems.push(problem);
         }
     }
 

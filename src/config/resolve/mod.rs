@@ -15,11 +15,11 @@ use super::datagrams::{self, Datagrams};
 use super::document::{self, Document, HttpMethod, HttpProbe, ProbeType};
 use super::kind::{Field, Kind, Number, Or};
 use super::report::{Problem, Problems};
-use super::units::{Period, unusable_name};
+use super::units::{AccessTo, FilePath, Period, unusable_name};
 use super::yaml::{Key, Place};
-use super::{Admin, Config, Log};
+use super::{Access, Admin, Config, Http, Log, Socket, StateFile};
 use crate::control::snapshot::{
-    Backend, BackendAddress, Check, Global, HttpCheck, Pool, Probe, Protocol, Snapshot,
+    Backend, BackendAddress, Check, Global, HttpCheck, Pool, Probe, Protocol, Snapshot, Standing,
 };
 use crate::health::PassiveRule;
 use crate::ids::{BackendId, PoolId};
@@ -57,7 +57,9 @@ pub(super) fn resolve(mut document: Document, problems: &mut Problems) -> Option
         return None;
     }
     resolver.listeners(&document.listeners, &document.pools.0);
+    resolver.snapshot.put_in_order();
     resolver.admin_socket(&document.admin);
+    resolver.admin_http(&document.admin);
     resolver.circles(&document.pools.0);
     let datagrams = Datagrams {
         document: &document,
@@ -76,16 +78,47 @@ pub(super) fn resolve(mut document: Document, problems: &mut Problems) -> Option
     }
     Some(Config {
         global,
+        user: (document.global.user.0.as_ref()).map(|user| user.0.clone()),
         snapshot,
         log: Log {
             level: *document.log.level,
             format: *document.log.format,
+            access: (document.log.access.0.as_ref()).map(access),
         },
-        admin: Admin {
-            socket: document.admin.socket.0.as_ref().map(|path| path.0.clone()),
-        },
+        admin: admin(&document.admin),
+        hash: 0,
         document,
     })
+}
+
+fn access(written: &AccessTo) -> Access {
+    match written {
+        AccessTo::Stdout => Access::Stdout,
+        AccessTo::File(path) => Access::File(path.0.clone()),
+    }
+}
+
+fn admin(section: &document::Admin) -> Admin {
+    let path = |path: &FilePath| path.0.clone();
+    let http = |http: &document::AdminHttp| Http {
+        address: http.address.0,
+        token_file: http.token_file.0.as_ref().map(path),
+        tls: (http.tls.0.as_ref()).map(|tls| (path(&tls.cert), path(&tls.key))),
+    };
+    Admin {
+        socket: section.socket.0.as_ref().map(|socket| Socket {
+            path: socket.path.0.clone(),
+            owner: socket.owner.0.as_ref().map(|name| name.0.clone()),
+            group: socket.group.0.as_ref().map(|name| name.0.clone()),
+        }),
+        http: section.http.0.as_ref().map(http),
+        metrics: section.metrics.0.map(|address| address.0),
+        state_file: match section.state_file.0.as_ref().map(|file| &file.0) {
+            None => StateFile::Auto,
+            Some(None) => StateFile::Off,
+            Some(Some(file)) => StateFile::At(path(file)),
+        },
+    }
 }
 
 struct Resolver<'a> {
@@ -185,6 +218,8 @@ impl Resolver<'_> {
             .snapshot
             .plan(*section.balance, *section.hash_key, &backends);
         self.snapshot.pools.push(Pool {
+            standing: Standing::Configured,
+            has_moved: false,
             name: Arc::from(key.name.as_str()),
             backends,
             rules: Rules {
@@ -254,6 +289,8 @@ impl Resolver<'_> {
                 u32::try_from(self.snapshot.backends.len()).expect("bounded by BACKENDS_MAX"),
             ));
             self.snapshot.backends.push(Backend {
+                standing: Standing::Configured,
+                place: u32::try_from(ids.len() - 1).expect("bounded by BACKENDS_MAX"),
                 name: Arc::from(name),
                 pool: id,
                 address,

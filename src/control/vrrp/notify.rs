@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::{command, words};
 use crate::vrrp::RouterId;
@@ -18,18 +20,32 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// See the module's text.
 pub(super) struct Notify {
     settings: Vec<Arc<Settings>>,
-    waiting: mpsc::Sender<Vec<String>>,
+    /// None once the end has begun.
+    waiting: Option<mpsc::Sender<Vec<String>>>,
+    running: JoinHandle<()>,
 }
 
 impl Notify {
     /// Has to be called within the runtime.
     pub(super) fn start(settings: &[Arc<Settings>]) -> Notify {
         let (waiting, changes) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(run_all(changes));
         Notify {
             settings: settings.to_vec(),
-            waiting,
+            waiting: Some(waiting),
+            running: tokio::spawn(run_all(changes)),
         }
+    }
+
+    /// Waits until everything was told; not for longer than this.
+    pub(super) async fn finish(&mut self, longest: Duration) {
+        self.waiting = None;
+        if timeout(longest, &mut self.running).await.is_err() {
+            tracing::warn!("notify is too slow: the process ends without it");
+        }
+    }
+
+    pub(super) fn take_settings(&mut self, settings: &[Arc<Settings>]) {
+        self.settings = settings.to_vec();
     }
 
     pub(super) fn push(&self, router: RouterId, transition: &Transition, priority: u8) {
@@ -44,7 +60,8 @@ impl Notify {
             words::role(transition.to).to_owned(),
             priority.to_string(),
         ]);
-        if self.waiting.try_send(command).is_err() {
+        let waiting = self.waiting.as_ref();
+        if waiting.is_none_or(|waiting| waiting.try_send(command).is_err()) {
             tracing::warn!(virtual_router = %settings.name, "notify is too slow: a change is left out");
         }
     }

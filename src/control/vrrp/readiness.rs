@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::{Control, Phase};
 use super::Vrrp;
-use crate::control::snapshot::Snapshot;
+use crate::control::snapshot::{Snapshot, Standing};
 use crate::vrrp::machine::Readiness;
 use crate::vrrp::settings::Settings;
 use crate::vrrp::{Command, RouterId};
@@ -14,7 +14,7 @@ impl Control {
     /// Tells the virtual routers what has changed for them.
     pub(in crate::control) fn judge_readiness(&mut self) {
         let fault = match self.phase {
-            Phase::Serving if self.listeners.is_behind() => {
+            Phase::Serving if self.listeners.cannot_open() => {
                 Some("a listener that should be open is not")
             }
             Phase::Killing { .. } | Phase::Over => Some("the process is ending"),
@@ -77,6 +77,10 @@ fn pools(snapshot: &Snapshot, settings: &Settings) -> impl Iterator<Item = Strin
     let tracked = settings.track.pools.iter();
     tracked.filter_map(|(pool, wanted)| {
         let pool = &snapshot.pools[pool.index()];
+        if pool.standing != Standing::Configured {
+            // Nobody means it any more.
+            return None;
+        }
         let backends = pool
             .backends
             .iter()

@@ -91,6 +91,20 @@ impl Scripts {
         }
     }
 
+    /// Those of other settings from now on. One that was there before is still what its runs have said so far.
+    pub(super) fn become_those_of(&mut self, settings: &[Arc<Settings>]) {
+        let before = std::mem::replace(self, Scripts::start(settings));
+        for health in &mut self.all {
+            let is_same =
+                |old: &&Health| old.router == health.router && old.script == health.script;
+            if let Some(old) = before.all.iter().find(is_same) {
+                health.is_failing = old.is_failing;
+                health.why.clone_from(&old.why);
+                health.against = old.against;
+            }
+        }
+    }
+
     pub(super) async fn next(&mut self) -> Outcome {
         match self.outcomes.recv().await {
             Some(outcome) => outcome,

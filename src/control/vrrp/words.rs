@@ -1,5 +1,7 @@
 //! What people read about virtual routers.
 
+use serde_json::{Value, json};
+
 use crate::vrrp::machine::{Cause, HandOver, Readiness, Role, Transition, Wait};
 
 pub(super) fn role(role: Role) -> &'static str {
@@ -19,6 +21,17 @@ pub(super) fn log_transition(name: &str, transition: &Transition, priority: u8) 
     } else {
         tracing::info!(virtual_router = name, from, to, priority, %why, "virtual router changed");
     }
+}
+
+/// The same for those who watch.
+pub(super) fn facts(name: &str, transition: &Transition, priority: u8) -> Value {
+    json!({
+        "virtual_router": name,
+        "from": role(transition.from),
+        "to": role(transition.to),
+        "priority": priority,
+        "why": cause(&transition.cause),
+    })
 }
 
 pub(super) fn log_line(name: Option<&str>, is_warning: bool, text: &str) {

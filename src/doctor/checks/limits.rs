@@ -1,6 +1,6 @@
 //! File descriptors, locked memory, pipes.
 
-use super::{SESSIONS_USUAL, bounds, demand, flow_ports, workers};
+use super::{SESSIONS_USUAL, bounds, demand, workers};
 use crate::doctor::facts::{Facts, Limit};
 use crate::doctor::finding::{Area, Check, Finding, grouped, size};
 use crate::doctor::wanted::Wanted;
@@ -55,7 +55,8 @@ pub(super) fn checks(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
 }
 
 fn flows(facts: &Facts, wanted: &Wanted) -> Finding {
-    let (Some(bounds), Some(ports)) = (bounds(facts, wanted), flow_ports(facts, wanted)) else {
+    let ports = demand(facts, wanted).ports_for_flows();
+    let (Some(bounds), Some(ports)) = (bounds(facts, wanted), ports) else {
         return FLOWS.unknown("RLIMIT_NOFILE, net.ipv4.ip_local_port_range");
     };
     let possible = bounds.possible_flows;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::super::packet::{Datagram, Rejection};
 #[cfg(doc)]
-use super::{Machine, VirtualRouter};
+use super::Machine;
+use super::VirtualRouter;
 use crate::time::Time;
 
 /// The three states of RFC 9568, section 6.4.
@@ -63,6 +64,8 @@ pub enum Event<'a> {
     HoldBack,
     /// An operator lets it take over again after [`Event::Failover`] or [`Event::HoldBack`].
     Release,
+    /// It is configured otherwise from now on, for the same number on the same interface and in the same version.
+    Configured(Box<VirtualRouter>),
     /// The process ends. [`Action::Stopped`] follows.
     Stop,
 }

@@ -368,13 +368,17 @@ fn an_ill_active_router_stays_until_it_hears_a_better_one() {
 }
 
 #[test]
-fn recovery_counts_after_the_delay() {
-    let mut bench = Bench::active(router(254));
+fn recovery_of_a_backup_counts_after_the_delay() {
+    let mut bench = Bench::backup(router(254));
     bench.on(Event::Readiness(Readiness::SoftFault(why("pool pg"))));
     bench.on(Event::Readiness(Readiness::Well));
     assert_eq!(bench.machine.priority(bench.now), 98);
-    bench.wait(Duration::from_secs(60));
+    for _ in 0..600 {
+        bench.hear(20, 255);
+        bench.wait(INTERVAL);
+    }
     assert_eq!(bench.machine.priority(bench.now), 254);
+    assert_eq!(bench.machine.role(), Role::Backup);
 }
 
 #[test]
@@ -687,4 +691,94 @@ fn the_history_is_bounded() {
     }
     assert_eq!(bench.machine.history().count(), HISTORY_MAX);
     assert_eq!(bench.last_cause(), &Cause::Started);
+}
+
+#[test]
+fn an_active_one_says_at_once_what_it_is_configured_to_be_and_nothing_else_happens() {
+    let mut bench = Bench::active(router(200));
+    bench.wait(INTERVAL * 5);
+    let term = 1;
+    let wanted = VirtualRouter {
+        priority: 210,
+        body: v3(10, &[100, 101]),
+        ..router(200)
+    };
+    let actions = bench.on(Event::Configured(Box::new(wanted.clone())));
+    assert_eq!(
+        actions,
+        [
+            Action::HoldAddresses { term },
+            Action::SendAdvertisement { priority: 210 }
+        ]
+    );
+    let actions = bench.on(Event::AddressesHeld { term });
+    assert_eq!(actions, [Action::Announce], "the new address is made known");
+    // Less is said at once, too, and nothing has to be set.
+    let actions = bench.on(Event::Configured(Box::new(VirtualRouter {
+        priority: 150,
+        ..wanted.clone()
+    })));
+    assert_eq!(actions, [Action::SendAdvertisement { priority: 150 }]);
+    let actions = bench.on(Event::Configured(Box::new(VirtualRouter {
+        lease: None,
+        ..wanted
+    })));
+    assert!(actions.contains(&Action::HoldAddresses { term }));
+    assert_eq!(bench.machine.role(), Role::Active);
+    assert_eq!(bench.machine.history().count(), 2, "started, took over");
+}
+
+#[test]
+fn a_longer_interval_comes_slowly_so_that_a_lost_advertisement_is_no_silence() {
+    let mut bench = Bench::active(router(200));
+    let body = v3(100, &[100]);
+    bench.on(Event::Configured(Box::new(VirtualRouter {
+        body,
+        ..router(200)
+    })));
+    let sent = |actions: &[Action]| {
+        let is_one = |action: &&Action| matches!(action, Action::SendAdvertisement { .. });
+        actions.iter().filter(is_one).count()
+    };
+    assert_eq!(sent(&bench.wait(INTERVAL * 3)), 3, "at the pace of before");
+    assert_eq!(sent(&bench.wait(INTERVAL * 9)), 0);
+    assert_eq!(sent(&bench.wait(INTERVAL)), 1, "at its own");
+    bench.on(Event::Configured(Box::new(router(200))));
+    assert_eq!(sent(&bench.wait(INTERVAL * 3)), 3, "a shorter one at once");
+}
+
+#[test]
+fn a_backup_that_is_configured_anew_waits_as_it_did() {
+    let mut bench = Bench::backup(router(200));
+    bench.hear(20, 220);
+    let deadline = bench.machine.deadline();
+    let preempting = VirtualRouter {
+        priority: 230,
+        preempt: true,
+        preempt_delay: Duration::ZERO,
+        ..router(200)
+    };
+    assert_eq!(bench.on(Event::Configured(Box::new(preempting))), []);
+    assert_eq!(bench.machine.deadline(), deadline);
+    assert_eq!(bench.machine.role(), Role::Backup);
+}
+
+#[test]
+fn an_active_one_that_is_well_again_is_so_at_once() {
+    let fault = || Readiness::SoftFault(Arc::from("a pool is empty"));
+    let mut active = Bench::active(router(200));
+    active.on(Event::Readiness(fault()));
+    assert!(active.machine.priority(active.now) < PRIORITY_WELL);
+    active.wait(INTERVAL * 5);
+    active.on(Event::Readiness(Readiness::Well));
+    assert_eq!(
+        active.machine.priority(active.now),
+        200,
+        "it serves already"
+    );
+    let mut backup = Bench::backup(router(200));
+    backup.on(Event::Readiness(fault()));
+    backup.hear(20, 220);
+    backup.on(Event::Readiness(Readiness::Well));
+    assert!(backup.machine.priority(backup.now) < PRIORITY_WELL);
 }

@@ -8,7 +8,7 @@ use super::super::Ticket;
 use super::super::fitness::Fitness;
 use super::super::frames;
 use super::super::kernel::Wires;
-use super::super::machine::{Machine, Readiness, Role};
+use super::super::machine::{Machine, Readiness, Role, VirtualRouter};
 use super::super::packet::{Ends, Password};
 use super::super::settings::Settings;
 use super::super::wishes::Wishes;
@@ -21,11 +21,14 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// An Active router that could not set its addresses for so long is not well: another one may be able to. Hundreds of
 /// them that come at once take a second or two.
 const UNHELD_MAX: Duration = Duration::from_secs(5);
+/// The same where the kernel does not even answer. Others may keep it busy for some seconds.
+const UNANSWERED_MAX: Duration = Duration::from_secs(10);
 /// So long it counts as not well then.
 const UNHELD_FAULT: Duration = Duration::from_secs(30);
 
 pub(super) struct Runner {
     pub(super) settings: Arc<Settings>,
+    password: Option<Password>,
     pub(super) machine: Machine,
     pub(super) segment: usize,
     pub(super) fitness: Fitness,
@@ -46,6 +49,8 @@ pub(super) struct Runner {
     term: Option<u32>,
     /// It is Active and its addresses are not there, as far as is known: since when.
     unheld_since: Option<Time>,
+    /// The kernel was asked for them then, and has not answered.
+    asked_at: Option<Time>,
     /// It could not set them; it counts as not well until then.
     unheld_until: Option<Time>,
     retry_at: Option<Time>,
@@ -63,6 +68,7 @@ impl Runner {
         Runner {
             machine: Machine::new(settings.virtual_router(password), now),
             settings,
+            password,
             segment,
             fitness: Fitness::default(),
             readiness: Readiness::Well,
@@ -75,11 +81,18 @@ impl Runner {
             send_failures: 0,
             term: None,
             unheld_since: None,
+            asked_at: None,
             unheld_until: None,
             retry_at: None,
             says_send_failures: Seldom::new(super::SAY_EVERY),
             says_failures: Seldom::new(super::SAY_EVERY),
         }
+    }
+
+    /// Has other settings from now on; what its machine is to know of them.
+    pub(super) fn configure(&mut self, settings: Arc<Settings>) -> VirtualRouter {
+        self.settings = settings;
+        self.settings.virtual_router(self.password)
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -90,7 +103,9 @@ impl Runner {
     pub(super) fn due(&self) -> Option<Time> {
         let ending = self.ending.map(|(_, until)| until);
         let unheld = self.unheld_since.map(|since| since + UNHELD_MAX);
+        let unanswered = self.asked_at.map(|asked| asked + UNANSWERED_MAX);
         let all = [
+            unanswered,
             self.machine.deadline(),
             ending,
             self.retry_at,
@@ -122,13 +137,29 @@ impl Runner {
         self.unheld_since = None;
     }
 
+    /// The kernel is asked for its addresses.
+    pub(super) fn asks(&mut self, now: Time) {
+        self.asked_at = Some(now);
+    }
+
+    /// The kernel has answered.
+    pub(super) fn is_answered(&mut self) {
+        self.asked_at = None;
+    }
+
     /// What time says of its addresses: whether it cannot set them, if that has changed.
     pub(super) fn cannot_hold(&mut self, now: Time) -> Option<bool> {
         if !self.is_active() {
-            self.unheld_since = None;
+            (self.unheld_since, self.asked_at) = (None, None);
         }
         let is_lacking = |since: &mut Time| *since + UNHELD_MAX <= now;
-        if self.unheld_since.take_if(is_lacking).is_some() {
+        let is_lacking = self.unheld_since.take_if(is_lacking).is_some();
+        let is_unanswered = |asked: Time| asked + UNANSWERED_MAX <= now;
+        let is_unanswered = self.asked_at.is_some_and(is_unanswered);
+        if is_unanswered {
+            self.asked_at = Some(now);
+        }
+        if is_lacking || is_unanswered {
             self.unheld_until = Some(now + UNHELD_FAULT);
             return Some(true);
         }

@@ -8,15 +8,18 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use arrayvec::ArrayVec;
 use socket2::SockAddr;
 
-use super::super::Worker;
+use super::super::access::{Led, Traffic};
 use super::super::picks::{Picked, Tried};
 use super::super::token::{Datagrams, Key, Token};
+use super::super::{Report, Worker};
+use super::Dry;
 use crate::balance::{Arrival, Sample};
 use crate::flow::{Client, FlowId, Gone, Loss, Request};
 use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::ring::{Completion, Message, Payload};
-use crate::session::CloseReason;
+use crate::session::{CloseReason, Direction};
 use crate::sys::datagram;
+use crate::time::Time;
 
 /// Datagrams that leave by one system call: what more of them would save is little.
 const RUN_MOST: usize = 16;
@@ -27,6 +30,8 @@ pub(super) struct Line {
     /// None once the flow has ended, or leads elsewhere: what still comes is not for anybody.
     flow: Option<FlowId>,
     backend: BackendId,
+    /// When it was opened.
+    since: Time,
     /// Where replies go: from this place.
     place: u16,
     client: SockAddr,
@@ -37,6 +42,8 @@ pub(super) struct Line {
     is_cancelled: bool,
     /// What is too large for the path leaves in fragments.
     fragments: bool,
+    /// For the access log, if there is one.
+    traffic: Option<Box<Traffic>>,
 }
 
 impl Line {
@@ -53,19 +60,43 @@ impl Line {
         datagram::allow_fragments(self.socket.as_fd());
     }
 
-    /// Datagrams of one length.
-    fn send(&mut self, all: &[IoSlice<'_>]) -> io::Result<()> {
+    /// Sends datagrams of one length.
+    fn send(&mut self, all: &[IoSlice<'_>]) -> Sent {
         let is_large = all.iter().any(|one| one.len() > datagram::FITS_EVERYWHERE);
         if is_large && !self.fragments {
             self.allow_fragments();
         }
-        let sent = datagram::send(self.socket.as_fd(), all);
-        if !datagram::is_too_big(&sent) || self.fragments {
+        let sent = self.send_as_it_is(all);
+        if !datagram::is_too_big(&sent.result) || self.fragments {
             return sent;
         }
         self.allow_fragments();
-        datagram::send(self.socket.as_fd(), all)
+        self.send_as_it_is(all)
     }
+
+    /// A router's word about an earlier datagram says nothing about these: they are sent once more.
+    fn send_as_it_is(&self, all: &[IoSlice<'_>]) -> Sent {
+        let first = datagram::send(self.socket.as_fd(), all);
+        if !datagram::is_too_big(&first) {
+            return Sent {
+                result: first,
+                was_earlier_lost: false,
+            };
+        }
+        let result = datagram::send(self.socket.as_fd(), all);
+        let was_earlier_lost = !datagram::is_too_big(&result);
+        Sent {
+            result,
+            was_earlier_lost,
+        }
+    }
+}
+
+/// What a send on a line came to.
+struct Sent {
+    result: io::Result<()>,
+    /// A router has said that an earlier datagram was too large for the path.
+    was_earlier_lost: bool,
 }
 
 /// Datagrams of one client that came one after the other, are of one length and leave by one system call.
@@ -208,21 +239,35 @@ impl Worker {
         let Some(line) = line.filter(|line| line.flow.is_some()) else {
             return Err(Loss::Refused);
         };
-        let backend = line.backend;
+        let (backend, since) = (line.backend, line.since);
         let sent = {
             let each = parts.iter().map(|payload| self.ring.payload(*payload));
             let all: ArrayVec<IoSlice<'_>, RUN_MOST> = each.map(IoSlice::new).collect();
             line.send(&all)
         };
-        let Err(error) = sent else {
+        if let (Ok(()), Some(traffic)) = (&sent.result, &mut line.traffic) {
+            let all = parts.iter();
+            all.for_each(|payload| traffic.add(Direction::ToBackend, payload.len));
+        }
+        if sent.was_earlier_lost {
+            self.lose(key, Loss::TooBig);
+        }
+        let Err(error) = sent.result else {
             let cells = &self.cells.backend(backend).sent;
             parts.iter().for_each(|payload| cells.add(payload.len));
+            self.picks.unrefused(backend, since, self.now, &self.cells);
             return Ok(());
         };
         match error.raw_os_error().unwrap_or(libc::EINVAL) {
             libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Err(Loss::Blocked),
             libc::EMSGSIZE => Err(Loss::TooBig),
-            libc::EPERM | libc::EINVAL | libc::EIO => Err(Loss::SendFailed),
+            // Perhaps only because there are several.
+            libc::EPERM | libc::EINVAL | libc::EIO if parts.len() > 1 => Err(Loss::SendFailed),
+            // A firewall, a route into nowhere: that does not pass by itself.
+            errno @ (libc::EPERM | libc::EINVAL | libc::EIO) => {
+                self.refused(key, errno);
+                Err(Loss::SendFailed)
+            }
             // The answer to an earlier datagram, or the lack of a way to the backend.
             errno => {
                 self.refused(key, errno);
@@ -269,7 +314,8 @@ impl Worker {
             }
             opened => opened?,
         };
-        self.udp.table.attach(id, key, self.now);
+        let rules = self.snapshot.pools[pool.index()].flows;
+        self.udp.table.attach(id, rules, key, self.now);
         self.lead_line_to(key, id);
         self.shared.enter(listener, None);
         self.cells.flows_moved_total.add(1);
@@ -287,7 +333,7 @@ impl Worker {
 
     /// A line to a backend that the pool picks, and that this host has a way to. Its flow counts there from now on.
     fn open_line(&mut self, client: &Client, pool: PoolId, tried: &Tried) -> Result<Key, Loss> {
-        if !self.udp.lines.has_room() {
+        if !self.udp.lines.has_room() || self.udp.lacked == Some((pool, self.now)) {
             return Err(Loss::OutOfResources);
         }
         let mut address = client.address;
@@ -313,18 +359,32 @@ impl Worker {
             };
             self.shared.disclaim(backend);
             if is_scarce(errno) {
-                self.note_connect_failure(backend, libc::EADDRNOTAVAIL);
-                // The next one may find what this one lacked.
-                if let Some(gone) = self.udp.table.evict() {
-                    self.flow_gone(&gone, CloseReason::Evicted);
-                }
+                self.make_room(pool);
                 return Err(Loss::OutOfResources);
             }
-            self.note_connect_failure(backend, errno);
+            // For want of an address of this host no backend is to blame.
+            nobody = match errno {
+                libc::EADDRNOTAVAIL => Loss::OutOfResources,
+                errno => {
+                    self.note_connect_failure(backend, errno);
+                    Loss::SendFailed
+                }
+            };
             if tried.try_push(backend).is_err() {
-                return Err(Loss::SendFailed);
+                return Err(nobody);
             }
-            nobody = Loss::SendFailed;
+        }
+    }
+
+    /// A flow of this pool lacked what others have. The kernel gives that back only when a socket has been closed, so
+    /// one makes way for those that come next, and until the next turn nobody else of the pool asks in vain.
+    fn make_room(&mut self, pool: PoolId) {
+        self.udp.lacked = Some((pool, self.now));
+        if !self.udp.endings.is_empty() {
+            return;
+        }
+        if let Some(gone) = self.udp.table.evict() {
+            self.flow_gone(&gone, CloseReason::Evicted);
         }
     }
 
@@ -336,31 +396,43 @@ impl Worker {
             socket,
             flow: None,
             backend,
+            since: self.now,
             place: client.place,
             client: client.address.into(),
             local: client.local,
             is_armed: false,
             is_cancelled: false,
             fragments: false,
+            traffic: (self.access.as_ref()).map(|_| Box::new(Traffic::begin(self.now))),
         };
         let key = self.udp.lines.insert(line);
         key.expect("there was room before it was opened")
     }
 
-    /// Connects from the pool's sources in turn, until one has a port left.
+    /// Connects from the pool's sources in turn, until one has a port left. When one lacked a port, that is the error.
     fn connect_line(&mut self, pool: PoolId, backend: BackendId) -> Result<OwnedFd, i32> {
         let sources = &self.snapshot.pools[pool.index()].sources;
         let address = self.picks.address(backend);
         let mut turn = self.sources.begin(pool, sources, address);
         let mut source = turn.take(sources, address);
+        let mut scarce = None;
         loop {
-            let error = match datagram::connect(address, source) {
+            let errno = match datagram::connect(address, source) {
                 Ok(socket) => return Ok(socket),
-                Err(error) => error,
+                Err(error) => error.raw_os_error().unwrap_or(libc::EINVAL),
             };
+            if errno == NO_PORT && self.sources.exhausted(&self.cells, self.now) {
+                (self.reports)(Report::SourceExhausted { backend, source });
+            }
+            if let (libc::EADDRNOTAVAIL, Some(source)) = (errno, source)
+                && self.sources.absent(&self.cells, self.now)
+            {
+                (self.reports)(Report::SourceAbsent { pool, source });
+            }
+            scarce = scarce.or_else(|| is_scarce(errno).then_some(errno));
             source = turn.take(sources, address);
             if source.is_none() {
-                return Err(error.raw_os_error().unwrap_or(libc::EINVAL));
+                return Err(scarce.unwrap_or(errno));
             }
         }
     }
@@ -398,7 +470,7 @@ impl Worker {
             ..=0 => self.hear_line(key),
             libc::ENOBUFS => {
                 self.cells.datagrams_starved_total.add(1);
-                self.udp.dry_lines.push_back(key);
+                self.udp.dry.push_back(Dry::Line(key));
             }
             // A router's word about an earlier datagram: the kernel knows the path better from now on.
             libc::EMSGSIZE => {
@@ -414,6 +486,7 @@ impl Worker {
     fn take_reply(&mut self, key: Key, payload: Payload) {
         let line = self.udp.lines.get(key);
         let Some((line, id)) = line.and_then(|line| line.flow.map(|id| (line, id))) else {
+            self.lose(key, Loss::Late);
             return;
         };
         let reply = self.udp.table.reply(id, self.now);
@@ -423,7 +496,12 @@ impl Worker {
         let bytes = self.ring.payload(payload);
         let listener = self.cells.listener(place.listener);
         match place.send(bytes, &line.client, line.local) {
-            Ok(()) => listener.sent.add(payload.len),
+            Ok(()) => {
+                listener.sent.add(payload.len);
+                if let Some(traffic) = &mut line.traffic {
+                    traffic.add(Direction::ToClient, payload.len);
+                }
+            }
             Err(loss) => listener.lost[loss.index()].add(1),
         }
         if reply.is_first {
@@ -479,7 +557,7 @@ impl Worker {
             None => {
                 // It takes part in nothing until its client is heard again.
                 self.shared.leave(self.udp.listener_of(id));
-                self.release_line(key);
+                self.release_line(key, reason);
             }
         }
     }
@@ -500,8 +578,10 @@ impl Worker {
         self.cells.flow_ended(listener, reason);
         if let Some(key) = gone.line {
             self.shared.leave(listener);
-            self.count_expiry(key, reason);
-            self.release_line(key);
+            if reason == CloseReason::IdleTimeout {
+                self.expired(key);
+            }
+            self.release_line(key, reason);
         }
         tracing::trace!(
             listener = %self.snapshot.listeners[listener.index()].name, client = %gone.client.address,
@@ -509,23 +589,50 @@ impl Worker {
         );
     }
 
-    fn count_expiry(&mut self, key: Key, reason: CloseReason) {
-        let is_expired = reason == CloseReason::IdleTimeout;
-        if let Some(line) = self.udp.lines.get(key).filter(|_| is_expired) {
-            self.cells.backend(line.backend).flows_expired_total.add(1);
+    fn expired(&mut self, key: Key) {
+        if let Some(line) = self.udp.lines.get(key) {
+            let (backend, since) = (line.backend, line.since);
+            self.cells.backend(backend).flows_expired_total.add(1);
+            self.picks.unrefused(backend, since, self.now, &self.cells);
         }
     }
 
-    /// The line is nobody's any more: what it has in the kernel ends, then it is closed.
-    fn release_line(&mut self, key: Key) {
+    /// The line is nobody's any more, and will be closed in its turn.
+    fn release_line(&mut self, key: Key, reason: CloseReason) {
         let Some(line) = self.udp.lines.get(key) else {
             return;
         };
         line.flow = None;
-        let (backend, is_armed) = (line.backend, line.is_armed);
+        let backend = line.backend;
+        if let Some(traffic) = line.traffic.take() {
+            let led = Led {
+                listener: self.udp.places[usize::from(line.place)].listener,
+                client: line.client.as_socket(),
+                backend,
+            };
+            self.log_flow(&traffic, &led, reason);
+        }
         self.shared.disclaim(backend);
         self.cells.backend(backend).flows_active.sub(1);
-        if is_armed {
+        self.udp.endings.push(key);
+    }
+
+    /// Lines that are nobody's any more: all, or some of a mass.
+    pub(in crate::worker) fn end_lines(&mut self) {
+        for _ in 0..self.udp.endings.share() {
+            let Some(key) = self.udp.endings.pop() else {
+                return;
+            };
+            self.end_line(key);
+        }
+    }
+
+    /// What it has in the kernel ends, then it is closed.
+    fn end_line(&mut self, key: Key) {
+        let Some(line) = self.udp.lines.get(key) else {
+            return;
+        };
+        if line.is_armed {
             line.is_cancelled = true;
             let target = Token::Datagrams(Datagrams::Line(key)).encode();
             let token = Token::Datagrams(Datagrams::CancelLine(key)).encode();
@@ -548,8 +655,14 @@ impl Worker {
     /// Once nothing of it is in the kernel.
     fn close_line(&mut self, key: Key) {
         let is_over = |line: &mut Line| line.flow.is_none() && !line.is_armed && !line.is_cancelled;
-        if self.udp.lines.get(key).is_some_and(is_over) {
-            self.udp.lines.remove(key);
+        if !self.udp.lines.get(key).is_some_and(is_over) {
+            return;
+        }
+        if let Some(line) = self.udp.lines.remove(key) {
+            let overflows = datagram::overflows(line.socket.as_fd());
+            let listener = self.udp.places[usize::from(line.place)].listener;
+            let lost = &self.cells.listener(listener).lost;
+            lost[Loss::ReplyOverflow.index()].add(u64::from(overflows));
         }
     }
 
@@ -560,11 +673,13 @@ impl Worker {
     }
 }
 
-/// Whether a line was not opened for want of what other lines have: a file, memory, or a port (which is what `EAGAIN`
-/// means for a datagram socket).
+/// What a datagram socket says that finds no free port.
+const NO_PORT: i32 = libc::EAGAIN;
+
+/// Whether a line was not opened for want of what other lines have: a file, memory, or a port.
 fn is_scarce(errno: i32) -> bool {
     matches!(
         errno,
-        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN
+        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | NO_PORT
     )
 }

@@ -4,6 +4,7 @@
 //!
 //! Nothing here waits: a datagram that cannot be sent at once is lost, and counted.
 
+mod endings;
 mod lines;
 mod places;
 
@@ -16,11 +17,12 @@ use super::slab::Slab;
 use super::timers::Timers;
 use super::token::{Datagrams, Key};
 use crate::flow::{Due, FlowId, Table};
-use crate::ids::{BackendId, ListenerId};
+use crate::ids::{BackendId, ListenerId, PoolId};
 use crate::ring::Completion;
 use crate::session::CloseReason;
 use crate::time::Time;
 
+use endings::Endings;
 use lines::{Line, Run};
 use places::Place;
 
@@ -47,8 +49,17 @@ pub(super) struct Udp {
     /// Backends that refused a flow which has had no reply since.
     refusals: HashMap<FlowId, Tried>,
     /// Receives that found no buffer.
-    dry_places: Vec<u16>,
-    dry_lines: VecDeque<Key>,
+    dry: VecDeque<Dry>,
+    /// Lines that are nobody's any more.
+    endings: Endings,
+    /// The pool whose flows lacked a port, a file or memory last, and when.
+    lacked: Option<(PoolId, Time)>,
+}
+
+/// What waits for a buffer to receive into.
+enum Dry {
+    Place(u16),
+    Line(Key),
 }
 
 impl Udp {
@@ -62,14 +73,30 @@ impl Udp {
             due: Vec::new(),
             run: None,
             refusals: HashMap::new(),
-            dry_places: Vec::new(),
-            dry_lines: VecDeque::new(),
+            dry: VecDeque::new(),
+            endings: Endings::default(),
+            lacked: None,
         }
     }
 
     /// Whether nothing of it is in the kernel and no flow is left.
     pub(super) fn is_done(&self) -> bool {
         self.table.is_empty() && self.lines.len() == 0 && self.is_silent()
+    }
+
+    /// Whether there are any places for datagrams.
+    pub(super) fn has_places(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// Whether every place has the socket that it is to have.
+    pub(super) fn has_settled(&self) -> bool {
+        self.places.iter().all(Place::has_settled)
+    }
+
+    /// Whether so many lines are on their way out that the others have to be protected from them.
+    pub(super) fn is_ending_a_mass(&self) -> bool {
+        self.endings.are_a_mass()
     }
 
     fn listener_of(&self, id: FlowId) -> ListenerId {
@@ -84,8 +111,7 @@ impl Udp {
     /// How long nothing will be due, seen from `now`; none if nothing ever will. Whether buffers are free decides
     /// whether receives that wait for some can go on.
     pub(super) fn patience(&self, now: Time, buffers: bool) -> Option<Duration> {
-        let is_dry = !self.dry_places.is_empty() || !self.dry_lines.is_empty();
-        if is_dry && buffers {
+        if (!self.dry.is_empty() && buffers) || !self.endings.is_empty() {
             return Some(Duration::ZERO);
         }
         self.timers.next_in(now)
@@ -104,14 +130,13 @@ impl Worker {
         }
     }
 
-    /// Receives go on that found no buffer.
+    /// As many receives that found no buffer go on as there are buffers, first come, first served.
     pub(super) fn begin_datagrams(&mut self) {
-        if self.ring.free_datagram_buffers() > 0 {
-            for place in std::mem::take(&mut self.udp.dry_places) {
-                self.listen_at(place);
-            }
-            while let Some(key) = self.udp.dry_lines.pop_front() {
-                self.hear_line(key);
+        for _ in 0..self.ring.free_datagram_buffers() {
+            match self.udp.dry.pop_front() {
+                Some(Dry::Place(place)) => self.listen_at(place),
+                Some(Dry::Line(key)) => self.hear_line(key),
+                None => return,
             }
         }
     }
@@ -161,6 +186,34 @@ impl Worker {
     pub(super) fn end_flows(&mut self, reason: CloseReason) {
         let ids: Vec<FlowId> = self.udp.table.ids().collect();
         ids.into_iter().for_each(|id| self.end_flow(id, reason));
+    }
+
+    /// Other places, and other listeners for some. The flows of a place belong to its listener, and end with that.
+    pub(super) fn change_places(&mut self, places: &[Option<ListenerId>]) {
+        for (index, listener) in (0_u16..).zip(places) {
+            match (self.udp.places.get(usize::from(index)), listener) {
+                (Some(place), Some(listener)) if place.listener == *listener => {}
+                (Some(_), _) => self.end_flows_of(index),
+                (None, _) => {}
+            }
+            match (self.udp.places.get_mut(usize::from(index)), listener) {
+                (Some(place), Some(listener)) => place.listener = *listener,
+                (Some(_), None) => {}
+                (None, listener) => {
+                    let listener = listener.unwrap_or(ListenerId(0));
+                    self.udp.places.push(Place::new(listener));
+                }
+            }
+        }
+    }
+
+    fn end_flows_of(&mut self, place: u16) {
+        let ids: Vec<FlowId> = self.udp.table.ids().collect();
+        for id in ids {
+            if self.udp.table.client(id).place == place {
+                self.end_flow(id, CloseReason::Operator);
+            }
+        }
     }
 
     /// Flows that lead to such a backend are to lead elsewhere from their next datagrams on.

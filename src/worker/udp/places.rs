@@ -9,6 +9,7 @@ use socket2::{SockAddr, Socket};
 
 use super::super::Worker;
 use super::super::token::{Datagrams, Token};
+use super::Dry;
 use crate::flow::Loss;
 use crate::ids::ListenerId;
 use crate::ring::Completion;
@@ -72,6 +73,11 @@ impl Place {
     /// Whether nothing of it is in the kernel.
     pub(super) fn is_silent(&self) -> bool {
         !self.is_armed && !self.is_cancelled
+    }
+
+    /// Whether it has the socket that it is to have.
+    pub(super) fn has_settled(&self) -> bool {
+        self.has_what_is_wanted() && !self.is_cancelled
     }
 
     fn has_what_is_wanted(&self) -> bool {
@@ -144,7 +150,11 @@ impl Worker {
     }
 
     pub(super) fn place_completion(&mut self, index: u16, completion: Completion) {
-        if let Some(buffer) = completion.buffer {
+        let is_leaving = !self.udp.places[usize::from(index)].has_what_is_wanted();
+        if let Some(buffer) = completion.buffer.filter(|_| is_leaving && !self.stopping) {
+            // Nobody listens there any more.
+            self.ring.drop_datagram(buffer);
+        } else if let Some(buffer) = completion.buffer {
             match self.ring.message(buffer, completion.result) {
                 Some(message) if message.is_truncated => {
                     self.ring.drop_datagram(buffer);
@@ -171,7 +181,7 @@ impl Worker {
             self.settle_place(index);
         } else if completion.result == -libc::ENOBUFS {
             self.cells.datagrams_starved_total.add(1);
-            self.udp.dry_places.push(index);
+            self.udp.dry.push_back(Dry::Place(index));
         } else {
             self.listen_at(index);
         }

@@ -19,6 +19,49 @@ pub fn threads(pid: u32) -> Vec<String> {
     names
 }
 
+/// Its thread of this name.
+#[track_caller]
+pub fn thread_named(pid: u32, name: &str) -> u32 {
+    let all = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let mut own = all.map_while(Result::ok).filter(|one| {
+        let comm = fs::read_to_string(one.path().join("comm"));
+        comm.is_ok_and(|comm| comm.trim() == name)
+    });
+    let found = own.next().unwrap_or_else(|| panic!("no thread {name}"));
+    let found = found.file_name();
+    found
+        .to_str()
+        .and_then(|id| id.parse().ok())
+        .expect("a number")
+}
+
+/// A line of what the kernel says about a thread, such as `CapEff`.
+#[track_caller]
+pub fn status_of(pid: u32, thread: u32, key: &str) -> String {
+    let path = format!("/proc/{pid}/task/{thread}/status");
+    let status = fs::read_to_string(path).expect("the thread is there");
+    let mut values = status
+        .lines()
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    values
+        .next()
+        .expect("the kernel knows it")
+        .trim()
+        .to_owned()
+}
+
+/// A set of capabilities of a thread, such as `CapEff`.
+#[track_caller]
+pub fn capabilities(pid: u32, thread: u32, set: &str) -> u64 {
+    u64::from_str_radix(&status_of(pid, thread, set), 16).expect("a set in hexadecimal digits")
+}
+
+/// Those of these capabilities that this process may use; not every root may use all.
+pub fn own_of(wanted: u64) -> u64 {
+    let own = std::process::id();
+    wanted & capabilities(own, own, "CapPrm")
+}
+
 pub fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("the process runs")
