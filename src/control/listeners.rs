@@ -85,6 +85,27 @@ struct Bound {
 }
 
 impl Bound {
+    /// An address of a listener with a socket for every worker. Nobody can connect yet. `is_ours`: another one of ours
+    /// may still have it.
+    fn new(
+        snapshot: &Snapshot,
+        id: ListenerId,
+        address: &ListenAddress,
+        workers: usize,
+        is_ours: bool,
+    ) -> Result<Bound, Error> {
+        let listener = &snapshot.listeners[id.index()];
+        let keepalive = snapshot.pools[listener.pools[0].0.index()].keepalive;
+        let sockets = bind(&listener.name, address, &keepalive, workers, is_ours)
+            .map_err(|error| bind_error(&listener.name, address, &error))?;
+        Ok(Bound {
+            listener: id,
+            address: address.clone(),
+            sockets,
+            file: None,
+        })
+    }
+
     fn is_unix(&self) -> bool {
         matches!(self.address, ListenAddress::Unix(_))
     }
@@ -98,6 +119,12 @@ impl Bound {
             self.listen(backlog)?;
         }
         Ok(())
+    }
+
+    /// The same for this listener, with an error that names it.
+    fn claim(&mut self, listener: &Listener) -> Result<(), Error> {
+        self.claim_file(listener.backlog)
+            .map_err(|error| bind_error(&listener.name, &self.address, &error))
     }
 
     /// From now on the kernel refuses connects, and resets those that nobody has accepted.
@@ -168,19 +195,9 @@ impl Listeners {
     pub(super) fn bind(snapshot: &Snapshot, workers: usize) -> Result<Listeners, Error> {
         let mut bound = Vec::new();
         for (listener, id) in snapshot.listeners.iter().zip((0..).map(ListenerId)) {
-            let keepalive = snapshot.pools[listener.pools[0].0.index()].keepalive;
-            let is_stream = |address: &&ListenAddress| !matches!(address, ListenAddress::Udp(..));
-            for address in listener.addresses.iter().filter(is_stream) {
-                let sockets = bind(&listener.name, address, &keepalive, workers, false)
-                    .map_err(|error| bind_error(&listener.name, address, &error))?;
-                let mut one = Bound {
-                    listener: id,
-                    address: address.clone(),
-                    sockets,
-                    file: None,
-                };
-                one.claim_file(listener.backlog)
-                    .map_err(|error| bind_error(&listener.name, address, &error))?;
+            for address in streams(listener) {
+                let mut one = Bound::new(snapshot, id, address, workers, false)?;
+                one.claim(listener)?;
                 bound.push(Some(one));
             }
         }
@@ -216,11 +233,7 @@ impl Listeners {
     }
 
     pub(super) fn of_worker(&self, worker: WorkerId) -> Vec<Listening> {
-        let listening = |bound: &Bound| Listening {
-            listener: bound.listener,
-            socket: Arc::clone(&bound.sockets[worker.index()]),
-        };
-        self.all().map(listening).collect()
+        self.gates(worker).into_iter().flatten().collect()
     }
 
     /// The same by gate.
@@ -255,9 +268,7 @@ impl Listeners {
 
     fn bind_new(&self, snapshot: &Snapshot, prepared: &mut Prepared) -> Result<(), Error> {
         for (id, listener) in snapshot.listeners_in_order() {
-            let keepalive = snapshot.pools[listener.pools[0].0.index()].keepalive;
-            let is_stream = |address: &&ListenAddress| !matches!(address, ListenAddress::Udp(..));
-            for address in listener.addresses.iter().filter(is_stream) {
+            for address in streams(listener) {
                 let is_it = |bound: &Bound| {
                     bound.address == *address && (bound.listener == id || !address.port_is_chosen())
                 };
@@ -270,17 +281,10 @@ impl Listeners {
                     continue;
                 }
                 let is_ours = self.all().any(|bound| bound.overlaps(address));
-                let sockets = bind(&listener.name, address, &keepalive, self.workers, is_ours)
-                    .map_err(|error| bind_error(&listener.name, address, &error))?;
-                let mut one = Bound {
-                    listener: id,
-                    address: address.clone(),
-                    sockets,
-                    file: None,
-                };
-                let claimed = one.claim_file(listener.backlog);
+                let mut one = Bound::new(snapshot, id, address, self.workers, is_ours)?;
+                let claimed = one.claim(listener);
                 prepared.new.push(one);
-                claimed.map_err(|error| bind_error(&listener.name, address, &error))?;
+                claimed?;
             }
         }
         let open = usable::open(snapshot);
@@ -507,6 +511,12 @@ impl Listeners {
             file.remove();
         }
     }
+}
+
+/// Its addresses for connections.
+fn streams(listener: &Listener) -> impl Iterator<Item = &ListenAddress> {
+    let is_stream = |address: &&ListenAddress| !matches!(address, ListenAddress::Udp(..));
+    listener.addresses.iter().filter(is_stream)
 }
 
 fn bind(

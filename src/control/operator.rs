@@ -47,31 +47,21 @@ pub(super) struct InFile {
 impl Notes {
     /// Of each backend of a configuration that was just read.
     pub(super) fn of(snapshot: &Snapshot, now: SystemTime) -> Vec<Notes> {
-        let since = Since {
-            since: now,
-            by_operator: false,
-        };
-        let notes = |backend: &Backend| Notes {
-            state: since,
-            weight: since,
-            max_sessions: since,
-            file: InFile {
-                state: backend.state,
-                weight: backend.weight,
-                max_sessions: backend.max_sessions,
-            },
-            since: now,
-            is_added: false,
-            unresolved: None,
-        };
-        snapshot.backends.iter().map(notes).collect()
+        let backends = snapshot.backends.iter();
+        backends
+            .map(|backend| Notes::new(backend, now, false))
+            .collect()
     }
 
     /// Of a backend that the operator adds.
     pub(super) fn added(backend: &Backend, now: SystemTime) -> Notes {
+        Notes::new(backend, now, true)
+    }
+
+    fn new(backend: &Backend, now: SystemTime, is_added: bool) -> Notes {
         let since = Since {
             since: now,
-            by_operator: true,
+            by_operator: is_added,
         };
         Notes {
             state: since,
@@ -83,7 +73,7 @@ impl Notes {
                 max_sessions: backend.max_sessions,
             },
             since: now,
-            is_added: true,
+            is_added,
             unresolved: None,
         }
     }

@@ -1,9 +1,11 @@
 //! How it is, for the service manager: one line, and that everybody is at work.
 
+use std::sync::Arc;
+
 use super::Control;
 use super::Phase;
 use crate::notify::Notify;
-use crate::vrrp::progress::CONTROL;
+use crate::vrrp::progress::{CONTROL, Progress};
 use crate::worker::Command;
 
 impl Control {
@@ -26,16 +28,7 @@ impl Control {
     /// Shows that control is at work, asks the workers to, and tells how it is.
     pub(super) fn service_beat(&mut self) {
         let Some(notify) = &self.notify else { return };
-        let progress = notify.progress();
-        progress.beat(CONTROL);
-        for (number, mailbox) in self.mailboxes.iter().enumerate() {
-            if self.live[number] {
-                // One whose mailbox is full has nothing to show.
-                let _ = mailbox.send(Command::Beat(progress.clone()));
-            } else {
-                progress.beat(1 + number);
-            }
-        }
+        self.beat_for(notify.progress());
         match self.phase {
             Phase::Starting(_) | Phase::Serving => {}
             Phase::Closing(_) | Phase::Draining { .. } | Phase::Killing { .. } | Phase::Over => {
@@ -43,6 +36,19 @@ impl Control {
             }
         }
         self.service_status();
+    }
+
+    /// Shows somebody who watches that control is at work, and asks the workers to.
+    pub(super) fn beat_for(&self, progress: &Arc<Progress>) {
+        progress.beat(CONTROL);
+        for (number, mailbox) in self.mailboxes.iter().enumerate() {
+            if self.live[number] {
+                // One whose mailbox is full has nothing to show.
+                let _ = mailbox.send(Command::Beat(Arc::clone(progress)));
+            } else {
+                progress.beat(1 + number);
+            }
+        }
     }
 
     fn service_status(&mut self) {

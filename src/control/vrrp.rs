@@ -28,7 +28,7 @@ use crate::admin::{Move, Refusal};
 use crate::session::CloseReason;
 use crate::vrrp::machine::{HandOver, Readiness};
 use crate::vrrp::packet::Password;
-use crate::vrrp::progress::{CONTROL, Progress};
+use crate::vrrp::progress::Progress;
 use crate::vrrp::settings::Settings;
 use crate::vrrp::thread::{Handle, Parts};
 use crate::vrrp::{Command, Description, Report, RouterId, Ticket};
@@ -251,19 +251,12 @@ impl Control {
         }
     }
 
-    /// Shows that control is at work, and asks the workers to.
+    /// Shows the virtual routers that control and the workers are at work.
     fn beat(&mut self) {
         let Some(vrrp) = &mut self.vrrp else { return };
-        vrrp.progress.beat(CONTROL);
         vrrp.answer_late_moves();
-        for (number, mailbox) in self.mailboxes.iter().enumerate() {
-            if self.live[number] {
-                // One whose mailbox is full has nothing to show.
-                let _ = mailbox.send(worker::Command::Beat(Arc::clone(&vrrp.progress)));
-            } else {
-                vrrp.progress.beat(1 + number);
-            }
-        }
+        let progress = Arc::clone(&vrrp.progress);
+        self.beat_for(&progress);
     }
 
     fn vrrp_reported(&mut self, report: Report) {

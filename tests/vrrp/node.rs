@@ -55,3 +55,10 @@ pub fn states(ringway: &Ringway) -> Vec<String> {
         .map(|one| one["to"].as_str().unwrap().to_owned())
         .collect()
 }
+
+/// Writes a program for the shell that can be run by its path.
+pub fn executable(path: &std::path::Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}

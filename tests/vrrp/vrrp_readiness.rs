@@ -9,7 +9,7 @@ use crate::harness::backend::{Backend, listener_on};
 use crate::harness::stream::{self, Ended};
 use crate::harness::{Folder, Launch, Ringway, SOON, eventually, eventually_some};
 use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, router, start, state, states, with_routers};
+use crate::node::{becomes, config, executable, router, start, state, states, with_routers};
 
 /// A file whose pool is probed, at an address that the node has itself.
 fn probed(priority: u8, more: &str) -> String {
@@ -100,10 +100,7 @@ fn a_tracked_interface_and_a_script_make_a_node_give_way() {
     };
     let folder = Folder::new();
     let (script, flag) = (folder.path().join("check"), folder.path().join("bad"));
-    let text = format!("#!/bin/sh\ntest ! -e {}\n", flag.display());
-    std::fs::write(&script, text).unwrap();
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&script, &format!("test ! -e {}", flag.display()));
     let track = format!(
         "preempt_delay: 300ms, track: {{interfaces: [lo], \
          scripts: [{{command: {}, interval: 200ms, timeout: 200ms}}]}}",
@@ -268,10 +265,10 @@ fn every_change_of_state_is_told_to_the_command_in_order() {
     let folder = Folder::new();
     let (script, log) = (folder.path().join("on-change"), folder.path().join("log"));
     // Slow: the first one is still running when the second change comes.
-    let text = format!("#!/bin/sh\nsleep 0.3\necho \"$@\" >> {}\n", log.display());
-    std::fs::write(&script, text).unwrap();
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    executable(
+        &script,
+        &format!("sleep 0.3\necho \"$@\" >> {}", log.display()),
+    );
     let first = start(
         &lan,
         1,
@@ -396,10 +393,10 @@ fn the_last_change_before_the_end_is_told_to_the_command() {
     };
     let folder = Folder::new();
     let (script, log) = (folder.path().join("on-change"), folder.path().join("log"));
-    let text = format!("#!/bin/sh\nsleep 0.3\necho \"$@\" >> {}\n", log.display());
-    std::fs::write(&script, text).unwrap();
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    executable(
+        &script,
+        &format!("sleep 0.3\necho \"$@\" >> {}", log.display()),
+    );
     let notify = format!("priority: 254, notify: [{}]", script.display());
     let mut first = start(&lan, 1, &config(&notify));
     becomes(&first, "active");
