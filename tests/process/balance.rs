@@ -76,6 +76,39 @@ fn shares_follow_weights() {
     }
 }
 
+/// Sessions that each worker has now.
+fn sessions_of_workers(ringway: &Ringway) -> Vec<u64> {
+    let metrics = ringway.get("/metrics").body;
+    let lines = metrics.lines();
+    let of_workers = lines.filter(|line| line.starts_with("ringway_worker_sessions_active{"));
+    let value = |line: &str| line.rsplit_once(' ').unwrap().1.parse().unwrap();
+    of_workers.map(value).collect()
+}
+
+#[test]
+fn both_workers_take_sessions_and_least_connections_is_exact_across_them() {
+    let all = [(); 4].map(|()| Backend::echo());
+    let backends: Vec<_> = all
+        .iter()
+        .enumerate()
+        .map(|(number, backend)| named(&format!("b{number}"), backend, ""))
+        .collect();
+    let ringway = start(&format!(
+        "balance: least_connections, backends: [{}]",
+        backends.join(", ")
+    ));
+    let _clients = open(&ringway, 200);
+    let shares = shares(&ringway);
+    assert!(shares.values().all(|share| *share == 50), "{shares:?}");
+    let workers = sessions_of_workers(&ringway);
+    // The kernel chooses by a hash of ports: fewer than 50 of 200 come once in 10^12 runs.
+    assert!(
+        workers.len() == 2 && workers.iter().all(|sessions| *sessions >= 50),
+        "{workers:?}"
+    );
+    assert_eq!(workers.iter().sum::<u64>(), 200);
+}
+
 #[test]
 fn clients_go_to_the_same_backend_by_hash() {
     let backends: Vec<Backend> = (0..4).map(|_| Backend::echo()).collect();
