@@ -14,6 +14,7 @@ mod memory;
 mod names;
 mod operator;
 mod options;
+mod phases;
 pub(crate) mod ports;
 mod reconcile;
 mod reload;
@@ -25,11 +26,11 @@ pub mod snapshot;
 mod status;
 mod usable;
 mod vrrp;
+mod warnings;
 mod watch;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -42,15 +43,14 @@ use tokio::time::{Instant, Interval, interval, sleep_until};
 use crate::access::Sink;
 use crate::admin;
 use crate::health::prober::{Outcome, Wrong};
-use crate::ids::{BackendId, PoolId, WorkerId};
+use crate::ids::{BackendId, WorkerId};
 use crate::metrics::WorkerCells;
 use crate::notify::Notify;
 use crate::privileges;
 use crate::ring::{self, ReceiveTier, SetupError};
-use crate::session::CloseReason;
 use crate::sys::clock::Clock;
 use crate::sys::host;
-use crate::time::{Seldom, Time};
+use crate::time::Time;
 use crate::worker::{Command, Letterbox, Limits, Mailbox, Parts, Report, Shared, Worker};
 
 pub use options::{Embedded, LevelSwitch, Options, Source};
@@ -63,22 +63,19 @@ use listeners::Listeners;
 use memory::{Remembered, Writer};
 use names::Names;
 use operator::Notes;
+use phases::{Phase, reached};
 use reload::{Reloads, Wanted};
 use signals::{Sign, Signals};
 use snapshot::{Backend, Global, OperatorState, Snapshot};
 use status::View;
 use vrrp::Vrrp;
+use warnings::Warnings;
 use watch::Watch;
 
 /// Threads for what takes a while beside control, such as writing metrics; names may keep theirs for long.
 const BLOCKING_ELSE: usize = 2;
-/// After a failure, so long may the other workers take to reset their sessions.
-const FAILURE_PATIENCE: Duration = Duration::from_secs(5);
 /// Before a command is sent again to a worker whose mailbox was full.
 const SEND_AGAIN: Duration = Duration::from_millis(10);
-
-/// Between two warnings about the same lack of this host.
-const WARNINGS_EVERY: Duration = Duration::from_secs(60);
 
 /// Fewer sessions than this are worth a warning, unless the file asks for so few.
 const SESSIONS_FEW: u32 = 100;
@@ -267,55 +264,6 @@ struct Control {
     /// None if no service manager wants to know how it is.
     notify: Option<Notify>,
     seldom: Warnings,
-}
-
-/// Warnings that come once in a while, whatever happens how often.
-struct Warnings {
-    exhausted: Seldom,
-    absent: Seldom,
-    hindered: Seldom,
-}
-
-impl Warnings {
-    fn new() -> Warnings {
-        let seldom = || Seldom::new(WARNINGS_EVERY);
-        Warnings {
-            exhausted: seldom(),
-            absent: seldom(),
-            hindered: seldom(),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// So many workers are not ready yet.
-    Starting(usize),
-    Serving,
-    /// So many workers still take what waits in the listeners' queues.
-    Closing(usize),
-    /// Waiting for the last sessions.
-    Draining {
-        until: Option<Instant>,
-    },
-    /// They are being reset.
-    Killing {
-        until: Option<Instant>,
-    },
-    /// Not waiting any longer.
-    Over,
-}
-
-impl Phase {
-    /// The word of the status.
-    fn as_str(self) -> &'static str {
-        match self {
-            Phase::Starting(_) => "starting",
-            Phase::Serving => "serving",
-            Phase::Closing(_) | Phase::Draining { .. } => "draining",
-            Phase::Killing { .. } | Phase::Over => "ending",
-        }
-    }
 }
 
 impl Control {
@@ -520,76 +468,6 @@ impl Control {
         }
     }
 
-    /// Something broke: end what still runs with a reset, so that no client takes it for a clean end.
-    fn fail(&mut self, error: Error) {
-        tracing::error!(%error, "failed; ending every session");
-        self.failure.get_or_insert(error);
-        self.kill_all(CloseReason::Internal);
-        self.phase = Phase::Killing {
-            until: Some(Instant::now() + FAILURE_PATIENCE),
-        };
-        self.judge_readiness();
-    }
-
-    fn log_avoided(&self, backend: BackendId, errno: i32) {
-        let backend = &self.snapshot.backends[backend.index()];
-        let pool = &self.snapshot.pools[backend.pool.index()];
-        let error = io::Error::from_raw_os_error(errno);
-        tracing::warn!(
-            pool = %pool.name, backend = %backend.name, for_up_to = ?pool.passive.retry_after, %error,
-            "backend avoided: connects fail"
-        );
-    }
-
-    fn log_exhausted(&mut self, id: BackendId, source: Option<IpAddr>) {
-        if !self.seldom.exhausted.may(self.clock.now()) {
-            return;
-        }
-        let backend = &self.snapshot.backends[id.index()];
-        let source = source.map_or_else(|| "chosen by the kernel".to_owned(), |ip| ip.to_string());
-        tracing::warn!(
-            pool = %self.snapshot.pools[backend.pool.index()].name, backend = %backend.name, source,
-            source_ports = %self.view().source_ports(id),
-            "no source port is free for connections to this backend; sessions that find one nowhere end as \
-             out_of_resources: give the pool more `source` addresses, widen net.ipv4.ip_local_port_range, or add \
-             backend addresses"
-        );
-    }
-
-    fn log_absent(&mut self, pool: PoolId, source: IpAddr) {
-        if self.seldom.absent.may(self.clock.now()) {
-            let pool = &self.snapshot.pools[pool.index()].name;
-            tracing::warn!(
-                %pool, %source,
-                "this host does not have a `source` address of the pool: connections come from its others; sessions \
-                 end as out_of_resources if there are none of the backend's family"
-            );
-        }
-    }
-
-    /// Once, when clients are let in: no probe tells of it, for probes have a `source` of their own.
-    fn warn_of_absent_sources(&self) {
-        for (_, pool) in self.snapshot.pools_in_order() {
-            for source in status::absent(&pool.sources) {
-                tracing::warn!(
-                    pool = %pool.name, %source,
-                    "this host does not have a `source` address of the pool (`ip address` shows those it has): no \
-                     connection can come from it"
-                );
-            }
-        }
-    }
-
-    fn log_hindered(&mut self, id: BackendId, why: &str) {
-        if self.seldom.hindered.may(self.clock.now()) {
-            let backend = &self.snapshot.backends[id.index()];
-            tracing::warn!(
-                pool = %self.snapshot.pools[backend.pool.index()].name, backend = %backend.name, why,
-                "a probe cannot be made, for a reason of this host: the backend stays as it was"
-            );
-        }
-    }
-
     fn alarmed(&mut self) {
         while let Some(alarm) = self.alarms.due(Instant::now().into_std()) {
             match alarm {
@@ -697,53 +575,6 @@ impl Control {
             self.publish(snapshot);
         }
         self.open_or_fail();
-    }
-
-    fn told_to_stop(&mut self) {
-        if self.hands_over_first() {
-            return;
-        }
-        match self.phase {
-            Phase::Starting(_) | Phase::Serving => {
-                tracing::info!(
-                    "stopping: no new connections, waiting for sessions; a second signal ends them at once"
-                );
-                self.phase = Phase::Closing(self.mailboxes.len());
-                self.stopping_since = Some(self.clock.now());
-                self.service_stops();
-                self.tell_all(|| Command::StopAccepting);
-            }
-            Phase::Closing(_) | Phase::Draining { .. } => self.kill_all(CloseReason::Shutdown),
-            Phase::Killing { .. } | Phase::Over => {}
-        }
-    }
-
-    /// Once nobody waits in the listeners' queues any more, connects are refused.
-    fn accepts_drained(&mut self) {
-        let Phase::Closing(missing) = self.phase else {
-            return;
-        };
-        self.phase = Phase::Closing(missing - 1);
-        if missing == 1 {
-            self.listeners.refuse();
-            self.phase = Phase::Draining {
-                until: self.drain_timeout.map(|timeout| Instant::now() + timeout),
-            };
-        }
-    }
-
-    fn deadline_reached(&mut self) {
-        if let Phase::Killing { .. } = self.phase {
-            self.phase = Phase::Over;
-        } else {
-            self.kill_all(CloseReason::DrainTimeout);
-        }
-    }
-
-    fn kill_all(&mut self, reason: CloseReason) {
-        self.listeners.refuse();
-        self.phase = Phase::Killing { until: None };
-        self.tell_all(|| Command::Kill(reason));
     }
 
     fn tell_all(&mut self, command: impl Fn() -> Command) {
@@ -892,21 +723,6 @@ async fn first_round(phase: Phase, until: std::time::Instant) {
         sleep_until(until.into()).await;
     } else {
         std::future::pending().await
-    }
-}
-
-/// The deadline of a phase that has one.
-async fn reached(phase: Phase) {
-    match phase {
-        Phase::Draining { until: Some(until) } | Phase::Killing { until: Some(until) } => {
-            sleep_until(until).await;
-        }
-        Phase::Starting(_)
-        | Phase::Serving
-        | Phase::Closing(_)
-        | Phase::Draining { until: None }
-        | Phase::Killing { until: None }
-        | Phase::Over => std::future::pending().await,
     }
 }
 
