@@ -410,10 +410,11 @@ impl Loop {
                 News::Link(router, source) => self.link(router, source),
                 News::Tracked(name, is_up) => self.tracked(&name, is_up),
                 News::Done(router, wish, result) => self.done(router, wish, result),
+                News::Owned(router, address) => self.owned(router, address),
                 News::AddressDeleted(router) => {
-                    let name = "somebody removed an address, or its lease ran out; putting it back";
+                    let text = "somebody removed an address, or its lease ran out; it is to be there again";
                     if self.runners[router.index()].is_active() {
-                        self.say(Some(router), true, name.to_owned());
+                        self.say(Some(router), true, text.to_owned());
                     }
                     let now = self.now();
                     self.runners[router.index()].lacks_addresses(now);
@@ -423,6 +424,14 @@ impl Loop {
                 News::Over(why) => self.deaf(&why),
             }
         }
+    }
+
+    fn owned(&mut self, router: RouterId, address: IpAddr) {
+        let text = format!(
+            "{address} is the interface's own (priority 255): it is neither set nor removed here, and stays there \
+             when another node takes over"
+        );
+        self.say(Some(router), false, text);
     }
 
     /// Addresses can be neither set nor removed: their leases end, and somebody else is to take over.
@@ -454,6 +463,14 @@ impl Loop {
             Some(source) => Event::LinkUp(source),
             None => Event::LinkDown,
         };
+        let is_virtual = |source| runner.settings.addresses().any(|own| own == source);
+        if let Some(source) = source.filter(|source| is_virtual(*source)) {
+            let text = format!(
+                "advertisements come from {source}, which is virtual itself: a node that has taken it over does not \
+                 hear them (Linux takes nothing from its own addresses); give the interface a second address"
+            );
+            self.say(Some(router), true, text);
+        }
         // Another address is another sender: what was said from the first one is over.
         if was.is_some() && source.is_some() {
             self.tell(router, Event::LinkDown);

@@ -26,6 +26,7 @@ mod vrrp_disturbed;
 mod vrrp_figures;
 mod vrrp_metrics;
 mod vrrp_moves;
+mod vrrp_owner;
 mod vrrp_pair;
 mod vrrp_privileges;
 mod vrrp_readiness;
