@@ -19,8 +19,8 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockAddrStora
 const NETWORK_CONTROL: u32 = 0xc0;
 /// Of include/uapi/linux/icmpv6.h.
 const ICMPV6_FILTER: libc::c_int = 1;
-/// What may wait to be read.
-const RECEIVE_BUFFER: usize = 1 << 20;
+/// What may wait to be read, in bytes. The kernel allows twice as much, and counts half a KiB or more for a datagram.
+pub const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// An interface, as sockets need to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,10 +23,12 @@ use super::machine::{Action, Event, Readiness};
 use super::paced::Paced;
 use super::packet::{Datagram, LEN_MAX, Password, Rejection, Vrid};
 use super::progress::{Progress, Watchdog};
+use super::reading::{Reading, WAITING_MAX};
 use super::settings::Settings;
 use super::wishes::Wish;
 use super::{Command, Description, Report, RouterId, Segment, Ticket};
 use crate::sys::priority;
+use crate::sys::raw::RECEIVE_BUFFER;
 use crate::time::{Seldom, Time};
 
 use runner::Runner;
@@ -37,6 +39,7 @@ const PRIORITY: u8 = 10;
 const PRIORITY_BESIDE: u8 = 9;
 /// Datagrams of one socket in one turn; a flood cannot keep advertisements waiting.
 const DATAGRAMS_MAX: usize = 1024;
+const _: () = assert!(2 * RECEIVE_BUFFER / 512 <= WAITING_MAX);
 /// Longest datagram that is read: the longest advertisement with the longest IPv4 header.
 const DATAGRAM_MAX: usize = LEN_MAX + 60;
 /// Messages that may wait in a channel.
@@ -158,6 +161,7 @@ struct Wired {
     /// Those of addresses that have one of their own.
     virtual_macs: HashMap<IpAddr, Mac>,
     paced: Paced,
+    reading: Reading,
     unknown_vrid: u64,
     malformed: u64,
     seldom: Seldom,
@@ -202,6 +206,7 @@ impl Loop {
                 routers: HashMap::new(),
                 virtual_macs: HashMap::new(),
                 paced: Paced::default(),
+                reading: Reading::default(),
                 unknown_vrid: 0,
                 malformed: 0,
                 seldom: Seldom::new(SAY_EVERY),
@@ -263,7 +268,7 @@ impl Loop {
         let mut buffer = vec![0; DATAGRAM_MAX];
         while !self.is_done() {
             self.wait();
-            // Everything that has arrived is told before time is.
+            // Everything that has arrived is told before time is; what a turn leaves is waited for.
             self.receive(&mut buffer);
             self.take_news();
             self.take_commands();
@@ -323,12 +328,17 @@ impl Loop {
     fn receive(&mut self, buffer: &mut [u8]) {
         for number in 0..self.segments.len() {
             for _ in 0..DATAGRAMS_MAX {
-                let segment = &self.segments[number];
+                let at = self.now();
+                let segment = &mut self.segments[number];
                 let arrival = segment
                     .wires
                     .as_ref()
                     .and_then(|one| one.raw.receive(buffer));
-                let Some(arrival) = arrival else { break };
+                let Some(arrival) = arrival else {
+                    segment.reading.found_nothing(at);
+                    break;
+                };
+                segment.reading.took_one(at);
                 let bytes = &buffer[..arrival.len];
                 let datagram = Datagram::from_raw(arrival.ends, bytes);
                 self.received(number, datagram);
@@ -637,11 +647,9 @@ impl Loop {
             self.look(now);
         }
         for number in 0..self.runners.len() {
-            if self.runners[number]
-                .machine
-                .deadline()
-                .is_some_and(|at| at <= now)
-            {
+            let runner = &mut self.runners[number];
+            let reading = &self.segments[runner.segment].reading;
+            if runner.has_expired(now, reading) {
                 self.tell(id(number), Event::Expired);
             }
             let runner = &mut self.runners[number];
