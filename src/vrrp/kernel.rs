@@ -37,6 +37,8 @@ pub(super) struct Wires {
     pub(super) frames: FrameSocket,
     /// Hears neighbour advertisements, where there is IPv6.
     pub(super) neighbours: Option<RawSocket>,
+    /// Hears what is sent to the group with an authentication header, where there is IPv4.
+    pub(super) authenticated: Option<RawSocket>,
     pub(super) mac: Mac,
     index: u32,
 }
@@ -437,18 +439,27 @@ fn open(segment: &Segment, index: u32, mac: Mac) -> io::Result<Wires> {
         name: segment.interface.to_string(),
         index,
     };
-    let (group, ether_type, neighbours) = if segment.is_ipv4 {
-        (IpAddr::V4(GROUP_V4), ETHER_TYPE_ARP, None)
+    let (group, ether_type) = match segment.is_ipv4 {
+        true => (IpAddr::V4(GROUP_V4), ETHER_TYPE_ARP),
+        false => (IpAddr::V6(GROUP_V6), 0),
+    };
+    let (mut neighbours, mut authenticated) = (None, None);
+    if segment.is_ipv4 {
+        let ah = u8::try_from(libc::IPPROTO_AH).expect("51");
+        let socket = RawSocket::open(&device, ah, group)?;
+        socket.hear_group_only(GROUP_V4)?;
+        authenticated = Some(socket);
     } else {
         let icmp = u8::try_from(libc::IPPROTO_ICMPV6).expect("58");
-        let neighbours = RawSocket::open(&device, icmp, ALL_NODES.into())?;
-        neighbours.hear_only(ICMP_TYPE_ADVERTISEMENT)?;
-        (IpAddr::V6(GROUP_V6), 0, Some(neighbours))
-    };
+        let socket = RawSocket::open(&device, icmp, ALL_NODES.into())?;
+        socket.hear_only(ICMP_TYPE_ADVERTISEMENT)?;
+        neighbours = Some(socket);
+    }
     Ok(Wires {
         raw: RawSocket::open(&device, PROTOCOL, group)?,
         frames: FrameSocket::open(&device, ether_type)?,
         neighbours,
+        authenticated,
         mac,
         index,
     })

@@ -279,6 +279,26 @@ impl<'a> Datagram<'a> {
         }
     }
 
+    /// From whom a datagram of IPv4 is that could not be taken apart, and for which virtual router, as far as it says
+    /// so; also one with an authentication header (RFC 2402). Nothing of it has been checked.
+    #[must_use]
+    pub fn addressee(bytes: &[u8]) -> Option<(IpAddr, Vrid)> {
+        let header = Ipv4HeaderSlice::from_slice(bytes).ok()?;
+        let mut payload = bytes.get(header.slice().len()..)?;
+        if header.fragments_offset().value() != 0 {
+            return None;
+        }
+        if header.protocol() == IpNumber::AUTHENTICATION_HEADER {
+            let [next, words] = *payload.first_chunk()?;
+            payload = payload.get(8 + 4 * usize::from(words)..)?;
+            if next != PROTOCOL {
+                return None;
+            }
+        }
+        let vrid = payload.get(1).copied().and_then(Vrid::new)?;
+        Some((header.source_addr().into(), vrid))
+    }
+
     /// Whom it is for, unless it is too short to say. Nothing else of it has been looked at.
     #[must_use]
     pub fn vrid(&self) -> Option<Vrid> {

@@ -299,10 +299,11 @@ impl Loop {
             .map(|at| TimeSpec::from_duration(at - self.now()));
         let wires = self.segments.iter().filter_map(|one| one.wires.as_ref());
         let sockets = wires.flat_map(|wires| {
-            let neighbours = wires.neighbours.as_ref().map(AsFd::as_fd);
+            let more = [&wires.neighbours, &wires.authenticated];
+            let more = more.into_iter().flatten().map(AsFd::as_fd);
             [wires.raw.as_fd(), wires.frames.as_fd()]
                 .into_iter()
-                .chain(neighbours)
+                .chain(more)
         });
         let fds = std::iter::once(self.channels.wake.as_fd()).chain(sockets);
         let mut fds: Vec<PollFd> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -327,6 +328,7 @@ impl Loop {
 
     fn receive(&mut self, buffer: &mut [u8]) {
         for number in 0..self.segments.len() {
+            self.hear_authenticated(number, buffer);
             for _ in 0..DATAGRAMS_MAX {
                 let at = self.now();
                 let segment = &mut self.segments[number];
@@ -340,33 +342,51 @@ impl Loop {
                 };
                 segment.reading.took_one(at);
                 let bytes = &buffer[..arrival.len];
-                let datagram = Datagram::from_raw(arrival.ends, bytes);
-                self.received(number, datagram);
+                match Datagram::from_raw(arrival.ends, bytes) {
+                    Ok(datagram) => self.received(number, &datagram),
+                    Err(rejection) => self.unreadable(number, rejection, bytes),
+                }
             }
             self.hear_claims(number, buffer);
         }
     }
 
-    fn received(&mut self, number: usize, datagram: Result<Datagram, Rejection>) {
-        let now = self.now();
-        let segment = &mut self.segments[number];
-        let datagram = match datagram {
-            Ok(datagram) => datagram,
-            Err(rejection) => {
-                segment.malformed += 1;
-                if segment.seldom.may(now) {
-                    self.say(
-                        None,
-                        true,
-                        format!("a datagram is not listened to: {rejection}"),
-                    );
-                }
+    /// Those who authenticate by AH are not listened to, which people are to know.
+    fn hear_authenticated(&mut self, number: usize, buffer: &mut [u8]) {
+        for _ in 0..DATAGRAMS_MAX {
+            let wires = self.segments[number].wires.as_ref();
+            let socket = wires.and_then(|wires| wires.authenticated.as_ref());
+            let Some(arrival) = socket.and_then(|socket| socket.receive(buffer)) else {
                 return;
-            }
-        };
+            };
+            let bytes = &buffer[..arrival.len];
+            self.unreadable(number, Rejection::AuthenticationHeader, bytes);
+        }
+    }
+
+    fn received(&mut self, number: usize, datagram: &Datagram) {
+        let segment = &mut self.segments[number];
         let known = datagram.vrid().and_then(|vrid| segment.routers.get(&vrid));
         match known.copied() {
-            Some(router) => self.tell(router, Event::Received(&datagram)),
+            Some(router) => self.tell(router, Event::Received(datagram)),
+            None => segment.unknown_vrid += 1,
+        }
+    }
+
+    /// A datagram that cannot be taken apart, but may say whom it is for.
+    fn unreadable(&mut self, number: usize, rejection: Rejection, bytes: &[u8]) {
+        let now = self.now();
+        let segment = &mut self.segments[number];
+        let Some((source, vrid)) = Datagram::addressee(bytes) else {
+            segment.malformed += 1;
+            if segment.seldom.may(now) {
+                let text = format!("a datagram is not listened to: {rejection}");
+                self.say(None, true, text);
+            }
+            return;
+        };
+        match segment.routers.get(&vrid).copied() {
+            Some(router) => self.tell(router, Event::Unreadable { source, rejection }),
             None => segment.unknown_vrid += 1,
         }
     }

@@ -20,6 +20,7 @@ mod lan;
 mod node;
 mod onlooker;
 
+mod vrrp_alarms;
 mod vrrp_backlog;
 mod vrrp_bad_input;
 mod vrrp_databases;
