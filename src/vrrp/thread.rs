@@ -33,8 +33,8 @@ use crate::time::{Seldom, Time};
 
 use runner::Runner;
 
-/// Low among the real-time ones: nothing of the kernel's own waits for it.
-const PRIORITY: u8 = 10;
+/// Its real-time priority. Low among those: nothing of the kernel's own waits for it.
+pub const PRIORITY: u8 = 10;
 /// Of the thread beside it, which renews leases: little work, but in time.
 const PRIORITY_BESIDE: u8 = 9;
 /// Datagrams of one socket in one turn; a flood cannot keep advertisements waiting.
