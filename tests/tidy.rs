@@ -52,6 +52,7 @@ const PURE: &[&str] = &[
     "vrrp::machine",
     "vrrp::settings",
     "vrrp::fitness",
+    "vrrp::reading",
     "vrrp::wishes",
     "vrrp::paced",
     "vrrp::frames",

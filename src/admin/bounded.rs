@@ -1,6 +1,6 @@
 //! Serves HTTP to a bounded number of connections at a time, each for one request and a bounded time: somebody who
 //! connects and says nothing keeps nobody out for long. More connections wait in the kernel's queue. Streams of events
-//! may last, and are bounded in number.
+//! and hand-overs of addresses may last, and are bounded in number.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections at a time, of each address.
 const CONNECTIONS_MAX: usize = 32;
-/// Of those, streams.
+/// Of those, the ones that last.
 const STREAMS_MAX: usize = 16;
 /// How long a request's head may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);

@@ -112,13 +112,18 @@ pub fn reload(socket: &Path, request: ReloadRequest) -> Result<Value, Error> {
     ask(socket, Method::POST, "/v1/reload", body)
 }
 
-/// Moves virtual addresses to another machine; what became of each virtual router.
+/// Moves virtual addresses to another machine; what became of each virtual router. Waits for as long as the slowest
+/// one says that it may take.
 ///
 /// # Errors
 /// When nobody answers, or there is no such virtual router.
 pub fn failover(socket: &Path, request: &MoveRequest) -> Result<Value, Error> {
+    let routers = ask(socket, Method::GET, "/v1/virtual_routers", Vec::new())?;
+    let routers = routers.as_array().into_iter().flatten();
+    let longest = routers.filter_map(|one| one["move_max_ms"].as_u64()).max();
+    let patience = PATIENCE + Duration::from_millis(longest.unwrap_or(0));
     let body = serde_json::to_vec(request).expect("a request can always be written");
-    ask(socket, Method::POST, "/v1/failover", body)
+    ask_for(patience, socket, Method::POST, "/v1/failover", body)
 }
 
 /// A page of the sessions that live now; `query` says which.
@@ -157,6 +162,16 @@ fn with_query(path: &str, query: &[(&str, &str)]) -> String {
 }
 
 fn ask(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> Result<Value, Error> {
+    ask_for(PATIENCE, socket, method, path, body)
+}
+
+fn ask_for(
+    patience: Duration,
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<Value, Error> {
     let broken = |why: String| Error::Broken {
         path: socket.to_owned(),
         why,
@@ -167,9 +182,9 @@ fn ask(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> Result<Value
         .map_err(|error| broken(error.to_string()))?;
     runtime.block_on(async {
         let exchange = exchange(socket, method, path, body);
-        match tokio::time::timeout(PATIENCE, exchange).await {
+        match tokio::time::timeout(patience, exchange).await {
             Ok(answer) => answer,
-            Err(_) => Err(broken(format!("none within {PATIENCE:?}"))),
+            Err(_) => Err(broken(format!("none within {patience:?}"))),
         }
     })
 }

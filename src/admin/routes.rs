@@ -6,13 +6,14 @@ use std::time::Duration;
 use axum::extract::{DefaultBodyLimit, Path as Segments, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Extension, Json, Router, middleware};
 use serde_json::Value;
 use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::{self, Rights};
+use super::bounded::Stay;
 use super::dashboard::Dashboard;
 use super::inquiry::{Body, Inquiry};
 use super::{
@@ -346,7 +347,8 @@ async fn explain(State(control): State<Ask>, inquiry: Inquiry) -> Result<Json<Va
     control.ask(request).await?.map(Json)
 }
 
-/// Moves virtual addresses to another node, or keeps them from coming back.
+/// Moves virtual addresses to another node, or keeps them from coming back. The answer comes when another node has
+/// taken over or nobody will: after `move_max_ms` of the virtual routers at most.
 #[utoipa::path(post, path = "/v1/failover", tag = "change", request_body = MoveRequest,
     responses(
         (status = 200, description = "What became of each virtual router"),
@@ -355,10 +357,12 @@ async fn explain(State(control): State<Ask>, inquiry: Inquiry) -> Result<Json<Va
         (status = 403, description = "Nothing can be changed at this address"),
         (status = 404, description = "There is no such virtual router"),
         (status = 413, description = "The body is too large"),
-        (status = 415, description = "The body is no JSON")
+        (status = 415, description = "The body is no JSON"),
+        (status = 503, description = "It is still at work, and there are enough who wait")
     ))]
 async fn failover(
     State(control): State<Ask>,
+    Extension(stay): Extension<Stay>,
     Body(MoveRequest { name, action }): Body<MoveRequest>,
 ) -> Result<Json<Value>, Refusal> {
     let request = |reply| Request::Move {
@@ -366,7 +370,12 @@ async fn failover(
         wanted: action,
         reply,
     };
-    control.ask(request).await?.map(Json)
+    let answer = control.ask(request);
+    // Three intervals may be longer than a connection usually lasts.
+    match stay.stream() {
+        Some(_place) => answer.await?.map(Json),
+        None => in_time(answer).await,
+    }
 }
 
 /// Logs from another level on, until the process ends.

@@ -14,7 +14,8 @@ Examples:
   ringway failover --hold      and do not take them back while another node serves, before a maintenance of this one
   ringway failover --release   they may come back
 
-Nobody takes over: this node serves on, and the exit code is 1.";
+It waits for another node for three advertisement intervals and a bit. Nobody takes
+over: this node serves on, and the exit code is 1.";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

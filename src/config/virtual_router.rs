@@ -32,10 +32,12 @@ section! {
         /// Its number, the same on all nodes; one number for each service on a link.
         vrid: Number<1, 255>,
         /// The node with the highest one is preferred: 100 to 254, different on each node, as in
-        /// `{lb1: 254, lb2: 250}`. 255 is for a node that owns the addresses anyway. Those below 100 are used by nodes
-        /// that are not well.
+        /// `{lb1: 254, lb2: 250}`. 255 is for a node that owns the addresses anyway: those that its interface has for
+        /// good are neither set nor removed, so they stay there also when another node takes over. Give such an
+        /// interface a second address: what comes from the first one is not heard where it has been taken over.
+        /// Priorities below 100 are used by nodes that are not well.
         priority: Number<100, 255>,
-        /// The virtual addresses, with prefix lengths, as in `10.0.0.100/32`.
+        /// The virtual addresses, with prefix lengths, as in `10.0.0.100/32` and `2001:db8::100/128`.
         addresses: List<VirtualAddress>,
         /// Of the protocol: 3, or 2 (IPv4 only, intervals of whole seconds) for old neighbours.
         version: Number<2, 3> = "3",
@@ -43,7 +45,7 @@ section! {
         /// After three of them (and a bit) without a word another node takes over.
         advert_interval: Or<Auto, Period> = "auto",
         /// Address of this node that advertisements come from; `auto` is the first one of the interface that is not
-        /// virtual.
+        /// virtual. With priority 255 it may be one that is.
         source: Or<Auto, Source> = "auto",
         /// Whether a node with a higher priority takes over from one that is well. Every move cuts sessions.
         preempt: bool = "false",

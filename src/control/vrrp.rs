@@ -39,8 +39,8 @@ use scripts::{Outcome, Scripts};
 
 /// Reports that wait for control.
 const REPORTS_MAX: usize = 1024;
-/// An operator waits so long for a fail-over; it goes on then, but the answer does not.
-const MOVE_ANSWER_MAX: Duration = Duration::from_secs(4);
+/// An operator waits for a fail-over for so much longer than it can take; it goes on then, but the answer does not.
+const MOVE_MARGIN: Duration = Duration::from_secs(2);
 /// How long the end of the process waits for addresses to be removed; their leases do the rest.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the end of the process waits for commands that are told of changes.
@@ -116,7 +116,7 @@ pub(super) type Look = Box<dyn FnOnce(&View<'_>)>;
 
 /// A fail-over that an operator waits for.
 struct PendingMove {
-    begun: Instant,
+    until: Instant,
     outcomes: Vec<(RouterId, Option<HandOver>)>,
     reply: oneshot::Sender<Result<Value, Refusal>>,
 }

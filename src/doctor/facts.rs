@@ -39,6 +39,8 @@ pub struct Facts {
     pub files: Option<Limit>,
     /// RLIMIT_MEMLOCK, bytes.
     pub memlock: Option<Limit>,
+    /// RLIMIT_RTPRIO, the highest real-time priority.
+    pub rtprio: Option<Limit>,
     /// Capabilities of this process.
     pub privileges: Privileges,
     /// Bytes of a page of memory.
@@ -160,6 +162,7 @@ impl Facts {
             sysctls: Sysctls::read(&files),
             files: limit(Resource::RLIMIT_NOFILE),
             memlock: limit(Resource::RLIMIT_MEMLOCK),
+            rtprio: limit(Resource::RLIMIT_RTPRIO),
             privileges: Privileges::of_this_process(),
             page_size: page_size(),
             cpus: host::usable_cpus().ok().map(|cpus| cpus.len()),

@@ -53,8 +53,12 @@ pub struct Address {
     pub index: u32,
     /// The address.
     pub address: IpAddr,
+    /// The length of its prefix: one address may be there with several.
+    pub prefix_len: u8,
     /// Whether it is known that nobody else has it.
     pub is_usable: bool,
+    /// Whether it is there until somebody removes it.
+    pub is_permanent: bool,
 }
 
 /// What is, or has become, of interfaces and addresses.
@@ -409,6 +413,8 @@ fn address(message: &AddressMessage) -> Option<Address> {
     Some(Address {
         index: message.header.index,
         address: local.or(peer)?,
+        prefix_len: message.header.prefix_len,
         is_usable: !flags.intersects(unusable),
+        is_permanent: flags.contains(AddressFlags::Permanent),
     })
 }

@@ -6,7 +6,7 @@
 )]
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{
@@ -19,8 +19,8 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockAddrStora
 const NETWORK_CONTROL: u32 = 0xc0;
 /// Of include/uapi/linux/icmpv6.h.
 const ICMPV6_FILTER: libc::c_int = 1;
-/// What may wait to be read.
-const RECEIVE_BUFFER: usize = 1 << 20;
+/// What may wait to be read, in bytes. The kernel allows twice as much, and counts half a KiB or more for a datagram.
+pub const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// An interface, as sockets need to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,14 @@ impl RawSocket {
         })
     }
 
+    /// Of an IPv4 socket: hears what is sent to this group alone, not what is sent to this host.
+    ///
+    /// # Errors
+    /// As of bind(2).
+    pub fn hear_group_only(&self, group: Ipv4Addr) -> io::Result<()> {
+        self.socket.bind(&SocketAddrV4::new(group, 0).into())
+    }
+
     /// Of an ICMPv6 socket: hears messages of this type only.
     ///
     /// # Errors
@@ -132,7 +140,7 @@ impl RawSocket {
                     ipi_spec_dst: in_addr(source),
                     ipi_addr: in_addr(Ipv4Addr::UNSPECIFIED),
                 };
-                let to = SockaddrIn::from(std::net::SocketAddrV4::new(destination, 0));
+                let to = SockaddrIn::from(SocketAddrV4::new(destination, 0));
                 let control = [ControlMessage::Ipv4PacketInfo(&info)];
                 sendmsg(fd, &parts, &control, flags, Some(&to))?;
             }

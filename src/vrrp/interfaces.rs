@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
+use super::machine::PRIORITY_OWNER;
 use super::settings::Settings;
 use crate::sys::netlink::{Address, Change, Link};
 
@@ -34,17 +35,11 @@ impl Interfaces {
                 self.links.remove(index);
                 self.addresses.retain(|address| address.index != *index);
             }
-            Change::Address(new) => {
-                let is_same =
-                    |old: &&mut Address| (old.index, old.address) == (new.index, new.address);
-                match self.addresses.iter_mut().find(is_same) {
-                    Some(known) => *known = *new,
-                    None => self.addresses.push(*new),
-                }
-            }
-            Change::AddressGone(gone) => self
-                .addresses
-                .retain(|old| (old.index, old.address) != (gone.index, gone.address)),
+            Change::Address(new) => match self.addresses.iter_mut().find(|old| is_same(old, new)) {
+                Some(known) => *known = *new,
+                None => self.addresses.push(*new),
+            },
+            Change::AddressGone(gone) => self.addresses.retain(|old| !is_same(old, gone)),
         }
     }
 
@@ -62,14 +57,32 @@ impl Interfaces {
         self.addresses.iter().any(is_it)
     }
 
+    /// The addresses of a virtual router that its interface owns, if it has the priority of an owner: they were given
+    /// to the interface for good.
+    pub(super) fn owned(&self, settings: &Settings) -> Vec<IpAddr> {
+        let link = self.named(&settings.interface);
+        let link = link.filter(|_| settings.priority == PRIORITY_OWNER);
+        let is_owned = |address: &IpAddr| {
+            let is_it = |known: &Address| {
+                Some(known.index) == link.map(|link| link.index)
+                    && known.address == *address
+                    && known.is_permanent
+            };
+            self.addresses.iter().any(is_it)
+        };
+        settings.addresses().filter(is_owned).collect()
+    }
+
     /// Where the advertisements of a virtual router come from, if its interface can be used: the address that the file
     /// has, or the first one that is not virtual. To a group of IPv6 that is a link-local one. The present one stays
-    /// for as long as it can.
+    /// for as long as it can. One that is virtual, but this interface's own, is the last choice: whoever has taken it
+    /// over does not hear what comes from it.
     pub(super) fn source(
         &self,
         settings: &Settings,
         present: Option<IpAddr>,
         is_virtual: &HashSet<IpAddr>,
+        is_owned: &HashSet<IpAddr>,
     ) -> Option<IpAddr> {
         let link = self.named(&settings.interface).filter(|link| link.is_up)?;
         if let Some(source) = settings.source {
@@ -85,46 +98,29 @@ impl Interfaces {
                 && address.is_usable
                 && address.address.is_ipv4() == settings.is_ipv4()
                 && is_local(&address.address) == wants_local
-                && !is_virtual.contains(&address.address)
         };
         let fitting = self.addresses.iter().filter(fits);
-        let mut fitting = fitting.map(|found| found.address);
+        let fitting = fitting.map(|found| found.address);
+        let mut own = fitting.clone().filter(|one| !is_virtual.contains(one));
         let is_present = |address: &IpAddr| Some(*address) == present;
-        fitting.clone().find(is_present).or_else(|| fitting.next())
+        let best = own.clone().find(is_present).or_else(|| own.next());
+        best.or_else(|| fitting.clone().find(|address| is_owned.contains(address)))
     }
+}
+
+fn is_same(one: &Address, other: &Address) -> bool {
+    let key = |address: &Address| (address.index, address.address, address.prefix_len);
+    key(one) == key(other)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU8;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use super::super::packet::{ChecksumForm, Version, Vrid};
-    use super::super::settings::{Interval, Track};
     use super::*;
 
     fn settings(vip: &str, peers: &[&str]) -> Settings {
         Settings {
-            name: Arc::from("vip"),
-            interface: Arc::from("eth0"),
-            vrid: Vrid::new(51).unwrap(),
-            version: Version::V3,
-            priority: 254,
-            addresses: vec![vip.parse().unwrap()],
-            interval: Interval::Seconds(NonZeroU8::MIN),
-            source: None,
-            preempt: false,
-            preempt_delay: Duration::ZERO,
             peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
-            checksum: ChecksumForm::PseudoHeader,
-            password_file: None,
-            virtual_mac: false,
-            lease: None,
-            progress_timeout: Duration::from_secs(2),
-            track: Track::default(),
-            group: None,
-            notify: None,
+            ..Settings::example(vip)
         }
     }
 
@@ -139,7 +135,9 @@ mod tests {
             Change::Address(Address {
                 index: 7,
                 address: text.parse().unwrap(),
+                prefix_len: 24,
                 is_usable: true,
+                is_permanent: true,
             })
         };
         let addresses: Vec<Change> = addresses.iter().map(address).collect();
@@ -167,8 +165,11 @@ mod tests {
             let settings = settings(vip, peers);
             let is_virtual = settings.addresses().collect();
             let address = |text: Option<&str>| text.map(|text| text.parse::<IpAddr>().unwrap());
-            let source =
-                |is_up| interfaces(is_up, &all).source(&settings, address(present), &is_virtual);
+            let none = HashSet::new();
+            let source = |is_up| {
+                let interfaces = interfaces(is_up, &all);
+                interfaces.source(&settings, address(present), &is_virtual, &none)
+            };
             assert_eq!(
                 source(true),
                 address(expected),
@@ -176,5 +177,47 @@ mod tests {
             );
             assert_eq!(source(false), None);
         }
+    }
+
+    #[test]
+    fn an_owner_owns_what_is_there_for_good_and_speaks_from_it_only_if_there_is_nothing_else() {
+        let vip: IpAddr = "10.0.0.100".parse().unwrap();
+        let owner = Settings {
+            priority: PRIORITY_OWNER,
+            ..settings("10.0.0.100/32", &[])
+        };
+        let owned = |interfaces: &Interfaces, settings: &Settings| interfaces.owned(settings);
+        let mut there = interfaces(true, &["10.0.0.100"]);
+        assert_eq!(owned(&there, &owner), [vip]);
+        assert!(owned(&there, &settings("10.0.0.100/32", &[])).is_empty());
+        assert!(owned(&interfaces(true, &["10.0.0.1"]), &owner).is_empty());
+
+        let all: HashSet<IpAddr> = HashSet::from([vip]);
+        let source =
+            |interfaces: &Interfaces, present| interfaces.source(&owner, present, &all, &all);
+        assert_eq!(source(&there, None), Some(vip));
+        let (more, gone) = (
+            interfaces(true, &["10.0.0.100", "10.0.0.1"]),
+            HashSet::new(),
+        );
+        let other = Some("10.0.0.1".parse().unwrap());
+        assert_eq!(source(&more, Some(vip)), other);
+        assert_eq!(there.source(&owner, None, &all, &gone), None);
+
+        // Leased, and there a second time with another prefix.
+        let lease = Address {
+            index: 7,
+            address: vip,
+            prefix_len: 32,
+            is_usable: true,
+            is_permanent: false,
+        };
+        there.apply(&Change::Address(lease));
+        assert_eq!(owned(&there, &owner), [vip]);
+        there.apply(&Change::AddressGone(lease));
+        assert!(there.has(7, vip));
+        let mut leased = interfaces(true, &[]);
+        leased.apply(&Change::Address(lease));
+        assert!(owned(&leased, &owner).is_empty());
     }
 }

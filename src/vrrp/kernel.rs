@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError};
+use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
 use super::channel::Sender;
 use super::frames::{ALL_NODES, ETHER_TYPE_ARP, ICMP_TYPE_ADVERTISEMENT, Mac};
 use super::interfaces::Interfaces;
+use super::machine::PRIORITY_OWNER;
 use super::packet::{GROUP_V4, GROUP_V6, PROTOCOL};
 use super::settings::Settings;
 use super::virtual_link::VirtualLinks;
@@ -35,6 +37,8 @@ pub(super) struct Wires {
     pub(super) frames: FrameSocket,
     /// Hears neighbour advertisements, where there is IPv6.
     pub(super) neighbours: Option<RawSocket>,
+    /// Hears what is sent to the group with an authentication header, where there is IPv4.
+    pub(super) authenticated: Option<RawSocket>,
     pub(super) mac: Mac,
     index: u32,
 }
@@ -64,6 +68,8 @@ pub(super) enum News {
     Tracked(Arc<str>, bool),
     /// What was ordered is done, or why not.
     Done(RouterId, Wish, Result<(), String>),
+    /// This address is the interface's own: it is neither set nor removed here.
+    Owned(RouterId, IpAddr),
     /// Somebody else removed addresses.
     AddressDeleted(RouterId),
     /// Something does not work, in words.
@@ -90,6 +96,8 @@ struct Kernel {
     interfaces: Interfaces,
     virtual_links: VirtualLinks,
     is_virtual: HashSet<IpAddr>,
+    /// Of those, the ones that were their interface's own before they were anything else, and stay that.
+    is_owned: HashSet<IpAddr>,
     /// By segment: the interface that its sockets were opened for, and its address.
     wired: Vec<Option<(u32, Mac)>>,
     /// By virtual router: where its addresses are.
@@ -119,9 +127,13 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
         interfaces,
         virtual_links: VirtualLinks::default(),
         is_virtual: HashSet::new(),
+        is_owned: HashSet::new(),
         has_trouble: false,
     };
     kernel.look_what_is_meant();
+    for number in 0..kernel.parts.settings.len() {
+        kernel.look_what_is_owned(number, |_| true);
+    }
     kernel.settle();
     while kernel.turn()? {}
     kernel.let_go();
@@ -167,8 +179,12 @@ impl Kernel {
             Ok(changes) => {
                 for change in &changes {
                     self.interfaces.apply(change);
-                    if let Change::AddressGone(gone) = change {
-                        self.is_gone(gone.index, gone.address);
+                    match change {
+                        Change::Address(given) if given.is_permanent => {
+                            self.is_given(given.address)
+                        }
+                        Change::AddressGone(gone) => self.is_gone(gone.index, gone.address),
+                        Change::Address(_) | Change::Link(_) | Change::LinkGone(_) => {}
                     }
                 }
                 self.settle();
@@ -198,11 +214,20 @@ impl Kernel {
             return;
         };
         let settings = &self.parts.settings[number];
-        let has_all = settings
+        let mut set_here = settings
             .addresses()
-            .all(|address| self.interfaces.has(index, address));
-        if !has_all {
+            .filter(|address| !self.is_owned.contains(address));
+        if !set_here.all(|address| self.interfaces.has(index, address)) {
             self.parts.news.send(News::AddressDeleted(id(number)));
+        }
+    }
+
+    /// An interface has an address for good: not by us, where we only ever lease it.
+    fn is_given(&mut self, address: IpAddr) {
+        for number in 0..self.parts.settings.len() {
+            if self.parts.settings[number].lease.is_some() {
+                self.look_what_is_owned(number, |one| one == address);
+            }
         }
     }
 
@@ -210,7 +235,9 @@ impl Kernel {
     fn is_gone(&mut self, index: u32, address: IpAddr) {
         let held = self.held.iter().zip(&self.parts.settings).enumerate();
         for (number, (held, settings)) in held {
-            if *held == Some(index) && settings.addresses().any(|own| own == address) {
+            let is_there = self.is_owned.contains(&address) && self.interfaces.has(index, address);
+            let is_its = *held == Some(index) && settings.addresses().any(|own| own == address);
+            if is_its && !is_there {
                 self.parts.news.send(News::AddressDeleted(id(number)));
             }
         }
@@ -224,9 +251,11 @@ impl Kernel {
         for number in 0..self.parts.settings.len() {
             let settings = &self.parts.settings[number];
             let is_wired = self.wired[settings_segment(&self.parts.segments, settings)].is_some();
+            let present = self.links[number];
+            let (is_virtual, is_owned) = (&self.is_virtual, &self.is_owned);
             let source = self
                 .interfaces
-                .source(settings, self.links[number], &self.is_virtual);
+                .source(settings, present, is_virtual, is_owned);
             let source = source.filter(|_| is_wired);
             if self.links[number] != source {
                 self.links[number] = source;
@@ -291,13 +320,25 @@ impl Kernel {
             .collect();
     }
 
+    /// Those of its addresses that may be, and that its interface had before anybody set them here, are that one's own.
+    fn look_what_is_owned(&mut self, number: usize, may_be: impl Fn(IpAddr) -> bool) {
+        for address in self.interfaces.owned(&self.parts.settings[number]) {
+            if may_be(address) && self.is_owned.insert(address) {
+                self.parts.news.send(News::Owned(id(number), address));
+            }
+        }
+    }
+
     fn configure(&mut self, router: RouterId, settings: Arc<Settings>) {
+        // What was set with the settings before is to be known by then.
+        self.take_changes();
         let number = router.index();
         let before = std::mem::replace(&mut self.parts.settings[number], settings);
         let now = Arc::clone(&self.parts.settings[number]);
         if let Some(index) = self.held[number] {
             for net in &before.addresses {
                 if !now.addresses.contains(net)
+                    && !self.is_owned.contains(&net.addr())
                     && let Err(error) = self.netlink.remove_address(index, *net)
                 {
                     // Its lease does the rest, if it has one.
@@ -307,6 +348,12 @@ impl Kernel {
             }
         }
         self.look_what_is_meant();
+        let had = |address: IpAddr| before.addresses().any(|one| one == address);
+        let is_virtual = &self.is_virtual;
+        let is_owner = now.priority == PRIORITY_OWNER;
+        self.is_owned
+            .retain(|address| is_virtual.contains(address) && (is_owner || !had(*address)));
+        self.look_what_is_owned(number, |address| !had(address));
         // Whoever tracks an interface now is told how it is.
         for name in &now.track.interfaces {
             self.tracked.insert(Arc::clone(name), None);
@@ -326,10 +373,18 @@ impl Kernel {
                     .make(&mut self.netlink, link, &settings, wanted)?
             }
         };
+        let own = link.index;
         self.held[number] = Some(index);
         let mut result = Ok(());
         for net in &settings.addresses {
-            let done = self.netlink.set_address(index, *net, settings.lease);
+            let done = match self.is_owned.contains(&net.addr()) {
+                false => self.netlink.set_address(index, *net, settings.lease),
+                true if self.interfaces.has(own, net.addr()) => Ok(()),
+                true => Err(io::Error::other(format!(
+                    "{}, which is the interface's own, is gone, and is for others to give back",
+                    net.addr()
+                ))),
+            };
             result = result.and(done);
         }
         result
@@ -341,7 +396,8 @@ impl Kernel {
         let held = self.held[number].take();
         let mut result = Ok(());
         if let Some(index) = held.or(link.map(|link| link.index)) {
-            for net in &settings.addresses {
+            let is_ours = |net: &&IpNet| !self.is_owned.contains(&net.addr());
+            for net in settings.addresses.iter().filter(is_ours) {
                 result = self.netlink.remove_address(index, *net).and(result);
             }
         }
@@ -383,18 +439,27 @@ fn open(segment: &Segment, index: u32, mac: Mac) -> io::Result<Wires> {
         name: segment.interface.to_string(),
         index,
     };
-    let (group, ether_type, neighbours) = if segment.is_ipv4 {
-        (IpAddr::V4(GROUP_V4), ETHER_TYPE_ARP, None)
+    let (group, ether_type) = match segment.is_ipv4 {
+        true => (IpAddr::V4(GROUP_V4), ETHER_TYPE_ARP),
+        false => (IpAddr::V6(GROUP_V6), 0),
+    };
+    let (mut neighbours, mut authenticated) = (None, None);
+    if segment.is_ipv4 {
+        let ah = u8::try_from(libc::IPPROTO_AH).expect("51");
+        let socket = RawSocket::open(&device, ah, group)?;
+        socket.hear_group_only(GROUP_V4)?;
+        authenticated = Some(socket);
     } else {
         let icmp = u8::try_from(libc::IPPROTO_ICMPV6).expect("58");
-        let neighbours = RawSocket::open(&device, icmp, ALL_NODES.into())?;
-        neighbours.hear_only(ICMP_TYPE_ADVERTISEMENT)?;
-        (IpAddr::V6(GROUP_V6), 0, Some(neighbours))
-    };
+        let socket = RawSocket::open(&device, icmp, ALL_NODES.into())?;
+        socket.hear_only(ICMP_TYPE_ADVERTISEMENT)?;
+        neighbours = Some(socket);
+    }
     Ok(Wires {
         raw: RawSocket::open(&device, PROTOCOL, group)?,
         frames: FrameSocket::open(&device, ether_type)?,
         neighbours,
+        authenticated,
         mac,
         index,
     })

@@ -258,6 +258,7 @@ impl Machine {
                 self.give_up(Cause::LinkDown, now, out);
             }
             Event::Received(datagram) => self.received(datagram, now, out),
+            Event::Unreadable { source, rejection } => self.rejected(source, rejection, now, out),
             Event::Expired => self.expired(now, out),
             Event::Readiness(readiness) => self.readiness_changed(readiness, now, out),
             Event::ProbesEnded => self.probes_ended(now),
@@ -503,9 +504,15 @@ impl Machine {
         if matches!(kind, Kind::Password | Kind::AuthenticationDiffers) {
             self.raise(Alarm::PasswordDiffers { from: source }, now, out);
         }
+        if kind == Kind::AuthenticationHeader {
+            self.raise(Alarm::AuthenticationHeader { from: source }, now, out);
+        }
+        let from = source;
         if let Rejection::IntervalDiffers { theirs, ours } = rejection {
-            let from = source;
             self.raise(Alarm::IntervalDiffers { from, theirs, ours }, now, out);
+        }
+        if let Rejection::VersionDiffers { theirs, ours } = rejection {
+            self.raise(Alarm::VersionDiffers { from, theirs, ours }, now, out);
         }
         if self.alarms.tells(&rejection, now) {
             out.push(Action::Rejected { source, rejection });
@@ -673,6 +680,7 @@ impl Machine {
     /// What people configured differently here and there. It is listened to all the same.
     fn compare_configurations(&mut self, accepted: &Accepted, now: Time, out: &mut Vec<Action>) {
         let from = accepted.source;
+        self.alarms.clear(|alarm| alarm.is_deafness_to(from));
         let (theirs, ours) = (accepted.advertisement.interval(), self.router.interval());
         if theirs == ours {
             self.alarms.clear(

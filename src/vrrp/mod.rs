@@ -1,7 +1,7 @@
 //! The virtual addresses: which of the machines that may hold them does (RFC 9568, RFC 3768).
 //!
 //! - Pure: [`packet`] is the wire, [`machine`] is one virtual router, [`settings`] is one as the file has it;
-//!   [`fitness`], [`wishes`], [`paced`] and [`frames`] are what a virtual router needs beside its machine.
+//!   [`fitness`], [`wishes`], [`paced`], [`reading`] and [`frames`] are what a virtual router needs beside its machine.
 //! - [`thread`] drives the machines on a thread of its own that receives, decides and sends, and does nothing that can
 //!   block. [`kernel`](self) is the thread beside it that talks to the kernel about interfaces and addresses.
 //! - Control says how well this machine could serve ([`Command`]) and is told what happens ([`Report`]); it logs, ends
@@ -16,6 +16,7 @@ pub mod machine;
 pub mod paced;
 pub mod packet;
 pub mod progress;
+pub mod reading;
 pub mod settings;
 pub mod thread;
 mod virtual_link;

@@ -51,6 +51,23 @@ pub enum Version {
     V3,
 }
 
+impl Version {
+    /// The number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Version::V2 => 2,
+            Version::V3 => 3,
+        }
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "version {}", self.number())
+    }
+}
+
 /// The number of a virtual router: one per interface and address family, 1 to 255.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vrid(NonZeroU8);
@@ -262,6 +279,26 @@ impl<'a> Datagram<'a> {
         }
     }
 
+    /// From whom a datagram of IPv4 is that could not be taken apart, and for which virtual router, as far as it says
+    /// so; also one with an authentication header (RFC 2402). Nothing of it has been checked.
+    #[must_use]
+    pub fn addressee(bytes: &[u8]) -> Option<(IpAddr, Vrid)> {
+        let header = Ipv4HeaderSlice::from_slice(bytes).ok()?;
+        let mut payload = bytes.get(header.slice().len()..)?;
+        if header.fragments_offset().value() != 0 {
+            return None;
+        }
+        if header.protocol() == IpNumber::AUTHENTICATION_HEADER {
+            let [next, words] = *payload.first_chunk()?;
+            payload = payload.get(8 + 4 * usize::from(words)..)?;
+            if next != PROTOCOL {
+                return None;
+            }
+        }
+        let vrid = payload.get(1).copied().and_then(Vrid::new)?;
+        Some((header.source_addr().into(), vrid))
+    }
+
     /// Whom it is for, unless it is too short to say. Nothing else of it has been looked at.
     #[must_use]
     pub fn vrid(&self) -> Option<Vrid> {
@@ -363,12 +400,12 @@ impl Advertisement {
     /// Writes it for a datagram with these `ends`. The form of the checksum is a choice in version 3 over IPv4 only.
     #[must_use]
     pub fn encode(&self, ends: &Ends, form: ChecksumForm) -> Vec<u8> {
-        let (version, count) = match &self.body {
-            Body::V2 { addresses, .. } => (2, addresses.count()),
-            Body::V3 { addresses, .. } => (3, addresses.count()),
+        let count = match &self.body {
+            Body::V2 { addresses, .. } => addresses.count(),
+            Body::V3 { addresses, .. } => addresses.count(),
         };
         let mut bytes = Vec::with_capacity(HEADER_LEN + usize::from(count) * 16 + PASSWORD_LEN);
-        let kind = version << 4 | TYPE_ADVERTISEMENT;
+        let kind = self.version().number() << 4 | TYPE_ADVERTISEMENT;
         bytes.extend([kind, self.vrid.number(), self.priority, count]);
         match &self.body {
             Body::V2 {

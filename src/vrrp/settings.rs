@@ -173,8 +173,58 @@ impl Settings {
         }
     }
 
+    /// The longest that a router which is told to hand over waits for another one.
+    #[must_use]
+    pub fn move_max(&self) -> Duration {
+        let router = self.virtual_router(None);
+        router.down_interval(router.priority_ill(), router.interval())
+    }
+
     fn listed<A>(&self, of_family: impl Fn(IpAddr) -> Option<A>) -> AddressList<A> {
         let addresses = self.addresses().filter_map(of_family).collect();
         AddressList::new(addresses).expect("the file's addresses were counted, and of one family")
+    }
+}
+
+#[cfg(test)]
+impl Settings {
+    /// Of version 3, number 51 on `eth0`, priority 254, an interval of 100 ms.
+    pub(super) fn example(address: &str) -> Settings {
+        Settings {
+            name: Arc::from("vip"),
+            interface: Arc::from("eth0"),
+            vrid: Vrid::new(51).expect("not 0"),
+            version: Version::V3,
+            priority: 254,
+            addresses: vec![address.parse().expect("an address with its prefix length")],
+            interval: Interval::Centiseconds(Centiseconds::new(10).expect("within range")),
+            source: None,
+            preempt: false,
+            preempt_delay: Duration::ZERO,
+            peers: Vec::new(),
+            checksum: ChecksumForm::PseudoHeader,
+            password_file: None,
+            virtual_mac: false,
+            lease: None,
+            progress_timeout: Duration::from_secs(2),
+            track: Track::default(),
+            group: None,
+            notify: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hand_over_may_take_three_intervals_and_the_skew_of_one_that_is_ill() {
+        let mut settings = Settings::example("10.0.0.100/32");
+        // Its priority is 98 then: 158/256 of an interval.
+        assert_eq!(settings.move_max(), Duration::from_micros(361_718));
+        settings.version = Version::V2;
+        settings.interval = Interval::Seconds(NonZeroU8::new(3).expect("not 0"));
+        assert_eq!(settings.move_max(), Duration::from_micros(9_617_187));
     }
 }

@@ -23,20 +23,23 @@ use super::machine::{Action, Event, Readiness};
 use super::paced::Paced;
 use super::packet::{Datagram, LEN_MAX, Password, Rejection, Vrid};
 use super::progress::{Progress, Watchdog};
+use super::reading::{Reading, WAITING_MAX};
 use super::settings::Settings;
 use super::wishes::Wish;
 use super::{Command, Description, Report, RouterId, Segment, Ticket};
 use crate::sys::priority;
+use crate::sys::raw::RECEIVE_BUFFER;
 use crate::time::{Seldom, Time};
 
 use runner::Runner;
 
-/// Low among the real-time ones: nothing of the kernel's own waits for it.
-const PRIORITY: u8 = 10;
+/// Its real-time priority. Low among those: nothing of the kernel's own waits for it.
+pub const PRIORITY: u8 = 10;
 /// Of the thread beside it, which renews leases: little work, but in time.
 const PRIORITY_BESIDE: u8 = 9;
 /// Datagrams of one socket in one turn; a flood cannot keep advertisements waiting.
 const DATAGRAMS_MAX: usize = 1024;
+const _: () = assert!(2 * RECEIVE_BUFFER / 512 <= WAITING_MAX);
 /// Longest datagram that is read: the longest advertisement with the longest IPv4 header.
 const DATAGRAM_MAX: usize = LEN_MAX + 60;
 /// Messages that may wait in a channel.
@@ -158,6 +161,7 @@ struct Wired {
     /// Those of addresses that have one of their own.
     virtual_macs: HashMap<IpAddr, Mac>,
     paced: Paced,
+    reading: Reading,
     unknown_vrid: u64,
     malformed: u64,
     seldom: Seldom,
@@ -202,6 +206,7 @@ impl Loop {
                 routers: HashMap::new(),
                 virtual_macs: HashMap::new(),
                 paced: Paced::default(),
+                reading: Reading::default(),
                 unknown_vrid: 0,
                 malformed: 0,
                 seldom: Seldom::new(SAY_EVERY),
@@ -263,7 +268,7 @@ impl Loop {
         let mut buffer = vec![0; DATAGRAM_MAX];
         while !self.is_done() {
             self.wait();
-            // Everything that has arrived is told before time is.
+            // Everything that has arrived is told before time is; what a turn leaves is waited for.
             self.receive(&mut buffer);
             self.take_news();
             self.take_commands();
@@ -294,10 +299,11 @@ impl Loop {
             .map(|at| TimeSpec::from_duration(at - self.now()));
         let wires = self.segments.iter().filter_map(|one| one.wires.as_ref());
         let sockets = wires.flat_map(|wires| {
-            let neighbours = wires.neighbours.as_ref().map(AsFd::as_fd);
+            let more = [&wires.neighbours, &wires.authenticated];
+            let more = more.into_iter().flatten().map(AsFd::as_fd);
             [wires.raw.as_fd(), wires.frames.as_fd()]
                 .into_iter()
-                .chain(neighbours)
+                .chain(more)
         });
         let fds = std::iter::once(self.channels.wake.as_fd()).chain(sockets);
         let mut fds: Vec<PollFd> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -322,41 +328,65 @@ impl Loop {
 
     fn receive(&mut self, buffer: &mut [u8]) {
         for number in 0..self.segments.len() {
+            self.hear_authenticated(number, buffer);
             for _ in 0..DATAGRAMS_MAX {
-                let segment = &self.segments[number];
+                let at = self.now();
+                let segment = &mut self.segments[number];
                 let arrival = segment
                     .wires
                     .as_ref()
                     .and_then(|one| one.raw.receive(buffer));
-                let Some(arrival) = arrival else { break };
+                let Some(arrival) = arrival else {
+                    segment.reading.found_nothing(at);
+                    break;
+                };
+                segment.reading.took_one(at);
                 let bytes = &buffer[..arrival.len];
-                let datagram = Datagram::from_raw(arrival.ends, bytes);
-                self.received(number, datagram);
+                match Datagram::from_raw(arrival.ends, bytes) {
+                    Ok(datagram) => self.received(number, &datagram),
+                    Err(rejection) => self.unreadable(number, rejection, bytes),
+                }
             }
             self.hear_claims(number, buffer);
         }
     }
 
-    fn received(&mut self, number: usize, datagram: Result<Datagram, Rejection>) {
-        let now = self.now();
-        let segment = &mut self.segments[number];
-        let datagram = match datagram {
-            Ok(datagram) => datagram,
-            Err(rejection) => {
-                segment.malformed += 1;
-                if segment.seldom.may(now) {
-                    self.say(
-                        None,
-                        true,
-                        format!("a datagram is not listened to: {rejection}"),
-                    );
-                }
+    /// Those who authenticate by AH are not listened to, which people are to know.
+    fn hear_authenticated(&mut self, number: usize, buffer: &mut [u8]) {
+        for _ in 0..DATAGRAMS_MAX {
+            let wires = self.segments[number].wires.as_ref();
+            let socket = wires.and_then(|wires| wires.authenticated.as_ref());
+            let Some(arrival) = socket.and_then(|socket| socket.receive(buffer)) else {
                 return;
-            }
-        };
+            };
+            let bytes = &buffer[..arrival.len];
+            self.unreadable(number, Rejection::AuthenticationHeader, bytes);
+        }
+    }
+
+    fn received(&mut self, number: usize, datagram: &Datagram) {
+        let segment = &mut self.segments[number];
         let known = datagram.vrid().and_then(|vrid| segment.routers.get(&vrid));
         match known.copied() {
-            Some(router) => self.tell(router, Event::Received(&datagram)),
+            Some(router) => self.tell(router, Event::Received(datagram)),
+            None => segment.unknown_vrid += 1,
+        }
+    }
+
+    /// A datagram that cannot be taken apart, but may say whom it is for.
+    fn unreadable(&mut self, number: usize, rejection: Rejection, bytes: &[u8]) {
+        let now = self.now();
+        let segment = &mut self.segments[number];
+        let Some((source, vrid)) = Datagram::addressee(bytes) else {
+            segment.malformed += 1;
+            if segment.seldom.may(now) {
+                let text = format!("a datagram is not listened to: {rejection}");
+                self.say(None, true, text);
+            }
+            return;
+        };
+        match segment.routers.get(&vrid).copied() {
+            Some(router) => self.tell(router, Event::Unreadable { source, rejection }),
             None => segment.unknown_vrid += 1,
         }
     }
@@ -410,10 +440,11 @@ impl Loop {
                 News::Link(router, source) => self.link(router, source),
                 News::Tracked(name, is_up) => self.tracked(&name, is_up),
                 News::Done(router, wish, result) => self.done(router, wish, result),
+                News::Owned(router, address) => self.owned(router, address),
                 News::AddressDeleted(router) => {
-                    let name = "somebody removed an address, or its lease ran out; putting it back";
+                    let text = "somebody removed an address, or its lease ran out; it is to be there again";
                     if self.runners[router.index()].is_active() {
-                        self.say(Some(router), true, name.to_owned());
+                        self.say(Some(router), true, text.to_owned());
                     }
                     let now = self.now();
                     self.runners[router.index()].lacks_addresses(now);
@@ -423,6 +454,14 @@ impl Loop {
                 News::Over(why) => self.deaf(&why),
             }
         }
+    }
+
+    fn owned(&mut self, router: RouterId, address: IpAddr) {
+        let text = format!(
+            "{address} is the interface's own (priority 255): it is neither set nor removed here, and stays there \
+             when another node takes over"
+        );
+        self.say(Some(router), false, text);
     }
 
     /// Addresses can be neither set nor removed: their leases end, and somebody else is to take over.
@@ -454,6 +493,14 @@ impl Loop {
             Some(source) => Event::LinkUp(source),
             None => Event::LinkDown,
         };
+        let is_virtual = |source| runner.settings.addresses().any(|own| own == source);
+        if let Some(source) = source.filter(|source| is_virtual(*source)) {
+            let text = format!(
+                "advertisements come from {source}, which is virtual itself: a node that has taken it over does not \
+                 hear them (Linux takes nothing from its own addresses); give the interface a second address"
+            );
+            self.say(Some(router), true, text);
+        }
         // Another address is another sender: what was said from the first one is over.
         if was.is_some() && source.is_some() {
             self.tell(router, Event::LinkDown);
@@ -620,11 +667,9 @@ impl Loop {
             self.look(now);
         }
         for number in 0..self.runners.len() {
-            if self.runners[number]
-                .machine
-                .deadline()
-                .is_some_and(|at| at <= now)
-            {
+            let runner = &mut self.runners[number];
+            let reading = &self.segments[runner.segment].reading;
+            if runner.has_expired(now, reading) {
                 self.tell(id(number), Event::Expired);
             }
             let runner = &mut self.runners[number];

@@ -20,12 +20,15 @@ mod lan;
 mod node;
 mod onlooker;
 
+mod vrrp_alarms;
+mod vrrp_backlog;
 mod vrrp_bad_input;
 mod vrrp_databases;
 mod vrrp_disturbed;
 mod vrrp_figures;
 mod vrrp_metrics;
 mod vrrp_moves;
+mod vrrp_owner;
 mod vrrp_pair;
 mod vrrp_privileges;
 mod vrrp_readiness;

@@ -19,6 +19,7 @@ use super::{Resolver, document, error, small, text_of, with};
 use crate::control::snapshot::{Freebind, ListenAddress};
 use crate::ids::PoolId;
 use crate::sys::socket::Bind;
+use crate::vrrp::machine::PRIORITY_OWNER;
 use crate::vrrp::packet::{ADDRESSES_MAX, Centiseconds, ChecksumForm, Version, Vrid};
 use crate::vrrp::settings::{Interval, Script, Settings, Track};
 
@@ -103,6 +104,7 @@ impl Resolver<'_> {
             self.interface(router, "track.interfaces", interface);
         }
         self.families(router);
+        self.unwise_addresses(router);
         self.router_keys_without_effect(router);
         let interval = self.interval(router);
         let lease = self.lease(router);
@@ -189,12 +191,34 @@ impl Resolver<'_> {
         }
         for net in addresses {
             let is_it = |source: IpAddr| source == net.0.addr();
-            if router.source.0.is_some_and(|source| is_it(source.0))
+            if router.source.0.is_some_and(|source| is_it(source.0)) && !is_owner(router)
                 || router.peers.0.iter().any(|peer| is_it(peer.0))
             {
                 let message = "a virtual address is nobody's own: not `source`, and not a peer";
                 self.wrong(router, "addresses", net.place, message.to_owned());
             }
+        }
+    }
+
+    /// What can be done, and rarely should.
+    fn unwise_addresses(&mut self, router: &VirtualRouter) {
+        for net in &router.addresses.0 {
+            let (address, prefix_len) = (net.0.addr(), net.0.prefix_len());
+            if address.is_ipv6() && prefix_len != 128 {
+                let key = format!("vrrp.{}.addresses", router.name.0);
+                let message = format!(
+                    "with /{prefix_len} the route to the whole network comes and goes with the address; \
+                     write `{address}/128`"
+                );
+                self.problems
+                    .push(error(net.place, &key, message).warning());
+            }
+        }
+        if is_owner(router) && *router.virtual_mac {
+            let key = format!("vrrp.{}.virtual_mac", router.name.0);
+            let message = "an address that the interface owns (priority 255) stays there, with that one's MAC address";
+            self.problems
+                .push(error(router.virtual_mac.place, &key, message).warning());
         }
     }
 
@@ -394,6 +418,10 @@ fn version(router: &VirtualRouter) -> Version {
     } else {
         Version::V3
     }
+}
+
+fn is_owner(router: &VirtualRouter) -> bool {
+    router.priority.0 == u64::from(PRIORITY_OWNER)
 }
 
 fn command(words: &OneOrMore<super::super::kind::Text>) -> Arc<[String]> {

@@ -1,11 +1,11 @@
 //! What the admin API is answered about virtual routers.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
-use super::{MOVE_ANSWER_MAX, PendingMove, Vrrp, words};
+use super::{MOVE_MARGIN, PendingMove, Vrrp, words};
 use crate::admin::{Move, Refusal};
 use crate::time::Time;
 use crate::vrrp::machine::{HandOver, Heard, Transition};
@@ -35,6 +35,8 @@ impl Vrrp {
             }
         };
         let outcomes = ids.iter().map(|id| (*id, None)).collect();
+        let all = ids.iter().map(|id| self.settings[id.index()].move_max());
+        let until = Instant::now() + all.max().unwrap_or_default() + MOVE_MARGIN;
         for id in ids {
             match wanted {
                 Move::Failover => {
@@ -51,7 +53,7 @@ impl Vrrp {
         }
         match wanted {
             Move::Failover | Move::Hold => self.moves.push(PendingMove {
-                begun: Instant::now(),
+                until,
                 outcomes,
                 reply,
             }),
@@ -77,9 +79,10 @@ impl Vrrp {
         });
     }
 
-    /// Nobody waits for ever: an interval can be minutes.
+    /// Nobody waits for ever, not even where the thread of the virtual routers stands still.
     pub(super) fn answer_late_moves(&mut self) {
-        self.answer_moves(|pending| pending.begun.elapsed() >= MOVE_ANSWER_MAX);
+        let now = Instant::now();
+        self.answer_moves(|pending| pending.until <= now);
     }
 
     fn answer_moves(&mut self, is_over: impl Fn(&PendingMove) -> bool) {
@@ -117,6 +120,9 @@ impl Vrrp {
                 "waits_for": machine.waits_for(description.at).as_ref().map(words::wait),
                 "priority": machine.priority(description.at),
                 "priority_configured": settings.priority,
+                "version": settings.version.number(),
+                "interval_ms": millis(machine.router().interval()),
+                "move_max_ms": millis(settings.move_max() + MOVE_MARGIN),
                 "fault": words::fault(&description.readiness),
                 "held_back": machine.is_held_back(),
                 "active_router": machine.active_router().map(|address| address.to_string()),
@@ -145,7 +151,7 @@ impl Vrrp {
             "at": self.seconds(heard.at),
             "from": heard.from.to_string(),
             "priority": advertisement.priority,
-            "interval_ms": u64::try_from(advertisement.interval().as_millis()).unwrap_or(u64::MAX),
+            "interval_ms": millis(advertisement.interval()),
             "addresses": addresses.collect::<Vec<_>>(),
         })
     }
@@ -163,6 +169,10 @@ impl Vrrp {
         let since = time.duration_since(UNIX_EPOCH);
         since.map_or(0, |since| since.as_secs())
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn counters(description: &Description) -> Value {

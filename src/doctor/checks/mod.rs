@@ -122,6 +122,7 @@ mod tests {
                 soft: 8 << 20,
                 hard: 8 << 20,
             }),
+            rtprio: Some(Limit { soft: 0, hard: 0 }),
             privileges: Privileges {
                 net_bind_service: Some(false),
                 net_admin: Some(false),
@@ -183,6 +184,7 @@ mod tests {
             sysctls: Sysctls::default(),
             files: None,
             memlock: None,
+            rtprio: None,
             privileges: Privileges::default(),
             cpus: None,
             cpu_quota: Quota::Unknown,

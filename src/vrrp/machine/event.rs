@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::packet::{Datagram, Rejection};
+use super::super::packet::{Datagram, Rejection, Version};
 #[cfg(doc)]
 use super::Machine;
 use super::VirtualRouter;
@@ -41,6 +41,13 @@ pub enum Event<'a> {
     LinkDown,
     /// A datagram arrived. Everything that has arrived is told before [`Event::Expired`].
     Received(&'a Datagram<'a>),
+    /// Something arrived for this virtual router that is no datagram of the protocol.
+    Unreadable {
+        /// From whom.
+        source: IpAddr,
+        /// Why.
+        rejection: Rejection,
+    },
     /// [`Machine::deadline`] has passed.
     Expired,
     /// How well this machine could serve has changed.
@@ -249,6 +256,28 @@ pub enum Alarm {
         /// The other router.
         from: IpAddr,
     },
+    /// The routers speak different versions; they do not hear each other.
+    #[error(
+        "{from} speaks {theirs}, here it is {ours}: neither hears the other, and both may be active; give both the \
+         same `version`"
+    )]
+    VersionDiffers {
+        /// The other router.
+        from: IpAddr,
+        /// Its version.
+        theirs: Version,
+        /// Ours.
+        ours: Version,
+    },
+    /// The other router authenticates by AH, which is not spoken here; they do not hear each other.
+    #[error(
+        "{from} authenticates by AH, which is not supported: neither hears the other, and both may be active; use \
+         `auth_type PASS` there and `auth` here, or none on both"
+    )]
+    AuthenticationHeader {
+        /// The other router.
+        from: IpAddr,
+    },
     /// Advertisements arrive from our own address.
     #[error("advertisements arrive from our own address {0}")]
     OwnAddressHeard(IpAddr),
@@ -268,4 +297,21 @@ pub enum Alarm {
         "the addresses were renewed {0:?} after the last time, which is longer than their lease"
     )]
     LeaseLate(Duration),
+}
+
+impl Alarm {
+    /// Whether it says that this router is not heard.
+    pub(super) fn is_deafness_to(&self, router: IpAddr) -> bool {
+        match self {
+            Alarm::PasswordDiffers { from }
+            | Alarm::VersionDiffers { from, .. }
+            | Alarm::AuthenticationHeader { from } => *from == router,
+            Alarm::AddressesDiffer { .. }
+            | Alarm::IntervalDiffers { .. }
+            | Alarm::OwnAddressHeard(_)
+            | Alarm::AnotherActive { .. }
+            | Alarm::ForeignOwner(_)
+            | Alarm::LeaseLate(_) => false,
+        }
+    }
 }

@@ -666,6 +666,39 @@ fn another_password_is_an_alarm() {
 }
 
 #[test]
+fn a_router_that_speaks_what_is_not_heard_is_an_alarm_until_it_is_heard() {
+    let second = || Body::V2 {
+        seconds: NonZeroU8::MIN,
+        authentication: Authentication::None,
+        addresses: AddressList::new(vec![Ipv4Addr::new(10, 0, 0, 100)]).unwrap(),
+    };
+    let unreadable = || Event::Unreadable {
+        source: host(20),
+        rejection: Rejection::AuthenticationHeader,
+    };
+    let mut bench = Bench::active(router(254));
+    let first = bench.hear_body(20, 255, second())[0].clone();
+    let then = bench.on(unreadable())[0].clone();
+    for (told, text) in [
+        (first, "10.0.0.20 speaks version 2, here it is version 3"),
+        (then, "10.0.0.20 authenticates by AH"),
+    ] {
+        let Action::Alarm(alarm) = told else {
+            panic!("{told:?}");
+        };
+        assert!(alarm.to_string().starts_with(text), "{alarm}");
+    }
+    assert_eq!(bench.role(), Role::Active);
+    let rejected = bench.machine.counters().rejected.iter().sum::<u64>();
+    assert_eq!(rejected, 2);
+    let alarms = |bench: &Bench| bench.machine.alarms(bench.now).count();
+    bench.hear(30, 0);
+    assert_eq!(alarms(&bench), 2, "that is another router");
+    bench.hear(20, 0);
+    assert_eq!(alarms(&bench), 0);
+}
+
+#[test]
 fn a_group_follows_the_one_that_lost() {
     let mut lost = Bench::active(router(200));
     lost.hear(20, 254);

@@ -121,7 +121,7 @@ pub enum Rejection {
     #[error("VRRP version {0}")]
     Version(u8),
     /// Another version than the virtual router's.
-    #[error("version {theirs:?}, here it is {ours:?}")]
+    #[error("{theirs}, here it is {ours}")]
     VersionDiffers {
         /// The sender's.
         theirs: Version,

@@ -393,6 +393,41 @@ fn what_follows_the_datagram_is_not_part_of_it() {
 }
 
 #[test]
+fn what_cannot_be_taken_apart_may_still_say_whom_it_is_for() {
+    /// An IPv4 header from 10.99.0.2 to the group, without a checksum, and what it carries.
+    fn datagram(protocol: u8, fragment: u8, payload: &[u8]) -> Vec<u8> {
+        let len = u8::try_from(20 + payload.len()).unwrap();
+        let mut bytes = vec![
+            0x45, 0xc0, 0, len, 0, 1, 0x20, fragment, 255, protocol, 0, 0,
+        ];
+        bytes.extend([10, 99, 0, 2, 224, 0, 0, 18]);
+        bytes.extend(payload);
+        bytes
+    }
+    /// Next header, length, and the rest of an authentication header with twelve bytes of proof.
+    fn authenticated(next: u8, words: u8) -> Vec<u8> {
+        let mut bytes = vec![next, words];
+        bytes.resize(24, 0);
+        bytes.extend([0x21, 51, 250, 1]);
+        bytes
+    }
+    let own = Some((v4(2), Vrid::new(51).unwrap()));
+    for (bytes, expected) in [
+        (datagram(112, 0, &[0x31, 51, 250, 1]), own),
+        (datagram(112, 0, &[0x31, 0]), None),
+        (datagram(112, 0, &[0x31]), None),
+        (datagram(112, 9, &[0x31, 51, 250, 1]), None),
+        (datagram(51, 0, &authenticated(112, 4)), own),
+        (datagram(51, 0, &authenticated(50, 4)), None),
+        (datagram(51, 0, &authenticated(112, 255)), None),
+        (datagram(51, 0, &[112]), None),
+        (vec![0x45], None),
+    ] {
+        assert_eq!(Datagram::addressee(&bytes), expected, "{bytes:?}");
+    }
+}
+
+#[test]
 fn unicast_is_taken_from_a_peer_with_any_hop_limit() {
     let frame = Frame::of("v3_ip6_unicast");
     let datagram = frame.datagram().unwrap();
@@ -512,6 +547,7 @@ proptest! {
 
     #[test]
     fn whatever_arrives_is_read_or_rejected(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        let _ = Datagram::addressee(&bytes);
         let _ = Datagram::from_ipv4(&bytes).and_then(|datagram| Advertisement::decode(&datagram).map(drop));
     }
 }

@@ -10,6 +10,7 @@ use super::super::frames;
 use super::super::kernel::Wires;
 use super::super::machine::{Machine, Readiness, Role, VirtualRouter};
 use super::super::packet::{Ends, Password};
+use super::super::reading::Reading;
 use super::super::settings::Settings;
 use super::super::wishes::Wishes;
 use crate::time::{Seldom, Time};
@@ -45,6 +46,8 @@ pub(super) struct Runner {
     pub(super) sweeps: bool,
     pub(super) is_stopped: bool,
     pub(super) send_failures: u64,
+    /// Its time is over since then, but not everything is read that came before.
+    waits_to_hear_since: Option<Time>,
     /// The last one that addresses were wanted for.
     term: Option<u32>,
     /// It is Active and its addresses are not there, as far as is known: since when.
@@ -79,6 +82,7 @@ impl Runner {
             sweeps: false,
             is_stopped: false,
             send_failures: 0,
+            waits_to_hear_since: None,
             term: None,
             unheld_since: None,
             asked_at: None,
@@ -97,6 +101,22 @@ impl Runner {
 
     pub(super) fn is_active(&self) -> bool {
         self.machine.role() == Role::Active
+    }
+
+    /// Whether its machine is to be told that its time is over. A Backup is not while a word of the Active router may
+    /// still lie unread; nonsense without end keeps it waiting for an interval: the loop may be late by more.
+    pub(super) fn has_expired(&mut self, now: Time, reading: &Reading) -> bool {
+        let since = self.waits_to_hear_since.take();
+        let Some(deadline) = self.machine.deadline().filter(|at| *at <= now) else {
+            return false;
+        };
+        if self.machine.role() != Role::Backup || reading.is_through(deadline) {
+            return true;
+        }
+        let since = since.unwrap_or(now);
+        let is_patient = now - since < self.machine.router().interval();
+        self.waits_to_hear_since = is_patient.then_some(since);
+        !is_patient
     }
 
     /// The next moment that concerns it.
@@ -214,5 +234,54 @@ impl Runner {
             }
         }
         failure.filter(|_| self.says_send_failures.may(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::machine::Event;
+    use super::*;
+
+    fn millis(count: u64) -> Time {
+        Time::from_micros(count * 1_000)
+    }
+
+    #[test]
+    fn the_end_of_the_active_router_is_believed_once_all_is_read_that_came_before_it() {
+        let settings = Arc::new(Settings::example("10.0.0.100/32"));
+        let mut runner = Runner::new(settings, None, 0, millis(0));
+        let link = Event::LinkUp("10.0.0.1".parse().expect("an address"));
+        for event in [Event::ProbesEnded, link] {
+            runner.machine.on(event, millis(0), &mut Vec::new());
+        }
+        let down = runner.machine.deadline().expect("it listens");
+        let later = |count: u64| down + Duration::from_millis(count);
+        let mut reading = Reading::default();
+        assert!(!runner.has_expired(millis(1), &reading), "it is not over");
+        reading.found_nothing(down);
+        assert!(runner.has_expired(later(0), &reading));
+        let mut reading = Reading::default();
+        for waited in [0, 50, 99] {
+            assert!(
+                !runner.has_expired(later(20 + waited), &reading),
+                "{waited}"
+            );
+        }
+        assert!(
+            runner.has_expired(later(120), &reading),
+            "an interval is enough"
+        );
+        assert!(
+            !runner.has_expired(later(130), &reading),
+            "that was the first time"
+        );
+        reading.found_nothing(later(140));
+        assert!(runner.has_expired(later(140), &reading));
+        // An Active router speaks in time, whatever lies unread.
+        runner
+            .machine
+            .on(Event::Expired, later(140), &mut Vec::new());
+        assert_eq!(runner.machine.role(), Role::Active);
+        assert!(runner.has_expired(later(10_000), &Reading::default()));
     }
 }

@@ -13,6 +13,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(datagram) = Datagram::from_ipv4(data) {
         read(&datagram);
     }
+    let _ = Datagram::addressee(data);
     // Random bytes do not get past the checksum: make it right, so that what lies behind is reached.
     let mut payload = data.to_vec();
     if payload.len() < 8 {
