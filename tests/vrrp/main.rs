@@ -25,6 +25,7 @@ mod vrrp_databases;
 mod vrrp_disturbed;
 mod vrrp_figures;
 mod vrrp_metrics;
+mod vrrp_mixed_pair;
 mod vrrp_moves;
 mod vrrp_pair;
 mod vrrp_privileges;
