@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Folder, SOON, eventually};
 use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, router, start, state, states};
+use crate::node::{becomes, config, router, start, state, states, with_routers};
 use crate::onlooker::Onlooker;
 use crate::program;
 use crate::vrrp_pair::takes_over;
@@ -237,6 +237,48 @@ fn a_better_ringway_preempts_keepalived_after_its_delay_and_only_if_it_may() {
     let after = onlooker.first_after(RINGWAY, began).unwrap();
     assert!(after > Duration::from_secs(1), "{after:?}");
     assert_eq!(states(&ringway), ["backup", "active"]);
+}
+
+#[test]
+fn a_failover_hands_over_to_a_keepalived_which_hands_back_when_it_stops() {
+    let Some((program, lan)) = link("kmove") else {
+        return;
+    };
+    let ringway = start(&lan, RINGWAY, &config("priority: 254"));
+    becomes(&ringway, "active");
+    let keepalived = Keepalived::start(&lan, KEEPALIVED, &program, &instance(150, V3));
+    keepalived.becomes("BACKUP");
+    let (code, out, said) = ringway.command(&["failover"]);
+    assert_eq!(code, Some(0), "{out}{said}");
+    lan.moves_to(KEEPALIVED, VIP);
+    keepalived.becomes("MASTER");
+    assert_eq!(router(&ringway, "vip")["held_back"], true);
+    keepalived.stop();
+    lan.moves_to(RINGWAY, VIP);
+    assert_eq!(states(&ringway), ["backup", "active", "backup", "active"]);
+}
+
+#[test]
+fn other_addresses_of_a_keepalived_are_an_alarm_and_move_nothing() {
+    let Some((program, lan)) = link("klist") else {
+        return;
+    };
+    let keepalived = Keepalived::start(&lan, KEEPALIVED, &program, &instance(150, V3));
+    keepalived.becomes("MASTER");
+    let routers = "[{name: vip, interface: eth0, vrid: 51, addresses: [10.77.0.100/32, 10.77.0.101/32], \
+                   priority: 120}]";
+    let ringway = start(&lan, RINGWAY, &with_routers(routers));
+    let said = || router(&ringway, "vip");
+    eventually(SOON, "it has heard keepalived for a second", || {
+        said()["counters"]["accepted"].as_u64() > Some(10)
+    });
+    let alarms = said()["alarms"].to_string();
+    assert!(
+        alarms.contains("10.77.0.2 advertises other addresses: not [10.77.0.101]"),
+        "{alarms}"
+    );
+    assert_eq!(states(&ringway), ["backup"]);
+    assert_eq!(lan.holders(VIP), [KEEPALIVED]);
 }
 
 #[test]

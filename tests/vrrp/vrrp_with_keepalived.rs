@@ -56,9 +56,9 @@ impl Keepalived {
     pub fn becomes(&self, wanted: &str) {
         eventually(SOON, &format!("keepalived is {wanted}"), || {
             let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
-            let states = log.lines().filter_map(|line| line.split_once("Entering "));
+            let mut states = log.lines().filter_map(|line| line.split_once("Entering "));
             states
-                .last()
+                .next_back()
                 .is_some_and(|(_, state)| state.starts_with(wanted))
         });
     }
