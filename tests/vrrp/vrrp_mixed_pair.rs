@@ -37,15 +37,17 @@ fn instance(priority: u8, more: &str) -> String {
 enum Fault {
     CablePulled,
     InterfaceDown,
+    InterfaceDeleted,
     CutOff,
     StandsStill,
     Killed,
 }
 
 /// The last one is for good.
-const FAULTS: [Fault; 5] = [
+const FAULTS: [Fault; 6] = [
     Fault::CablePulled,
     Fault::InterfaceDown,
+    Fault::InterfaceDeleted,
     Fault::CutOff,
     Fault::StandsStill,
     Fault::Killed,
@@ -56,6 +58,7 @@ impl Fault {
         match self {
             Fault::CablePulled => lan.pull(number),
             Fault::InterfaceDown => lan.node(number).ip(&["link", "set", "eth0", "down"]),
+            Fault::InterfaceDeleted => lan.node(number).ip(&["link", "del", "eth0"]),
             Fault::CutOff => lan.cut(number),
             Fault::StandsStill => signal(Signal::SIGSTOP),
             Fault::Killed => signal(Signal::SIGKILL),
@@ -66,6 +69,7 @@ impl Fault {
         match self {
             Fault::CablePulled => lan.plug(number),
             Fault::InterfaceDown => lan.node(number).ip(&["link", "set", "eth0", "up"]),
+            Fault::InterfaceDeleted => lan.connect(number),
             Fault::CutOff => lan.heal(number),
             Fault::StandsStill => signal(Signal::SIGCONT),
             Fault::Killed => {}
