@@ -121,11 +121,20 @@ impl Lan {
 
     pub fn has(&self, number: usize, address: &str) -> bool {
         let address: IpAddr = address.parse().unwrap();
-        let all = self
-            .node(number)
-            .run(|| Netlink::open().unwrap().everything().unwrap());
+        let all = self.everything(number);
         all.iter()
             .any(|one| matches!(one, Change::Address(one) if one.address == address))
+    }
+
+    /// How many addresses a node has that begin with this.
+    pub fn count(&self, number: usize, prefix: &str) -> usize {
+        let all = self.everything(number);
+        all.iter()
+            .filter(|one| match one {
+                Change::Address(one) => one.address.to_string().starts_with(prefix),
+                Change::AddressGone(_) | Change::Link(_) | Change::LinkGone(_) => false,
+            })
+            .count()
     }
 
     /// The nodes that have an address.
@@ -144,42 +153,48 @@ impl Lan {
         from.elapsed()
     }
 
-    /// How long an address is gone when somebody removes it.
+    /// How long an address is gone when somebody removes it, from before it is asked for.
     #[track_caller]
     pub fn gap_after_removal(&self, number: usize, address: &str) -> Duration {
         let wanted: IpAddr = address.parse().unwrap();
-        let node = self.node(number);
-        let watch = node.run(|| Watch::open().unwrap());
-        let prefix = if wanted.is_ipv4() { 32 } else { 128 };
-        node.ip(&[
-            "address",
-            "del",
-            &format!("{address}/{prefix}"),
-            "dev",
-            "eth0",
-        ]);
-        let (mut gone, end) = (None, Instant::now() + SOON);
+        let index = self.index_of(number, wanted);
+        let (watch, mut netlink) = self
+            .node(number)
+            .run(|| (Watch::open().unwrap(), Netlink::open().unwrap()));
+        let from = Instant::now();
+        netlink.remove_address(index, wanted.into()).unwrap();
+        let (mut is_gone, end) = (false, Instant::now() + SOON);
         loop {
             assert!(Instant::now() < end, "the address is not put back");
             let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
             poll(&mut fds, PollTimeout::from(100_u16)).unwrap();
-            let now = Instant::now();
             for change in watch.changes().unwrap() {
-                match (change, gone) {
-                    (Change::AddressGone(one), _) if one.address == wanted => gone = Some(now),
-                    (Change::Address(one), Some(gone)) if one.address == wanted => {
-                        return now - gone;
+                match change {
+                    Change::AddressGone(one) => is_gone |= one.address == wanted,
+                    // One that is there is also renewed.
+                    Change::Address(one) if is_gone && one.address == wanted => {
+                        return from.elapsed();
                     }
-                    (
-                        Change::Address(_)
-                        | Change::AddressGone(_)
-                        | Change::Link(_)
-                        | Change::LinkGone(_),
-                        _,
-                    ) => {}
+                    Change::Address(_) | Change::Link(_) | Change::LinkGone(_) => {}
                 }
             }
         }
+    }
+
+    /// The interface of a node that has an address.
+    #[track_caller]
+    fn index_of(&self, number: usize, address: IpAddr) -> u32 {
+        let all = self.everything(number);
+        let index = all.iter().find_map(|one| match one {
+            Change::Address(one) => (one.address == address).then_some(one.index),
+            Change::AddressGone(_) | Change::Link(_) | Change::LinkGone(_) => None,
+        });
+        index.unwrap_or_else(|| panic!("node {number} does not have {address}"))
+    }
+
+    fn everything(&self, number: usize) -> Vec<Change> {
+        self.node(number)
+            .run(|| Netlink::open().unwrap().everything().unwrap())
     }
 }
 

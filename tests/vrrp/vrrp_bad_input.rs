@@ -1,15 +1,16 @@
 //! What arrives on the link and is wrong changes nothing but counters.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use ringway::vrrp::frames;
 use ringway::vrrp::machine::VirtualRouter;
 use ringway::vrrp::packet::{
-    AddressList, Addresses, Body, Centiseconds, ChecksumForm, Ends, GROUP_V4, Vrid,
+    AddressList, Addresses, Body, Centiseconds, ChecksumForm, Ends, GROUP_V4, GROUP_V6, PROTOCOL,
+    Vrid,
 };
 
-use crate::harness::{SOON, eventually};
+use crate::harness::{Ringway, SOON, eventually};
 use crate::lan::{Lan, VIP, VIP6};
 use crate::node::{becomes, config, router, start, states, with_routers};
 use crate::onlooker::{Onlooker, send_frame, socket};
@@ -92,34 +93,121 @@ fn somebody_else_with_our_address_is_an_alarm() {
     assert_eq!(states(&first), ["backup", "active"]);
 }
 
+/// The checksum of the Internet over all of it.
+fn checksum(parts: &[&[u8]]) -> [u8; 2] {
+    let words = parts
+        .iter()
+        .flat_map(|part| part.chunks(2))
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = u16::try_from(0xffff - (folded & 0xffff) - (folded >> 16)).unwrap();
+    checksum.to_be_bytes()
+}
+
 /// The IPv4 header of a frame, changed and with a right checksum again.
 fn with_header(mut frame: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let header = &mut frame[14..34];
     change(header);
     header[10..12].fill(0);
-    let words = header
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
-    let sum: u32 = words.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = u16::try_from(0xffff - (folded & 0xffff) - (folded >> 16)).unwrap();
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let right = checksum(&[header]);
+    header[10..12].copy_from_slice(&right);
     frame
 }
 
-/// A payload, changed and with a right checksum over itself again.
-fn with_payload(payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+/// A payload, changed and with a right checksum again: over itself, and over the ends if it is one of IPv6.
+fn with_payload(ends: &Ends, payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut payload = payload.to_vec();
     change(&mut payload);
     payload[6..8].fill(0);
-    let words = payload
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
-    let sum: u32 = words.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = u16::try_from(0xffff - (folded & 0xffff) - (folded >> 16)).unwrap();
-    payload[6..8].copy_from_slice(&checksum.to_be_bytes());
+    let right = match ends {
+        Ends::V4 { .. } => checksum(&[&payload]),
+        Ends::V6 {
+            source,
+            destination,
+        } => {
+            let len = u16::try_from(payload.len()).unwrap().to_be_bytes();
+            let protocol = [0, PROTOCOL];
+            let (source, destination) = (source.octets(), destination.octets());
+            checksum(&[&source, &destination, &len, &protocol, &payload])
+        }
+    };
+    payload[6..8].copy_from_slice(&right);
     payload
+}
+
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// What a router says that is better than one with priority 100.
+fn better(ends: &Ends) -> Vec<u8> {
+    let addresses = match ends {
+        Ends::V4 { .. } => Addresses::V4(AddressList::new(vec![VIP.parse().unwrap()]).unwrap()),
+        Ends::V6 { .. } => Addresses::V6(AddressList::new(vec![VIP6.parse().unwrap()]).unwrap()),
+    };
+    let router = VirtualRouter {
+        vrid: Vrid::new(51).unwrap(),
+        priority: 254,
+        body: Body::V3 {
+            interval: Centiseconds::new(10).unwrap(),
+            addresses,
+        },
+        checksum: ChecksumForm::Message,
+        peers: Vec::new(),
+        preempt: false,
+        preempt_delay: Duration::ZERO,
+        lease: None,
+    };
+    router
+        .advertisement(254)
+        .encode(ends, ChecksumForm::Message)
+}
+
+/// What is wrong with the bytes themselves, whatever the address family: by the reason that is counted.
+fn wrong_payloads(ends: &Ends, good: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let changed = |change: &dyn Fn(&mut Vec<u8>)| with_payload(ends, good, |one| change(one));
+    let address_len = good.len() - 8;
+    vec![
+        ("checksum", {
+            let mut bad = good.to_vec();
+            bad[7] ^= 1;
+            bad
+        }),
+        ("version", changed(&|one| one[0] = 0x41)),
+        ("type", changed(&|one| one[0] = 0x32)),
+        ("no_address", changed(&|one| one[3] = 0)),
+        ("length", changed(&|one| one[3] = 2)),
+        ("length", changed(&|one| one.extend(vec![0; address_len]))),
+        ("length", changed(&|one| one.truncate(8))),
+        ("interval_zero", changed(&|one| one[4..6].fill(0))),
+    ]
+}
+
+/// None of the frames is heard, but the good one is: what is seen before is due to the faults.
+#[track_caller]
+fn are_not_heard(lan: &Lan, first: &Ringway, frames: &[(&str, Vec<u8>)], good: &[u8]) {
+    let counter = |name: &str| {
+        let counters = router(first, "vip")["counters"].clone();
+        (
+            counters["rejected"][name].as_u64().unwrap(),
+            counters["accepted"].as_u64().unwrap(),
+        )
+    };
+    for (name, frame) in frames {
+        let (before, _) = counter(name);
+        for _ in 0..3 {
+            send_frame(lan, 2, frame);
+        }
+        // A source that cannot be is dropped by the kernel itself.
+        if !name.starts_with("source") {
+            eventually(SOON, name, || counter(name).0 == before + 3);
+        }
+        assert_eq!(counter(name).1, 0, "{name} was heard");
+    }
+    assert_eq!(states(first), ["backup", "active"]);
+    send_frame(lan, 2, good);
+    eventually(SOON, "it gives way", || {
+        states(first).starts_with(&["backup".into(), "active".into(), "backup".into()])
+    });
 }
 
 #[test]
@@ -129,57 +217,31 @@ fn every_check_alone_keeps_a_better_router_from_being_heard() {
     };
     let first = start(&lan, 1, &config("priority: 100"));
     becomes(&first, "active");
-    let list = AddressList::new(vec![VIP.parse::<Ipv4Addr>().unwrap()]).unwrap();
-    let better = VirtualRouter {
-        vrid: Vrid::new(51).unwrap(),
-        priority: 254,
-        body: Body::V3 {
-            interval: Centiseconds::new(10).unwrap(),
-            addresses: Addresses::V4(list),
-        },
-        checksum: ChecksumForm::Message,
-        peers: Vec::new(),
-        preempt: false,
-        preempt_delay: Duration::ZERO,
-        lease: None,
-    };
     let from = |source: [u8; 4], destination: [u8; 4], payload: &[u8]| {
         let ends = Ends::V4 {
             source: source.into(),
             destination: destination.into(),
         };
-        frames::advertisement([2, 0, 0, 0, 0, 2], &ends, payload)
+        frames::advertisement(MAC, &ends, payload)
     };
-    let group = GROUP_V4.octets();
-    let other = [10, 77, 0, 2];
+    let (group, other) = (GROUP_V4.octets(), [10, 77, 0, 2]);
     let ends = Ends::to_group(IpAddr::from(other));
-    let good = better
-        .advertisement(254)
-        .encode(&ends, ChecksumForm::Message);
+    let good = better(&ends);
     let whole = |payload: &[u8]| from(other, group, payload);
-    let changed =
-        |change: &dyn Fn(&mut Vec<u8>)| whole(&with_payload(&good, |payload| change(payload)));
-    let all = [
+    let mut all: Vec<(&str, Vec<u8>)> = wrong_payloads(&ends, &good)
+        .into_iter()
+        .map(|(name, payload)| (name, whole(&payload)))
+        .collect();
+    all.extend([
         (
             "hop_limit",
             with_header(whole(&good), |header| header[8] = 254),
         ),
-        ("checksum", {
-            let mut bad = good.clone();
-            bad[7] ^= 1;
-            whole(&bad)
-        }),
-        ("version", changed(&|one| one[0] = 0x41)),
-        ("type", changed(&|one| one[0] = 0x32)),
-        ("no_address", changed(&|one| one[3] = 0)),
-        ("length", changed(&|one| one[3] = 2)),
-        ("length", changed(&|one| one.extend([0; 4]))),
-        ("interval_zero", changed(&|one| one[4..6].fill(0))),
         ("version_differs", {
             let mut second = vec![0x21, 51, 254, 1, 0, 1, 0, 0];
             second.extend(VIP.parse::<Ipv4Addr>().unwrap().octets());
             second.extend([0; 8]);
-            whole(&with_payload(&second, |_| {}))
+            whole(&with_payload(&ends, &second, |_| {}))
         }),
         ("source_unspecified", from([0; 4], group, &good)),
         ("source_ours", from([10, 77, 0, 1], group, &good)),
@@ -189,31 +251,52 @@ fn every_check_alone_keeps_a_better_router_from_being_heard() {
             carp.resize(36, 7);
             whole(&carp)
         }),
-    ];
-    let counter = |name: &str| {
-        let counters = router(&first, "vip")["counters"].clone();
-        (
-            counters["rejected"][name].as_u64().unwrap(),
-            counters["accepted"].as_u64().unwrap(),
-        )
+    ]);
+    are_not_heard(&lan, &first, &all, &whole(&good));
+}
+
+#[test]
+fn every_check_alone_keeps_a_better_router_of_ipv6_from_being_heard() {
+    let Some(lan) = Lan::new("check6", 2) else {
+        return;
     };
-    for (name, frame) in all {
-        let (before, _) = counter(name);
-        for _ in 0..3 {
-            send_frame(&lan, 2, &frame);
-        }
-        // A source that cannot be is dropped by the kernel itself.
-        if !name.starts_with("source") {
-            eventually(SOON, name, || counter(name).0 == before + 3);
-        }
-        assert_eq!(counter(name).1, 0, "{name} was heard");
-    }
-    assert_eq!(states(&first), ["backup", "active"]);
-    // The same bytes without a fault are heard: what was seen above is due to the faults.
-    send_frame(&lan, 2, &whole(&good));
-    eventually(SOON, "it gives way", || {
-        states(&first).starts_with(&["backup".into(), "active".into(), "backup".into()])
-    });
+    let file = with_routers(
+        "[{name: vip, interface: eth0, vrid: 51, addresses: \"fd77::100/128\", priority: 100}]",
+    );
+    let first = start(&lan, 1, &file);
+    becomes(&first, "active");
+    let own = router(&first, "vip")["active_router"].clone();
+    let own: Ipv6Addr = own.as_str().unwrap().parse().unwrap();
+    let other = "fe80::2".parse().unwrap();
+    // As it would be right from there to there.
+    let from = |source: Ipv6Addr, destination: Ipv6Addr| {
+        let ends = Ends::V6 {
+            source,
+            destination,
+        };
+        frames::advertisement(MAC, &ends, &better(&ends))
+    };
+    let ends = Ends::to_group(IpAddr::V6(other));
+    let payload = better(&ends);
+    let mut all: Vec<(&str, Vec<u8>)> = wrong_payloads(&ends, &payload)
+        .into_iter()
+        .map(|(name, payload)| (name, frames::advertisement(MAC, &ends, &payload)))
+        .collect();
+    let good = from(other, GROUP_V6);
+    let version_2 = with_payload(&ends, &payload, |one| one[0] = 0x21);
+    all.extend([
+        ("hop_limit", {
+            let mut frame = good.clone();
+            frame[21] = 254;
+            frame
+        }),
+        ("version", frames::advertisement(MAC, &ends, &version_2)),
+        ("source_unspecified", from(Ipv6Addr::UNSPECIFIED, GROUP_V6)),
+        ("source_ours", from(own, GROUP_V6)),
+        ("not_a_peer", from(other, "fd77::1".parse().unwrap())),
+        ("destination", from(other, frames::ALL_NODES)),
+    ]);
+    are_not_heard(&lan, &first, &all, &good);
 }
 
 #[test]

@@ -1,20 +1,23 @@
-//! The whole: two Ringways with a virtual IP in front of two PostgreSQL servers, and a client that connects again and
-//! again.
+//! The whole: two Ringways with a virtual IP in front of two PostgreSQL servers, and pgbench, whose clients connect
+//! again and again.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::User;
 
-use crate::harness::{Folder, Ringway, SOON, eventually};
+use crate::harness::{Folder, Ringway, SOON, eventually, eventually_some};
 use crate::lan::{Lan, VIP};
-use crate::node::{router, start, state};
-use crate::program::{find, run};
+use crate::node::{router, start, states};
+use crate::program::{find, mortal, run};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -103,29 +106,75 @@ impl Drop for Database {
     }
 }
 
-/// One connect and login through the virtual address.
-fn log_in() -> std::io::Result<()> {
-    let address: SocketAddr = format!("{VIP}:5432").parse().unwrap();
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(100))?;
-    stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-    let words = b"user\0postgres\0database\0postgres\0\0";
-    let len = u32::try_from(8 + words.len()).unwrap();
-    let hello = [&len.to_be_bytes()[..], &196_608_u32.to_be_bytes(), words].concat();
-    stream.write_all(&hello)?;
-    loop {
-        let mut head = [0; 5];
-        stream.read_exact(&mut head)?;
-        let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        let mut rest = vec![0; len - 4];
-        stream.read_exact(&mut rest)?;
-        match head[0] {
-            b'Z' => return Ok(()),
-            b'E' => {
-                return Err(std::io::Error::other(
-                    String::from_utf8_lossy(&rest).into_owned(),
-                ));
-            }
-            _ => {}
+/// pgbench through the virtual address: a new connection for each transaction, and the end with the first that fails.
+fn pgbench(program: &Path) -> bool {
+    let mut command = mortal(program);
+    command.args(["--host", VIP, "--username", "postgres", "--no-vacuum"]);
+    command.args(["--connect", "--client", "2", "--transactions", "3"]);
+    command.args(["--file", "-", "postgres"]);
+    // Who waits for a node that is gone asks again.
+    command.env("PGCONNECT_TIMEOUT", "2");
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = quiet.stdin(Stdio::piped()).spawn().unwrap();
+    let mut script = child.stdin.take().unwrap();
+    script.write_all(b"select 1;\n").unwrap();
+    drop(script);
+    child.wait().unwrap().success()
+}
+
+/// Clients on the third node that run pgbench again and again.
+struct Clients {
+    is_over: Arc<AtomicBool>,
+    /// When each run began and ended, and whether it went well.
+    runs: Arc<Mutex<Vec<(Instant, Instant, bool)>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Clients {
+    fn start(lan: &Lan, program: &Path) -> Clients {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let runs: Arc<Mutex<Vec<_>>> = Arc::default();
+        let (end, into) = (Arc::clone(&is_over), Arc::clone(&runs));
+        let program = program.to_owned();
+        let thread = lan.node(3).run(|| {
+            std::thread::spawn(move || {
+                while !end.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    let is_well = pgbench(&program);
+                    into.lock().unwrap().push((began, Instant::now(), is_well));
+                }
+            })
+        });
+        Clients {
+            is_over,
+            runs,
+            thread: Some(thread),
+        }
+    }
+
+    /// How long after a moment the first run that began later has gone well.
+    #[track_caller]
+    fn served_after(&self, moment: Instant, what: &str) -> Duration {
+        eventually_some(SOON, what, || {
+            let runs = self.runs.lock().unwrap();
+            let mut later = runs.iter().filter(|(began, ..)| *began > moment);
+            let first = later.find(|(.., is_well)| *is_well);
+            first.map(|(_, ended, _)| *ended - moment)
+        })
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        let runs = self.runs.lock().unwrap();
+        let well = runs.iter().filter(|(.., is_well)| *is_well).count();
+        (well, runs.len() - well)
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }
@@ -142,11 +191,12 @@ fn file(priority: u8) -> String {
 }
 
 #[test]
-fn databases_last_a_node_killed_and_all_databases_away() {
+fn databases_last_then_all_of_them_away_and_a_node_killed_under_pgbench() {
     let Some(lan) = Lan::new("whole", 5) else {
         return;
     };
-    let (Some(one), Some(two)) = (Files::make(), Files::make()) else {
+    let (Some(one), Some(two), Some([program])) = (Files::make(), Files::make(), find(["pgbench"]))
+    else {
         return;
     };
     let mut nodes = [
@@ -158,44 +208,53 @@ fn databases_last_a_node_killed_and_all_databases_away() {
     });
     let served = |what: &str| {
         lan.node(3)
-            .run(|| eventually(SOON, what, || log_in().is_ok()))
+            .run(|| eventually(SOON, what, || pgbench(&program)))
     };
     let databases = [one.start(&lan, 4), two.start(&lan, 5)];
     served("the databases came last, and clients are served");
 
-    let is_well = |node: &Ringway| router(node, "vip")["fault"].is_null();
+    let are_well = |nodes: &[Option<Ringway>], are_well: bool| {
+        let all = nodes.iter().flatten();
+        let each = all.map(|node| router(node, "vip")["fault"].is_null());
+        each.into_iter().all(|is_well| is_well == are_well)
+    };
     eventually(SOON, "both nodes know their backends", || {
-        nodes.iter().flatten().all(is_well)
+        are_well(&nodes, true)
     });
     let active = lan.holders(VIP)[0];
+    let before: Vec<Vec<String>> = nodes.iter().flatten().map(states).collect();
+    drop(databases);
+    eventually(SOON, "both nodes are without a database", || {
+        are_well(&nodes, false)
+    });
+    let address: SocketAddr = format!("{VIP}:5432").parse().unwrap();
+    lan.node(3).run(|| {
+        eventually(SOON, "clients are refused at once", || {
+            let result = TcpStream::connect_timeout(&address, Duration::from_millis(100));
+            result.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        });
+    });
+    assert_eq!(lan.holders(VIP), [active], "the address stays");
+    let databases = [one.start(&lan, 4), two.start(&lan, 5)];
+    served("everything returns by itself");
+    eventually(SOON, "both nodes are well again", || are_well(&nodes, true));
+    assert_eq!(lan.holders(VIP), [active]);
+    let after: Vec<Vec<String>> = nodes.iter().flatten().map(states).collect();
+    assert_eq!(after, before, "nothing has moved");
+
+    let clients = Clients::start(&lan, &program);
+    clients.served_after(Instant::now(), "pgbench runs");
     let mut killed = nodes[active - 1].take().unwrap();
     let from = Instant::now();
     killed.signal(Signal::SIGKILL);
     killed.wait_exit(SOON);
-    let after = lan.node(3).run(|| {
-        loop {
-            if log_in().is_ok() {
-                return from.elapsed();
-            }
-            assert!(from.elapsed() < SOON, "nobody serves after a kill");
-        }
-    });
-    println!("kill -9 of the active node: a client is served again after {after:?}");
+    let after = clients.served_after(from, "somebody serves after a kill");
+    println!("kill -9 of the active node: pgbench runs again after {after:?}");
     assert!(after < Duration::from_secs(3), "{after:?}");
-    let other = 3 - active;
-    lan.moves_to(other, VIP);
-
+    lan.moves_to(3 - active, VIP);
+    clients.served_after(Instant::now(), "it goes on");
+    let (well, failed) = clients.counts();
+    println!("{well} runs went well, {failed} failed");
+    drop(clients);
     drop(databases);
-    let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
-    lan.node(3).run(|| {
-        eventually(SOON, "clients are refused at once", || {
-            log_in().is_err_and(refused)
-        });
-    });
-    let left = nodes.iter().flatten().next().unwrap();
-    assert_eq!(state(left), "active", "the address stays");
-    assert_eq!(lan.holders(VIP), [other]);
-    let _again = [one.start(&lan, 4), two.start(&lan, 5)];
-    served("everything returns by itself");
-    assert_eq!(state(left), "active");
 }

@@ -30,7 +30,7 @@ fn pair(lan: &Lan) -> (Ringway, Ringway) {
 }
 
 /// A small program of these tests, for what only C can ask of the kernel here.
-fn compiled(name: &str, folder: &Folder) -> Option<PathBuf> {
+pub fn compiled(name: &str, folder: &Folder) -> Option<PathBuf> {
     let [compiler] = find(["gcc"])?;
     let program = folder.path().join(name);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/vrrp/{name}.c"));

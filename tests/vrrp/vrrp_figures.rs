@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Ringway, SOON, eventually};
 use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, start};
+use crate::node::{becomes, start, with_routers};
 use crate::program;
 use crate::vrrp_with_keepalived::Keepalived;
 
@@ -23,12 +23,25 @@ enum Fault {
     Heal,
 }
 
-const FAULTS: [(Fault, &str); 5] = [
-    (Fault::Kill, "kill -9"),
-    (Fault::Stop, "SIGTERM"),
-    (Fault::Cable, "cable pulled"),
-    (Fault::Interface, "interface down"),
-    (Fault::Heal, "split brain heals"),
+/// What a row measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Row {
+    /// From the fault to the first answer of the second node.
+    Takeover(Fault),
+    /// From the removal of the address to the moment at which it is there again.
+    Deletion,
+    /// From a kill of the first node to the moment at which the second one has every address of 255 virtual routers.
+    KillOfMany,
+}
+
+const ROWS: [(Row, &str); 7] = [
+    (Row::Takeover(Fault::Kill), "kill -9"),
+    (Row::Takeover(Fault::Stop), "SIGTERM"),
+    (Row::Takeover(Fault::Cable), "cable pulled"),
+    (Row::Takeover(Fault::Interface), "interface down"),
+    (Row::Takeover(Fault::Heal), "split brain heals"),
+    (Row::Deletion, "address deleted by hand"),
+    (Row::KillOfMany, "kill -9, 255 virtual routers"),
 ];
 
 /// For Ringway and for keepalived.
@@ -80,32 +93,96 @@ impl Node {
 }
 
 fn node(lan: &Lan, number: usize, keepalived: Option<&PathBuf>, form: usize) -> Node {
+    node_of(lan, number, keepalived, form, &[(51, VIP.to_owned())])
+}
+
+/// With virtual routers of these numbers and addresses; the first one is called `vip`.
+fn node_of(
+    lan: &Lan,
+    number: usize,
+    keepalived: Option<&PathBuf>,
+    form: usize,
+    routers: &[(usize, String)],
+) -> Node {
     let priority = if number == 1 { 254 } else { 250 };
     let (_, ringway, other) = FORMS[form];
+    let name = |vrid: usize| match vrid == routers[0].0 {
+        true => "vip".to_owned(),
+        false => format!("v{vrid}"),
+    };
     match keepalived {
-        None => Node::Ringway(start(
-            lan,
-            number,
-            &config(&format!("priority: {priority}, {ringway}")),
-        )),
+        None => {
+            let all = routers.iter().map(|(vrid, address)| {
+                format!(
+                    "{{name: {}, interface: eth0, vrid: {vrid}, addresses: {address}/32, \
+                     priority: {priority}, {ringway}}}",
+                    name(*vrid)
+                )
+            });
+            let all: Vec<String> = all.collect();
+            let file = with_routers(&format!("[{}]", all.join(", ")));
+            Node::Ringway(start(lan, number, &file))
+        }
         Some(program) => {
-            let text = format!(
-                " state BACKUP\n nopreempt\n priority {priority}\n{other}\n virtual_ipaddress {{ {VIP} }}"
-            );
-            Node::Keepalived(Keepalived::start(lan, number, program, &text))
+            let all = routers.iter().map(|(vrid, address)| {
+                format!(
+                    "vrrp_instance {} {{\n interface eth0\n virtual_router_id {vrid}\n state BACKUP\n nopreempt\n \
+                     priority {priority}\n{other}\n virtual_ipaddress {{ {address} }}\n}}\n",
+                    name(*vrid)
+                )
+            });
+            let text: String = all.collect();
+            Node::Keepalived(Keepalived::of_file(lan, number, program, &text))
         }
     }
 }
 
-/// From the fault to the first answer of the second node.
-fn measure(fault: Fault, keepalived: Option<&PathBuf>, form: usize) -> Option<Duration> {
-    let lan = Lan::new("bench", 3)?;
-    (1..=2).for_each(|number| sayer(&lan, number));
-    let first = node(&lan, 1, keepalived, form);
+fn measure(row: Row, keepalived: Option<&PathBuf>, form: usize) -> Option<Duration> {
+    match row {
+        Row::Takeover(fault) => measure_takeover(fault, keepalived, form),
+        Row::Deletion => {
+            let lan = Lan::new("bench", 1)?;
+            let _node = first_node(&lan, keepalived, form);
+            Some(lan.gap_after_removal(1, VIP))
+        }
+        Row::KillOfMany => measure_many(keepalived, form),
+    }
+}
+
+/// The one that has the address.
+fn first_node(lan: &Lan, keepalived: Option<&PathBuf>, form: usize) -> Node {
+    let first = node(lan, 1, keepalived, form);
     if let Node::Ringway(node) = &first {
         becomes(node, "active");
     }
     lan.moves_to(1, VIP);
+    first
+}
+
+fn measure_many(keepalived: Option<&PathBuf>, form: usize) -> Option<Duration> {
+    let lan = Lan::new("bench", 2)?;
+    let routers: Vec<(usize, String)> = (1..=255)
+        .map(|vrid| (vrid, format!("10.78.0.{vrid}")))
+        .collect();
+    let count = |number: usize| lan.count(number, "10.78.0.");
+    let first = node_of(&lan, 1, keepalived, form, &routers);
+    eventually(SOON, "the first one has all", || count(1) == routers.len());
+    let second = node_of(&lan, 2, keepalived, form, &routers);
+    // Longer than it waits for a word.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(count(2), 0, "it hears the first one");
+    let from = Instant::now();
+    first.signal(Signal::SIGKILL);
+    eventually(SOON, "the second one has all", || count(2) == routers.len());
+    let after = from.elapsed();
+    drop((first, second));
+    Some(after)
+}
+
+fn measure_takeover(fault: Fault, keepalived: Option<&PathBuf>, form: usize) -> Option<Duration> {
+    let lan = Lan::new("bench", 3)?;
+    (1..=2).for_each(|number| sayer(&lan, number));
+    let first = first_node(&lan, keepalived, form);
     let second = node(&lan, 2, keepalived, form);
     std::thread::sleep(Duration::from_millis(1500));
     if let Node::Ringway(node) = &second {
@@ -147,13 +224,21 @@ fn measure(fault: Fault, keepalived: Option<&PathBuf>, form: usize) -> Option<Du
     Some(after)
 }
 
-fn median(fault: Fault, keepalived: Option<&PathBuf>, form: usize) -> Option<Duration> {
+fn median(row: Row, keepalived: Option<&PathBuf>, form: usize) -> Option<Duration> {
     let runs = program::setting("RINGWAY_BENCH_RUNS", 5);
     let mut all: Vec<Duration> = (0..runs)
-        .map(|_| measure(fault, keepalived, form))
+        .map(|_| measure(row, keepalived, form))
         .collect::<Option<_>>()?;
     all.sort();
     Some(all[all.len() / 2])
+}
+
+/// In milliseconds; what is short with its first decimal.
+fn written(one: Duration) -> String {
+    match one.as_millis() {
+        0..10 => format!("{:.1}", one.as_secs_f64() * 1000.0),
+        millis => millis.to_string(),
+    }
 }
 
 #[test]
@@ -162,18 +247,24 @@ fn figures() {
     let keepalived = program::find(["keepalived"]).map(|[program]| program);
     println!("| fault | form | Ringway, ms | keepalived, ms |");
     println!("|---|---|---|---|");
-    for (fault, name) in FAULTS {
-        for (form, (label, ..)) in FORMS.iter().enumerate() {
-            let Some(ours) = median(fault, None, form) else {
+    let wanted = std::env::var("RINGWAY_BENCH_ROWS").unwrap_or_default();
+    let rows = ROWS.into_iter().filter(|(_, name)| name.contains(&wanted));
+    for (row, name) in rows {
+        // So many of them are for long intervals.
+        let forms = if row == Row::KillOfMany {
+            1
+        } else {
+            FORMS.len()
+        };
+        for (form, (label, ..)) in FORMS.iter().enumerate().take(forms) {
+            let Some(ours) = median(row, None, form) else {
                 return;
             };
             let theirs = keepalived
                 .as_ref()
-                .and_then(|program| median(fault, Some(program), form));
-            let theirs = theirs.map_or("not installed".to_owned(), |one| {
-                one.as_millis().to_string()
-            });
-            println!("| {name} | {label} | {} | {theirs} |", ours.as_millis());
+                .and_then(|program| median(row, Some(program), form));
+            let theirs = theirs.map_or("not installed".to_owned(), written);
+            println!("| {name} | {label} | {} | {theirs} |", written(ours));
         }
     }
 }

@@ -25,7 +25,8 @@ fn pair(lan: &Lan, more: &str) -> (Ringway, Ringway) {
     (first, second)
 }
 
-fn takes_over(onlooker: &Onlooker, number: usize, from: Instant, what: &str) -> Duration {
+#[track_caller]
+pub fn takes_over(onlooker: &Onlooker, number: usize, from: Instant, what: &str) -> Duration {
     let after = eventually_some(SOON, what, || onlooker.first_after(number, from));
     println!("{what}: node {number} speaks after {after:?}");
     assert!(after < TAKEOVER_MAX, "{what}: {after:?}");

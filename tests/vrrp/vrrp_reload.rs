@@ -19,7 +19,7 @@ fn file(router: &str) -> String {
 }
 
 #[track_caller]
-fn reload(ringway: &Ringway, text: &str) -> String {
+pub fn reload(ringway: &Ringway, text: &str) -> String {
     std::fs::write(ringway.folder().join("ringway.yaml"), text).unwrap();
     let (code, out, said) = ringway.command(&["reload"]);
     assert_eq!(code, Some(0), "{out}{said}");

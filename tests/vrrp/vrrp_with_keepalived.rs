@@ -1,5 +1,6 @@
 //! A Ringway and a keepalived in one pair: both understand each other in both roles, for every form of the protocol.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,19 +16,24 @@ use crate::program;
 /// A keepalived on a node; ended on drop.
 pub struct Keepalived {
     child: Child,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Keepalived {
     /// With one instance called `vip`.
     pub fn start(lan: &Lan, number: usize, program: &PathBuf, instance: &str) -> Keepalived {
-        let folder = Folder::new();
-        let path = folder.path().join("keepalived.conf");
         let text = format!(
             "vrrp_instance vip {{\n interface eth0\n virtual_router_id 51\n{instance}\n}}\n"
         );
+        Self::of_file(lan, number, program, &text)
+    }
+
+    pub fn of_file(lan: &Lan, number: usize, program: &PathBuf, text: &str) -> Keepalived {
+        let folder = Folder::new();
+        let path = folder.path().join("keepalived.conf");
         std::fs::write(&path, text).unwrap();
         let file = |name: &str| folder.path().join(name);
+        let log = std::fs::File::create(file("log")).unwrap();
         let child = lan.node(number).run(|| {
             Command::new(program)
                 .args(["--dont-fork", "--log-console", "--vrrp", "--use-file"])
@@ -37,19 +43,28 @@ impl Keepalived {
                 .arg("--vrrp_pid")
                 .arg(file("vrrp.pid"))
                 .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
+                .stdout(log.try_clone().unwrap())
+                .stderr(log)
                 .spawn()
                 .unwrap()
         });
-        Keepalived {
-            child,
-            _folder: folder,
-        }
+        Keepalived { child, folder }
+    }
+
+    /// Waits until `vip` is in this state, as its log has it.
+    #[track_caller]
+    pub fn becomes(&self, wanted: &str) {
+        eventually(SOON, &format!("keepalived is {wanted}"), || {
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
+            let mut states = log.lines().filter_map(|line| line.split_once("Entering "));
+            states
+                .next_back()
+                .is_some_and(|(_, state)| state.starts_with(wanted))
+        });
     }
 
     /// In order: it says that it leaves.
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         self.terminate();
     }
 
@@ -62,18 +77,19 @@ impl Keepalived {
             .split_whitespace()
             .filter_map(|pid| pid.parse().ok());
         // In order it is told to stop alone, and tells its child.
-        let is_told_alone = signal != Signal::SIGKILL;
+        let is_told_alone = signal == Signal::SIGTERM;
         let children = children.filter(|_: &i32| !is_told_alone);
         let all: Vec<i32> = std::iter::once(own).chain(children).collect();
         for pid in all {
-            kill(Pid::from_raw(pid), signal).unwrap();
+            // It may have ended by itself.
+            let _ = kill(Pid::from_raw(pid), signal);
         }
     }
 
     fn terminate(&mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        // It may have ended by itself.
-        let _ = kill(pid, Signal::SIGTERM);
+        // One that stands still would not hear it.
+        self.signal_all(Signal::SIGCONT);
+        self.signal_all(Signal::SIGTERM);
         let _ = self.child.wait();
     }
 }
@@ -92,6 +108,16 @@ struct Form {
     ringway: &'static str,
     keepalived: &'static str,
     vip: &'static str,
+}
+
+impl Form {
+    /// Longer than a keepalived with this form that hears nothing waits before it takes over.
+    fn patience(&self) -> Duration {
+        match self.keepalived.contains("version 3") {
+            true => Duration::from_secs(1),
+            false => Duration::from_secs(4),
+        }
+    }
 }
 
 /// Both roles: Ringway is the better one first, hands over by stopping, and is the lesser one then.
@@ -127,8 +153,8 @@ fn understand_each_other(form: &Form) {
             form.keepalived, form.vip
         ),
     );
-    // Long enough for it to take over if it heard nothing, at any of the intervals used here.
-    std::thread::sleep(Duration::from_secs(5));
+    keepalived.becomes("BACKUP");
+    std::thread::sleep(form.patience());
     assert_eq!(lan.holders(form.vip), [1], "keepalived hears it");
     assert_eq!(states(&first), ["backup", "active"]);
     let stopped = Instant::now();
@@ -196,11 +222,19 @@ impl Checked for Option<Capture> {
         kill(pid, Signal::SIGTERM).unwrap();
         capture.child.wait().unwrap();
         let text = std::fs::read_to_string(capture.folder.path().join("out")).unwrap();
+        let advertisements: Vec<&str> =
+            text.lines().filter(|line| line.contains("VRRPv")).collect();
+        println!("tcpdump has seen {} advertisements", advertisements.len());
+        let senders: BTreeSet<&str> = advertisements
+            .iter()
+            .filter_map(|line| line.split_once(" > "))
+            .filter_map(|(before, _)| before.split_whitespace().last())
+            .collect();
+        assert_eq!(senders.len(), 2, "of both nodes: {senders:?}");
         let bad: Vec<&str> = text
             .lines()
             .filter(|line| line.contains("bad vrrp"))
             .collect();
-        println!("tcpdump has seen {} lines", text.lines().count());
         assert!(bad.is_empty(), "{bad:?}");
     }
 }
@@ -219,7 +253,8 @@ fn a_node_that_is_not_well_is_relieved_by_a_keepalived_that_preempts() {
         " state BACKUP\n priority 150\n version 3\n advert_int 0.1\n virtual_ipaddress {{ {VIP} }}"
     );
     let keepalived = Keepalived::start(&lan, 2, &program, &instance);
-    std::thread::sleep(Duration::from_secs(2));
+    keepalived.becomes("BACKUP");
+    std::thread::sleep(Duration::from_secs(1));
     assert_eq!(lan.holders(VIP), [1], "keepalived hears it");
     lan.node(1).ip(&["link", "set", "lo", "down"]);
     lan.moves_to(2, VIP);
@@ -250,6 +285,16 @@ fn in_version_2_with_a_password() {
         label: "k2p",
         ringway: keys.leak(),
         keepalived: " advert_int 1\n authentication { auth_type PASS\n auth_pass secret\n }",
+        vip: VIP,
+    });
+}
+
+#[test]
+fn in_version_2_by_unicast() {
+    understand_each_other(&Form {
+        label: "k2u",
+        ringway: "version: 2, peers: [10.77.0.2]",
+        keepalived: " advert_int 1\n unicast_src_ip 10.77.0.2\n unicast_peer { 10.77.0.1 }",
         vip: VIP,
     });
 }
