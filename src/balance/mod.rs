@@ -45,7 +45,7 @@ use least_time::LeastTime;
 use random::Random;
 use round_robin::RoundRobin;
 
-pub use hash::HashKey;
+pub use hash::{HashKey, Slot};
 pub use ramp::Ramp;
 pub use split::Split;
 pub use weight::Weight;
@@ -263,6 +263,19 @@ impl Picker {
     pub fn hash(&self, client: Option<SocketAddr>) -> Option<u64> {
         match &self.normal {
             Turn::Hash(key, _) => Some(key.hash(client)),
+            Turn::RoundRobin(_)
+            | Turn::LeastConnections(_)
+            | Turn::Random(_)
+            | Turn::LeastTime(_)
+            | Turn::First(_) => None,
+        }
+    }
+
+    /// The slot that this leads to in the table of those that are no backups; none unless it picks by hash.
+    #[must_use]
+    pub fn slot(&self, client: Option<SocketAddr>) -> Option<Slot> {
+        match &self.normal {
+            Turn::Hash(key, table) => table.slot(key.hash(client)),
             Turn::RoundRobin(_)
             | Turn::LeastConnections(_)
             | Turn::Random(_)

@@ -262,6 +262,9 @@ fn explanation(
         "pool": &*explained.pool,
         "balance": explained.balance.as_str(),
         "hash": explained.hash.map(|hash| format!("{hash:016x}")),
+        "slot": explained.slot.as_ref().map(|(slot, backend)| {
+            json!({"number": slot.number, "of": slot.of, "backend": &**backend})
+        }),
         "picked": explained.picked.as_deref(),
         "candidates": candidates.collect::<Vec<_>>(),
         "candidates_omitted": explained.omitted,

@@ -270,6 +270,9 @@ fn explain_names_the_backend_that_the_next_connection_gets() {
             let found = sessions(&ringway.get(&format!("/v1/sessions?client={source}")));
             assert_eq!(found[0]["backend"], said["picked"], "{balance}: {said}");
             assert_eq!(said["hash"].is_string(), balance == "hash", "{said}");
+            if balance == "hash" {
+                assert_eq!(said["slot"]["backend"], said["picked"], "{said}");
+            }
             kept.push(client);
         }
     }
@@ -632,7 +635,7 @@ fn an_api_that_other_hosts_reach_needs_token_and_tls() {
 }
 
 /// A key and a certificate for localhost; none where openssl is missing.
-fn certificate(folder: &Path) -> Option<(PathBuf, PathBuf)> {
+pub fn certificate(folder: &Path) -> Option<(PathBuf, PathBuf)> {
     let (key, cert) = (folder.join("key.pem"), folder.join("cert.pem"));
     let made = Command::new("openssl")
         .args([
