@@ -72,6 +72,18 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Whether a weight that grows bit by bit makes a difference.
+    #[must_use]
+    pub fn has_ramps(self) -> bool {
+        match self {
+            Algorithm::RoundRobin
+            | Algorithm::LeastConnections
+            | Algorithm::Random
+            | Algorithm::LeastTime => true,
+            Algorithm::Hash | Algorithm::First => false,
+        }
+    }
+
     /// All of them.
     pub const ALL: [Algorithm; 6] = [
         Algorithm::RoundRobin,

@@ -23,11 +23,11 @@ pub(super) struct Arguments {
     listener: String,
 
     /// Where it would come from; leave it out for a unix socket
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
     source: Option<SocketAddr>,
 
     /// On this worker; which one gets a connection is the kernel's choice
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number)]
     worker: u16,
 
     #[command(flatten)]
@@ -36,6 +36,16 @@ pub(super) struct Arguments {
     /// Print as JSON
     #[arg(long)]
     json: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = |_| "write IP:PORT, as in 10.0.0.7:40000 or [2001:db8::7]:40000".to_owned();
+    text.parse().map_err(wrong)
+}
+
+fn number(text: &str) -> Result<u16, String> {
+    let wrong = |_| "write a worker's number, from 0 on".to_owned();
+    text.parse().map_err(wrong)
 }
 
 /// Asks and shows.

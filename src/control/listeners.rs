@@ -645,7 +645,7 @@ fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Err
             ),
         }),
         _ if error.kind() == io::ErrorKind::AddrInUse => Error::Host(format!(
-            "{place}: another process (or another listener of this file) has it already; \
+            "{place}: another process (or another address of this file) has it already; \
              `{}` shows which",
             who_has(address)
         )),

@@ -632,7 +632,7 @@ impl Control {
             Ok(generation) => {
                 let id = super::operator::find(&self.snapshot, pool, name);
                 let id = id.expect("it has just been added");
-                tracing::info!(pool, backend = name, "added by the operator");
+                tracing::info!(%pool, backend = %name, "added by the operator");
                 let facts = json!({"pool": pool, "backend": name, "added": true});
                 self.journal.note("backend", facts);
                 self.keep_in_mind();
@@ -666,7 +666,7 @@ impl Control {
         );
         match self.begin_change(self.draft(&target, &target_notes)) {
             Ok(generation) => {
-                tracing::info!(pool, backend = name, sessions, "removed by the operator");
+                tracing::info!(%pool, backend = %name, sessions, "removed by the operator");
                 let facts = json!({"pool": pool, "backend": name, "removed": true});
                 self.journal.note("backend", facts);
                 self.keep_in_mind();

@@ -96,9 +96,9 @@ impl Control {
         )?;
         let now = &snapshot.backends[id.index()];
         tracing::info!(
-            pool,
-            backend,
-            state = now.state.as_str(),
+            %pool,
+            %backend,
+            state = %now.state.as_str(),
             weight = now.weight,
             "changed by the operator"
         );
@@ -160,7 +160,9 @@ impl Control {
             (Some(_), Some(backend)) if has_left(backend) => Ok(()),
             (Some(pool), Some(backend)) => operator::find(&self.snapshot, pool, backend).map(drop),
             (Some(pool), None) => operator::find_pool(&self.snapshot, pool).map(drop),
-            (None, _) => Ok(()),
+            (None, Some(backend)) if has_left(backend) => Ok(()),
+            (None, Some(backend)) => operator::find_anywhere(&self.snapshot, backend),
+            (None, None) => Ok(()),
         }
     }
 

@@ -71,6 +71,7 @@ fn every_part_of_the_status_can_be_asked_for() {
         ("/v1/backends?pol=p", 400, "`pol`"),
         ("/v1/sessions?limit=0", 400, "1 to 1000"),
         ("/v1/sessions?client=x", 400, "10.0.0.7"),
+        ("/v1/sessions?backend=x", 404, "one, two"),
         ("/v1/sessions?backend=x&pool=p", 404, "one, two"),
         ("/v1/explain", 400, "listener=NAME"),
         ("/v1/explain?listener=x", 404, "There is: in"),
