@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
+use utoipa::IntoResponses;
 
 use super::Refusal;
 
@@ -139,6 +140,16 @@ enum Denial {
     WrongToken,
 }
 
+/// The same, as every change is described.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "only its description is used")]
+pub(super) enum Denied {
+    #[response(status = 401, description = "A token is needed, or it is wrong")]
+    Token,
+    #[response(status = 403, description = "Nothing can be changed at this address")]
+    Address,
+}
+
 impl IntoResponse for Denial {
     fn into_response(self) -> Response {
         let (status, message) = match self {
@@ -188,6 +199,9 @@ pub(super) async fn check(State(rights): State<Rights>, request: Request, next: 
 
 #[cfg(test)]
 mod tests {
+    use std::hint::black_box;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -287,6 +301,31 @@ mod tests {
             };
             assert_eq!(found, expected, "{values:?}");
         }
+    }
+
+    /// What stops at the first difference takes longer the later that comes.
+    #[test]
+    fn a_wrong_token_takes_as_long_wherever_it_is_wrong() {
+        let text = [b'x'; TOKEN_MAX];
+        let token = Token::new(&text).unwrap();
+        let wrong_at = |place: usize| {
+            let mut other = text;
+            other[place] = b'y';
+            other
+        };
+        let others = [wrong_at(0), wrong_at(TOKEN_MAX - 1)];
+        let mut least = [Duration::MAX; 2];
+        for _ in 0..500 {
+            for (other, least) in others.iter().zip(&mut least) {
+                let begun = Instant::now();
+                for _ in 0..20 {
+                    assert!(!black_box(&token).is(black_box(other)));
+                }
+                *least = begun.elapsed().min(*least);
+            }
+        }
+        let ratio = least[1].as_secs_f64() / least[0].as_secs_f64();
+        assert!((0.67..1.5).contains(&ratio), "{least:?}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
+use utoipa::IntoResponses;
 
 use super::Refusal;
 
@@ -80,6 +81,16 @@ impl Inquiry {
         let parsed = self.text(key).map(parse).transpose();
         parsed.map_err(|why| Refusal::bad_request(format!("`{key}`: {why}")))
     }
+}
+
+/// Bodies that are not read, as every request with one is described.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "only its description is used")]
+pub(super) enum Unread {
+    #[response(status = 413, description = "The body is too large")]
+    TooLarge,
+    #[response(status = 415, description = "The body is no JSON")]
+    NoJson,
 }
 
 /// The body of a request as JSON.

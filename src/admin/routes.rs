@@ -12,10 +12,10 @@ use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::access::{self, Rights};
+use super::access::{self, Denied, Rights};
 use super::bounded::Stay;
 use super::dashboard::Dashboard;
-use super::inquiry::{Body, Inquiry};
+use super::inquiry::{Body, Inquiry, Unread};
 use super::{
     Addition, Ask, Change, LevelRequest, Look, MoveRequest, Refusal, ReloadRequest, Request,
 };
@@ -180,12 +180,10 @@ async fn backend(
     responses(
         (status = 200, description = "The backend as it is then"),
         (status = 400, description = "No such change"),
-        (status = 401, description = "A token is needed, or it is wrong"),
-        (status = 403, description = "Nothing can be changed at this address"),
         (status = 404, description = "There is no such backend"),
         (status = 409, description = "A deadline without drain or maintenance"),
-        (status = 413, description = "The body is too large"),
-        (status = 415, description = "The body is no JSON")
+        Denied,
+        Unread
     ))]
 async fn operate(
     State(control): State<Ask>,
@@ -209,13 +207,11 @@ async fn operate(
     responses(
         (status = 200, description = "The backend as it is then"),
         (status = 400, description = "No such address, name or weight"),
-        (status = 401, description = "A token is needed, or it is wrong"),
-        (status = 403, description = "Nothing can be changed at this address"),
         (status = 404, description = "There is no such pool"),
         (status = 409, description = "There is a backend of that name, or it cannot be one of this pool"),
-        (status = 413, description = "The body is too large"),
-        (status = 415, description = "The body is no JSON"),
-        (status = 503, description = "It is still at work, or ending")
+        (status = 503, description = "It is still at work, or ending"),
+        Denied,
+        Unread
     ))]
 async fn add(
     State(control): State<Ask>,
@@ -238,11 +234,10 @@ async fn add(
         ("backend" = String, Path, description = "The backend's name")),
     responses(
         (status = 200, description = "How many sessions it still has"),
-        (status = 401, description = "A token is needed, or it is wrong"),
-        (status = 403, description = "Nothing can be changed at this address"),
         (status = 404, description = "There is no such backend"),
         (status = 409, description = "It is in the file: it goes by a reload without it"),
-        (status = 503, description = "It is still at work, or ending")
+        (status = 503, description = "It is still at work, or ending"),
+        Denied
     ))]
 async fn remove(
     State(control): State<Ask>,
@@ -262,13 +257,11 @@ async fn remove(
     responses(
         (status = 200, description = "What differs, how many sessions that touches, and what needs a restart"),
         (status = 400, description = "No such request"),
-        (status = 401, description = "A token is needed, or it is wrong"),
-        (status = 403, description = "Nothing can be changed at this address"),
         (status = 409, description = "Something new cannot be listened on, there is no file, or the process is ending"),
-        (status = 413, description = "The body is too large"),
-        (status = 415, description = "The body is no JSON"),
         (status = 422, description = "What is wrong with the file; nothing was changed"),
-        (status = 503, description = "It is still at work, or ending")
+        (status = 503, description = "It is still at work, or ending"),
+        Denied,
+        Unread
     ))]
 async fn reload(
     State(control): State<Ask>,
@@ -353,12 +346,10 @@ async fn explain(State(control): State<Ask>, inquiry: Inquiry) -> Result<Json<Va
     responses(
         (status = 200, description = "What became of each virtual router"),
         (status = 400, description = "No such request"),
-        (status = 401, description = "A token is needed, or it is wrong"),
-        (status = 403, description = "Nothing can be changed at this address"),
         (status = 404, description = "There is no such virtual router"),
-        (status = 413, description = "The body is too large"),
-        (status = 415, description = "The body is no JSON"),
-        (status = 503, description = "It is still at work, and there are enough who wait")
+        (status = 503, description = "It is still at work, and there are enough who wait"),
+        Denied,
+        Unread
     ))]
 async fn failover(
     State(control): State<Ask>,
@@ -383,11 +374,9 @@ async fn failover(
     responses(
         (status = 200, description = "The level"),
         (status = 400, description = "No such level"),
-        (status = 401, description = "A token is needed, or it is wrong"),
-        (status = 403, description = "Nothing can be changed at this address"),
         (status = 409, description = "This process has no log of its own"),
-        (status = 413, description = "The body is too large"),
-        (status = 415, description = "The body is no JSON")
+        Denied,
+        Unread
     ))]
 async fn level(
     State(control): State<Ask>,

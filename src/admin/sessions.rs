@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use super::inquiry::{Body, Inquiry};
+use super::access::Denied;
+use super::inquiry::{Body, Inquiry, Unread};
 use super::{Ask, Portion, Refusal, Request};
 use crate::ids::WorkerId;
 use crate::worker::{Clients, Filter, SessionFacts, SessionId, Swept};
@@ -172,11 +173,9 @@ pub(super) async fn list(
     responses(
         (status = 200, description = "How many sessions are ending"),
         (status = 400, description = "No such request"),
-        (status = 401, description = "A token is needed, or it is wrong"),
-        (status = 403, description = "Nothing can be changed at this address"),
         (status = 404, description = "There is no such listener, pool or backend"),
-        (status = 413, description = "The body is too large"),
-        (status = 415, description = "The body is no JSON")
+        Denied,
+        Unread
     )
 )]
 pub(super) async fn close(

@@ -95,6 +95,17 @@ pub(super) struct Table {
     by_name: Box<[u32]>,
 }
 
+/// A client's own slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Its number in the table, from 0.
+    pub number: u64,
+    /// How many slots the table has.
+    pub of: u64,
+    /// The place that it leads to; the client gets another one only while this one is not usable.
+    pub place: usize,
+}
+
 /// A place while a table is filled.
 struct Claim {
     place: u32,
@@ -138,6 +149,14 @@ impl Table {
             slots: fill(claims, heaviest, index(size)),
             by_name: members.iter().map(|(place, _)| *place).collect(),
         }
+    }
+
+    /// The slot of this hash; none if no place has a weight.
+    pub(super) fn slot(&self, hash: u64) -> Option<Slot> {
+        let of = self.slots.len() as u64;
+        let number = hash.checked_rem(of)?;
+        let place = self.slots[index(number)] as usize;
+        Some(Slot { number, of, place })
     }
 
     /// The usable place that this hash leads to: by its own slot, else by those that hashing the hash again leads to,
@@ -264,6 +283,12 @@ mod tests {
         };
         let picks: Vec<_> = (0..16).map(|last| pick(&view, last)).collect();
         assert_eq!(picks, [2, 1, 2, 3, 3, 0, 3, 2, 0, 3, 1, 2, 0, 3, 3, 3]);
+        let slots = (0..16).map(|last| {
+            let client = SocketAddr::from(([192, 0, 2, last], 1));
+            table.slot(HashKey::SourceIp.hash(Some(client))).unwrap()
+        });
+        assert_eq!(slots.map(|slot| slot.place).collect::<Vec<_>>(), picks);
+        assert_eq!(Table::default().slot(7), None);
         view.usable[3] = false;
         let picks: Vec<_> = (0..16).map(|last| pick(&view, last)).collect();
         assert_eq!(picks, [2, 1, 2, 2, 0, 0, 2, 2, 0, 0, 1, 2, 0, 0, 0, 2]);

@@ -45,7 +45,7 @@ use least_time::LeastTime;
 use random::Random;
 use round_robin::RoundRobin;
 
-pub use hash::HashKey;
+pub use hash::{HashKey, Slot};
 pub use ramp::Ramp;
 pub use split::Split;
 pub use weight::Weight;
@@ -72,6 +72,18 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Whether a weight that grows bit by bit makes a difference.
+    #[must_use]
+    pub fn has_ramps(self) -> bool {
+        match self {
+            Algorithm::RoundRobin
+            | Algorithm::LeastConnections
+            | Algorithm::Random
+            | Algorithm::LeastTime => true,
+            Algorithm::Hash | Algorithm::First => false,
+        }
+    }
+
     /// All of them.
     pub const ALL: [Algorithm; 6] = [
         Algorithm::RoundRobin,
@@ -263,6 +275,19 @@ impl Picker {
     pub fn hash(&self, client: Option<SocketAddr>) -> Option<u64> {
         match &self.normal {
             Turn::Hash(key, _) => Some(key.hash(client)),
+            Turn::RoundRobin(_)
+            | Turn::LeastConnections(_)
+            | Turn::Random(_)
+            | Turn::LeastTime(_)
+            | Turn::First(_) => None,
+        }
+    }
+
+    /// The slot that this leads to in the table of those that are no backups; none unless it picks by hash.
+    #[must_use]
+    pub fn slot(&self, client: Option<SocketAddr>) -> Option<Slot> {
+        match &self.normal {
+            Turn::Hash(key, table) => table.slot(key.hash(client)),
             Turn::RoundRobin(_)
             | Turn::LeastConnections(_)
             | Turn::Random(_)

@@ -23,7 +23,12 @@ It holds on this node only, and after a restart if the configuration has an `adm
 same key. What is to last belongs into the configuration (`state`, `weight`, `max_sessions`).";
 
 #[derive(Debug, Args)]
-#[command(subcommand_negates_reqs = true)]
+#[command(
+    subcommand_negates_reqs = true,
+    override_usage = "ringway backend [OPTIONS] <POOL/NAME> <COMMAND>\n       \
+                      ringway backend [OPTIONS] add <POOL/NAME> <ADDRESS>\n       \
+                      ringway backend [OPTIONS] remove <POOL/NAME>"
+)]
 pub(super) struct Arguments {
     /// Pool and backend, as `ringway status` shows them
     #[arg(value_name = "POOL/NAME", value_parser = pool_and_name, required = true)]
@@ -100,7 +105,7 @@ struct Out {
 }
 
 fn whole_seconds(text: &str) -> Result<u32, String> {
-    let period = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let period = humantime::parse_duration(text).map_err(|_| "write 30s, 10m or 1h".to_owned())?;
     let seconds = u32::try_from(period.as_secs()).ok();
     seconds
         .filter(|seconds| period.subsec_nanos() == 0 && *seconds <= DEADLINE_MAX)
@@ -172,22 +177,29 @@ fn show(pool: &str, name: &str, now: &Value, as_json: bool) -> Result<Outcome, F
     let word = |key: &str| now[key].as_str().unwrap_or_default().to_owned();
     let why_not = now["why_not"].as_str();
     super::print(&format!(
-        "{pool}/{name}: {}, weight {}, {} sessions{} (on this node only)\n",
+        "{pool}/{name}: {}, weight {}, {}{} (on this node only)\n",
         word("state"),
         now["weight"],
-        now["sessions_active"],
+        counted(&now["sessions_active"]),
         why_not.map_or_else(String::new, |why| format!("; no new ones: {why}")),
     ))?;
     Ok(Outcome::Success)
+}
+
+fn counted(sessions: &Value) -> String {
+    match sessions.as_u64() {
+        Some(1) => "1 session".to_owned(),
+        Some(_) | None => format!("{sessions} sessions"),
+    }
 }
 
 fn show_removed(pool: &str, name: &str, gone: &Value, as_json: bool) -> Result<Outcome, Failure> {
     if as_json {
         super::print_json(gone)?;
     } else {
-        let sessions = &gone["sessions"];
+        let sessions = counted(&gone["sessions"]);
         super::print(&format!(
-            "{pool}/{name}: removed, with {sessions} sessions (on this node only)\n"
+            "{pool}/{name}: removed, with {sessions} (on this node only)\n"
         ))?;
     }
     Ok(Outcome::Success)

@@ -23,11 +23,11 @@ pub(super) struct Arguments {
     listener: String,
 
     /// Where it would come from; leave it out for a unix socket
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
     source: Option<SocketAddr>,
 
     /// On this worker; which one gets a connection is the kernel's choice
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number)]
     worker: u16,
 
     #[command(flatten)]
@@ -36,6 +36,16 @@ pub(super) struct Arguments {
     /// Print as JSON
     #[arg(long)]
     json: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = |_| "write IP:PORT, as in 10.0.0.7:40000 or [2001:db8::7]:40000".to_owned();
+    text.parse().map_err(wrong)
+}
+
+fn number(text: &str) -> Result<u16, String> {
+    let wrong = |_| "write a worker's number, from 0 on".to_owned();
+    text.parse().map_err(wrong)
 }
 
 /// Asks and shows.
@@ -79,10 +89,7 @@ fn shown(answer: &Value) -> String {
         answer["worker"],
         word(&answer["pool"]),
         word(&answer["balance"]),
-        match answer["hash"].as_str() {
-            Some(hash) => format!(", hash {hash}"),
-            None => String::new(),
-        },
+        hashed(answer),
     );
     for candidate in answer["candidates"].as_array().into_iter().flatten() {
         let is_picked = candidate["backend"] == answer["picked"];
@@ -113,6 +120,21 @@ fn shown(answer: &Value) -> String {
     text
 }
 
+/// Where the hash leads to while every backend can be picked.
+fn hashed(answer: &Value) -> String {
+    let Some(hash) = answer["hash"].as_str() else {
+        return String::new();
+    };
+    let slot = &answer["slot"];
+    match slot["backend"].as_str() {
+        Some(backend) => {
+            let (number, of) = (&slot["number"], &slot["of"]);
+            format!(", hash {hash}, slot {number} of {of}: {backend}")
+        }
+        None => format!(", hash {hash}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -123,6 +145,7 @@ mod tests {
     fn the_picked_backend_is_marked_and_the_others_say_why_not() {
         let mut answer = json!({
             "listener": "in", "worker": 0, "pool": "pg", "balance": "hash", "hash": "00ff", "picked": "one",
+            "slot": {"number": 255, "of": 16381, "backend": "two"},
             "refuses": null, "listener_full": false,
             "candidates": [
                 {"backend": "one", "weight": 1, "backup": false, "sessions": 3, "skipped": null},
@@ -131,7 +154,7 @@ mod tests {
         });
         assert_eq!(
             shown(&answer),
-            "listener in, worker 0: pool pg by hash, hash 00ff\n\
+            "listener in, worker 0: pool pg by hash, hash 00ff, slot 255 of 16381: two\n\
              -> one  weight 1, 3 sessions\n   two  weight 2, 0 sessions, backup: left out, it is down\n"
         );
         assert_eq!(why_none(&answer), None);

@@ -16,8 +16,8 @@ Examples:
   ringway reload --json | jq '.needs_restart'
 
 The running process reads its file again; SIGHUP does the same. Sessions go on; those of a removed backend for as long
-as `drain_timeout` of its pool. What only a restart takes over is named, and stays as it is until then. A dry run does
-not try whether new ports are free.
+as `drain_timeout` of its pool. What only a restart takes over is named, and stays as it is until then. A dry run says
+what a reload would say: it binds new ports, lets nobody in, and gives them back.
 
 Exit codes: 0 it is as the file says (but for what needs a restart), 1 it is not: nothing was changed.";
 
@@ -45,7 +45,10 @@ pub(super) fn reload(arguments: &Arguments) -> Result<Outcome, Failure> {
         Err(client::Error::Refused(why)) => {
             // What is wrong with a file speaks for itself.
             super::say(why.trim_end());
-            let what = "not reloaded: nothing was changed";
+            let what = match arguments.dry_run {
+                true => "a reload would change nothing: it would fail so",
+                false => "not reloaded: nothing was changed",
+            };
             return Err(Failure::Running(what.to_owned()));
         }
         Err(error) => return Err(error.into()),
@@ -91,6 +94,10 @@ fn shown(answer: &Value) -> String {
     }
     for key in items(&answer["needs_restart"]) {
         let _ = writeln!(text, "needs a restart: {}", change(key));
+    }
+    for address in items(&answer["not_tried"]) {
+        let address = word_of(address);
+        let _ = writeln!(text, "not tried: whether {address} can be listened on");
     }
     let hash = word_of(&answer["config_hash"]);
     let is_dry = answer["dry_run"] == true;

@@ -1,6 +1,8 @@
 //! `ringway run`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -12,7 +14,7 @@ use crate::access::writer::Writer;
 use crate::admin::Settings;
 use crate::config::{self, Config, Socket, StateFile};
 use crate::control::{self, Options, Source};
-use crate::privileges::{self, Places};
+use crate::privileges::{self, Dropped, Places};
 use crate::ring::ReceiveTier;
 
 pub(super) const EXAMPLES: &str = "\
@@ -106,7 +108,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     let dropped = privileges::drop_to(&config, &places)?;
     let mut lines = log::start(&config.log);
     let access = log::start_access(&config.log);
-    if let Some(dropped) = dropped {
+    if let Some(dropped) = &dropped {
         tracing::info!("{dropped}");
     }
     file::log_warnings(&report);
@@ -114,7 +116,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     let source = arguments
         .listen
         .is_empty()
-        .then(|| source(&arguments.file, &config));
+        .then(|| source(&arguments.file, &config, dropped.clone()));
     let Config {
         global,
         snapshot,
@@ -134,6 +136,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         state_file,
         level: lines.level.take(),
         access: access.as_ref().and_then(Writer::sink),
+        dropped,
         tier: arguments.receive_tier.map(|tier| match tier {
             Tier::Limited => ReceiveTier::Limited,
             Tier::Single => ReceiveTier::Single,
@@ -146,7 +149,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
 }
 
 /// The file, wherever its path leads by then.
-fn source(file: &FileArguments, config: &Config) -> Source {
+fn source(file: &FileArguments, config: &Config, dropped: Option<Dropped>) -> Source {
     let file = file.clone();
     Source::new(config, move || {
         let loaded = config::load(&file.config, &file.host());
@@ -155,9 +158,26 @@ fn source(file: &FileArguments, config: &Config) -> Source {
                 file::log_warnings(&report);
                 Ok(config)
             }
-            Err(report) => Err(file::explained(&report)),
+            Err(report) => {
+                let dropped = dropped.as_ref().filter(|_| is_closed(&file.config));
+                Err(file::explained(&report) + &dropped.map_or_else(String::new, out_of_reach))
+            }
         }
     })
+}
+
+fn is_closed(file: &Path) -> bool {
+    let opened = File::open(file);
+    opened.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+}
+
+/// Why a file cannot be read that could be at the start.
+fn out_of_reach(dropped: &Dropped) -> String {
+    format!(
+        "\nit became user {} when it started, which has to be able to read the file; and where files are out of reach \
+         since then, the file has to be in the folder where it was: a restart reads it wherever it is",
+        dropped.user
+    )
 }
 
 /// The service manager gives a folder, or several with colons between them.

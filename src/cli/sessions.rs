@@ -58,6 +58,7 @@ pub(super) struct Arguments {
         long,
         value_name = "N",
         default_value_t = 100,
+        value_parser = limit,
         conflicts_with = "close"
     )]
     limit: usize,
@@ -72,6 +73,11 @@ pub(super) struct Arguments {
     /// Print as JSON
     #[arg(long)]
     json: bool,
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    let most = text.parse().ok().filter(|most| *most > 0);
+    most.ok_or_else(|| "write a whole number, 1 or more".to_owned())
 }
 
 /// Shows them, or ends them and says how many.
@@ -183,6 +189,9 @@ fn table(sessions: &[Value]) -> Table {
                 session["bytes_to_backend"], session["bytes_to_client"]
             ),
         ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
     }
     table
 }

@@ -409,8 +409,8 @@ fn changed(keys: &Value) -> Option<String> {
 
 /// It has come back, and gets its full share later.
 fn ramps(until: &Value, look: Look) -> Option<String> {
-    let left = until.as_u64()?.saturating_sub(look.now.as_secs());
-    Some(format!("slow start: its full share in {}", span(left)))
+    let left = until.as_u64()?.checked_sub(look.now.as_secs())?;
+    (left > 0).then(|| format!("slow start: its full share in {}", span(left)))
 }
 
 fn word(value: &Value) -> &str {

@@ -17,8 +17,8 @@ const TIPS: &[(&[&str], &str)] = &[
         "SIGTERM stops it gracefully, a second one at once; `ringway status` shows its pid",
     ),
     (
-        &["log", "logs", "events"],
-        "`ringway run` logs to its standard output; RINGWAY_LOG=debug says more",
+        &["log", "logs"],
+        "`ringway run` logs to its standard output (the service: `journalctl -u ringway`); RINGWAY_LOG=debug says more",
     ),
     (
         &["--verbose", "-v", "--debug", "-d"],
@@ -40,10 +40,21 @@ const TIPS: &[(&[&str], &str)] = &[
         &["disable", "down"],
         "`ringway backend POOL/NAME maintenance`, or `drain` to let its sessions end by themselves",
     ),
-    (&["enable", "up"], "`ringway backend POOL/NAME ready`"),
     (
-        &["stats", "show", "info", "list", "ps", "top"],
-        "`ringway status`; every two seconds: `watch ringway status`",
+        &["enable", "up", "undrain"],
+        "`ringway backend POOL/NAME ready`",
+    ),
+    (
+        &["stats", "show", "info", "list", "ps"],
+        "`ringway status`; `ringway top` shows the same on a screen that lives",
+    ),
+    (
+        &["events", "watch", "monitor", "dashboard"],
+        "`ringway top` shows events as they happen; `admin.http` serves the same as a page",
+    ),
+    (
+        &["metrics", "prometheus"],
+        "`admin: {metrics: ADDRESS}` in the file serves /metrics",
     ),
     (
         &["init", "config"],

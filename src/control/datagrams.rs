@@ -30,6 +30,9 @@ pub(super) struct Prepared {
     new: Vec<Place>,
 }
 
+/// An address of a listener that cannot be had, and why.
+pub(super) type Failed = (ListenerId, ListenAddress, io::Error);
+
 /// One address of one listener.
 struct Place {
     listener: ListenerId,
@@ -100,10 +103,7 @@ impl Place {
 
 impl Datagrams {
     /// Claims every port. An error names the address.
-    pub(super) fn bind(
-        snapshot: &Snapshot,
-        workers: usize,
-    ) -> Result<Datagrams, (ListenerId, ListenAddress, io::Error)> {
+    pub(super) fn bind(snapshot: &Snapshot, workers: usize) -> Result<Datagrams, Failed> {
         let mut places = Vec::new();
         for (listener, id) in snapshot.listeners.iter().zip((0..).map(ListenerId)) {
             for address in &listener.addresses {
@@ -122,11 +122,36 @@ impl Datagrams {
 
     /// Claims the ports that another configuration has and this one has not; nothing changes. An error names the
     /// address.
-    pub(super) fn prepare(
-        &self,
-        snapshot: &Snapshot,
-    ) -> Result<Prepared, (ListenerId, ListenAddress, io::Error)> {
-        let mut prepared = Prepared::default();
+    pub(super) fn prepare(&self, snapshot: &Snapshot) -> Result<Prepared, Failed> {
+        let (kept, new) = self.compare(snapshot);
+        let mut prepared = Prepared {
+            kept,
+            new: Vec::new(),
+        };
+        for place in new {
+            let is_ours = self.overlaps(&place);
+            let opened = self.opened(place, snapshot, is_ours)?;
+            prepared.new.push(opened);
+        }
+        Ok(prepared)
+    }
+
+    /// The same, and all of it is given back. Ports to which datagrams come now would lose some: those are told, and
+    /// not tried.
+    pub(super) fn rehearse(&self, snapshot: &Snapshot) -> Result<Vec<ListenAddress>, Failed> {
+        let (_, new) = self.compare(snapshot);
+        let (untried, free): (Vec<Place>, Vec<Place>) =
+            new.into_iter().partition(|place| self.overlaps(place));
+        let mut tried = Vec::new();
+        for place in free {
+            tried.push(self.opened(place, snapshot, false)?);
+        }
+        Ok(untried.into_iter().map(|place| place.configured).collect())
+    }
+
+    /// The places that another configuration keeps, for which of its listeners, and those that are new in it.
+    fn compare(&self, snapshot: &Snapshot) -> (Vec<(usize, ListenerId)>, Vec<Place>) {
+        let (mut kept, mut new) = (Vec::new(), Vec::new());
         for (id, listener) in snapshot.listeners_in_order() {
             for address in &listener.addresses {
                 let ListenAddress::Udp(bind, freebind) = address else {
@@ -136,24 +161,28 @@ impl Datagrams {
                     place.configured == *address
                         && (place.listener == id || !address.port_is_chosen())
                 };
-                let known = self
-                    .places
-                    .iter()
-                    .position(|place| place.as_ref().is_some_and(is_it));
-                if let Some(index) = known {
-                    prepared.kept.push((index, id));
-                    continue;
+                let mut places = self.places.iter();
+                match places.position(|place| place.as_ref().is_some_and(is_it)) {
+                    Some(index) => kept.push((index, id)),
+                    None => new.push(Place::new(id, address, *bind, *freebind)),
                 }
-                let overlaps = |place: &Place| place.bind.overlaps(*bind);
-                let is_ours = self.places.iter().flatten().any(overlaps);
-                let mut place = Place::new(id, address, *bind, *freebind);
-                place
-                    .open(self.workers, &listener.name, is_ours)
-                    .map_err(|error| (id, address.clone(), error))?;
-                prepared.new.push(place);
             }
         }
-        Ok(prepared)
+        (kept, new)
+    }
+
+    /// Whether datagrams for it come to a place of ours now.
+    fn overlaps(&self, place: &Place) -> bool {
+        let mut all = self.places.iter().flatten();
+        all.any(|known| known.bind.overlaps(place.bind))
+    }
+
+    fn opened(&self, mut place: Place, of: &Snapshot, is_ours: bool) -> Result<Place, Failed> {
+        let name = &of.listeners[place.listener.index()].name;
+        match place.open(self.workers, name, is_ours) {
+            Ok(()) => Ok(place),
+            Err(error) => Err((place.listener, place.configured, error)),
+        }
     }
 
     /// Becomes what was prepared. A place that goes now stays empty until the next change: to workers it is what the

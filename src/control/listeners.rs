@@ -201,9 +201,8 @@ impl Listeners {
                 bound.push(Some(one));
             }
         }
-        let datagrams = Datagrams::bind(snapshot, workers).map_err(|(id, address, error)| {
-            bind_error(&snapshot.listeners[id.index()].name, &address, &error)
-        })?;
+        let datagrams = Datagrams::bind(snapshot, workers)
+            .map_err(|failed| datagram_error(snapshot, failed))?;
         Ok(Listeners {
             workers,
             bound,
@@ -253,9 +252,7 @@ impl Listeners {
         let mut prepared = Prepared {
             kept: Vec::new(),
             new: Vec::new(),
-            datagrams: datagrams.map_err(|(id, address, error)| {
-                bind_error(&snapshot.listeners[id.index()].name, &address, &error)
-            })?,
+            datagrams: datagrams.map_err(|failed| datagram_error(snapshot, failed))?,
         };
         match self.bind_new(snapshot, &mut prepared) {
             Ok(()) => Ok(prepared),
@@ -269,19 +266,11 @@ impl Listeners {
     fn bind_new(&self, snapshot: &Snapshot, prepared: &mut Prepared) -> Result<(), Error> {
         for (id, listener) in snapshot.listeners_in_order() {
             for address in streams(listener) {
-                let is_it = |bound: &Bound| {
-                    bound.address == *address && (bound.listener == id || !address.port_is_chosen())
-                };
-                let known = self.bound.iter();
-                let known = known
-                    .map(Option::as_ref)
-                    .position(|bound| bound.is_some_and(is_it));
-                if let Some(gate) = known {
+                if let Some(gate) = self.gate_of(id, address) {
                     prepared.kept.push((gate, id));
                     continue;
                 }
-                let is_ours = self.all().any(|bound| bound.overlaps(address));
-                let mut one = Bound::new(snapshot, id, address, self.workers, is_ours)?;
+                let mut one = self.bind_one(snapshot, id, address)?;
                 let claimed = one.claim(listener);
                 prepared.new.push(one);
                 claimed?;
@@ -297,6 +286,46 @@ impl Listeners {
             }
         }
         Ok(())
+    }
+
+    /// The gate that has an address of a listener already.
+    fn gate_of(&self, id: ListenerId, address: &ListenAddress) -> Option<usize> {
+        let is_it = |bound: &Bound| {
+            bound.address == *address && (bound.listener == id || !address.port_is_chosen())
+        };
+        let mut gates = self.bound.iter();
+        gates.position(|bound| bound.as_ref().is_some_and(is_it))
+    }
+
+    fn bind_one(
+        &self,
+        snapshot: &Snapshot,
+        id: ListenerId,
+        address: &ListenAddress,
+    ) -> Result<Bound, Error> {
+        let is_ours = self.all().any(|bound| bound.overlaps(address));
+        Bound::new(snapshot, id, address, self.workers, is_ours)
+    }
+
+    /// Fails as [`Listeners::prepare`] would, but lets nobody in and gives back what it binds. Addresses that cannot be
+    /// tried so are told: a unix socket is a file that others see, and datagrams come to a port as soon as it is bound.
+    pub(super) fn rehearse(&self, snapshot: &Snapshot) -> Result<Vec<String>, Error> {
+        let (mut tried, mut untried) = (Vec::new(), Vec::new());
+        for (id, listener) in snapshot.listeners_in_order() {
+            let is_new = |address: &&ListenAddress| self.gate_of(id, address).is_none();
+            for address in streams(listener).filter(is_new) {
+                match address {
+                    ListenAddress::Tcp(..) => tried.push(self.bind_one(snapshot, id, address)?),
+                    ListenAddress::Unix(_) | ListenAddress::Udp(..) => {
+                        untried.push(describe(address));
+                    }
+                }
+            }
+        }
+        let of_datagrams = self.datagrams.rehearse(snapshot);
+        let of_datagrams = of_datagrams.map_err(|failed| datagram_error(snapshot, failed))?;
+        untried.extend(of_datagrams.iter().map(describe));
+        Ok(untried)
     }
 
     /// Becomes what was prepared. `old` is the configuration until now.
@@ -594,18 +623,29 @@ impl Freebind {
     }
 }
 
+fn datagram_error(snapshot: &Snapshot, (id, address, error): datagrams::Failed) -> Error {
+    bind_error(&snapshot.listeners[id.index()].name, &address, &error)
+}
+
 fn bind_error(listener: &str, address: &ListenAddress, error: &io::Error) -> Error {
     let place = format!(
         "listener {listener}: cannot listen on {}",
         describe(address)
     );
     match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM) => Error::Permission(format!(
-            "{place}: not permitted; ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE \
-             (AmbientCapabilities= in the unit, or run as root)"
-        )),
+        Some(libc::EACCES | libc::EPERM) => Error::Permission(match address {
+            ListenAddress::Unix(_) => {
+                format!(
+                    "{place}: not permitted; its folder is not one that this process may write in"
+                )
+            }
+            ListenAddress::Tcp(..) | ListenAddress::Udp(..) => format!(
+                "{place}: not permitted; ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE \
+                 (AmbientCapabilities= in the unit, or run as root)"
+            ),
+        }),
         _ if error.kind() == io::ErrorKind::AddrInUse => Error::Host(format!(
-            "{place}: another process (or another listener of this file) has it already; \
+            "{place}: another process (or another address of this file) has it already; \
              `{}` shows which",
             who_has(address)
         )),

@@ -372,7 +372,7 @@ impl Control {
         self.level = options.level;
         self.writer = options.state_file.and_then(open_writer);
         if let Some(source) = options.file {
-            self.reloads.set_source(source);
+            self.reloads.set_source(source, options.dropped);
         }
         let is_embedded = options.embedded.is_some();
         if !is_embedded {

@@ -120,6 +120,16 @@ pub(super) fn find(snapshot: &Snapshot, pool: &str, backend: &str) -> Result<Bac
     })
 }
 
+/// Whether a pool has a backend of that name.
+pub(super) fn find_anywhere(snapshot: &Snapshot, backend: &str) -> Result<(), Refusal> {
+    let all = snapshot.backends_in_order();
+    let names = all.map(|(_, known)| &*known.name);
+    match names.clone().any(|known| known == backend) {
+        true => Ok(()),
+        false => Err(missing("backend", backend, names)),
+    }
+}
+
 fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Refusal {
     const SHOWN: usize = 12;
     let all: Vec<&str> = known.clone().take(SHOWN).collect();

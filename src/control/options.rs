@@ -12,6 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::access::Sink;
 use crate::admin::{self, Request};
 use crate::config::Config;
+use crate::privileges::Dropped;
 use crate::ring::ReceiveTier;
 
 /// What only the command line can say.
@@ -33,6 +34,8 @@ pub struct Options {
     pub access: Option<Sink>,
     /// Sets the level of the log; none = the log is somebody else's.
     pub level: Option<LevelSwitch>,
+    /// What is left of the rights that it was started with; none = all of them.
+    pub dropped: Option<Dropped>,
     /// How to receive; the best there is unless given.
     pub tier: Option<ReceiveTier>,
     /// Freeze and thaw all sessions again and again.

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::ids::{BackendId, WorkerId};
 use crate::metrics::exposition::Samples;
 use crate::metrics::list::Metric;
+use crate::privileges::Dropped;
 use crate::worker::{Command, TakeOver};
 
 /// Changes that may wait.
@@ -100,6 +101,15 @@ enum Then {
     Say(Value, Reply),
 }
 
+/// What another configuration would bring about.
+struct Change {
+    draft: Draft,
+    difference: Difference,
+    written: Written,
+    /// Whether virtual routers become what is written of them.
+    takes_routers: bool,
+}
+
 /// What came of the last reload.
 struct Last {
     at: SystemTime,
@@ -109,6 +119,8 @@ struct Last {
 /// See the module's text.
 pub(super) struct Reloads {
     source: Option<Source>,
+    /// What is left of the rights that it was started with; none = all of them.
+    dropped: Option<Dropped>,
     global: Global,
     /// Open files that the process may have.
     files: u64,
@@ -128,6 +140,7 @@ impl Reloads {
     pub(super) fn new(global: Global, files: u64, file: Snapshot) -> Reloads {
         Reloads {
             source: None,
+            dropped: None,
             global,
             files,
             file,
@@ -145,10 +158,19 @@ impl Reloads {
         &self.global
     }
 
-    /// From now on the file can be read again.
-    pub(super) fn set_source(&mut self, source: Source) {
+    /// From now on the file can be read again, by a process with these rights.
+    pub(super) fn set_source(&mut self, source: Source, dropped: Option<Dropped>) {
         self.running = Written::new(source.document.clone(), &self.file);
         self.source = Some(source);
+        self.dropped = dropped;
+    }
+
+    /// What is not permitted to somebody with fewer rights than at the start may be so after a restart.
+    fn refusal(&self, error: &super::Error) -> Refusal {
+        if let (super::Error::Permission(text), Some(dropped)) = (error, &self.dropped) {
+            return Refusal::conflict(format!("{text}; {}", dropped.hint()));
+        }
+        Refusal::conflict(error.to_string())
     }
 
     /// The file, once it has been read. May be dropped and called again at any time.
@@ -283,14 +305,23 @@ impl Control {
         }
         match read {
             Err(why) => self.reload_failed(dry_run, reply, Refusal::unprocessable(why)),
-            Ok(config) if dry_run => {
-                let (_, difference) = self.draft_of(&config);
-                let said = self.said(&difference, &config, true);
-                answer(reply, Ok(said));
-            }
+            Ok(config) if dry_run => self.rehearse(&config, reply),
             Ok(config) => self.reload(config, reply),
         }
         self.change_next();
+    }
+
+    /// What a reload would say.
+    fn rehearse(&mut self, config: &Config, reply: Option<Reply>) {
+        let change = self.change(config);
+        match self.listeners.rehearse(&change.draft.snapshot) {
+            Ok(untried) => {
+                let mut said = self.said(&change.difference, config, true);
+                said["not_tried"] = json!(untried);
+                answer(reply, Ok(said));
+            }
+            Err(error) => self.reload_failed(true, reply, self.reloads.refusal(&error)),
+        }
     }
 
     fn reload_failed(&mut self, dry_run: bool, reply: Option<Reply>, refusal: Refusal) {
@@ -308,7 +339,8 @@ impl Control {
         answer(reply, Err(refusal));
     }
 
-    fn draft_of(&self, config: &Config) -> (Draft, Difference) {
+    /// What another configuration would bring about.
+    fn change(&self, config: &Config) -> Change {
         let written = Written::new(config.document(), &config.snapshot);
         let (target, notes) = additions::with_added(
             &config.snapshot,
@@ -318,9 +350,15 @@ impl Control {
         );
         let draft = self.draft(&target, &notes);
         let running = &self.snapshot.virtual_routers;
-        let takes_routers = vrrp::reload::takes_over(running, &draft.virtual_routers);
-        let difference = difference::between(&self.reloads.running, &written, takes_routers);
-        (draft, difference)
+        let dropped = self.reloads.dropped.as_ref();
+        let takes_routers = vrrp::reload::takes_over(running, &draft.virtual_routers)
+            && dropped.is_none_or(|dropped| dropped.can_run_commands_of(config));
+        Change {
+            difference: difference::between(&self.reloads.running, &written, takes_routers),
+            draft,
+            written,
+            takes_routers,
+        }
     }
 
     fn draft(&self, target: &Snapshot, notes: &[Notes]) -> Draft {
@@ -348,10 +386,12 @@ impl Control {
 
     /// All of it or nothing.
     fn reload(&mut self, config: Config, reply: Option<Reply>) {
-        let (mut draft, difference) = self.draft_of(&config);
-        let written = Written::new(config.document(), &config.snapshot);
-        let running = &self.snapshot.virtual_routers;
-        let takes_routers = vrrp::reload::takes_over(running, &draft.virtual_routers);
+        let Change {
+            mut draft,
+            difference,
+            written,
+            takes_routers,
+        } = self.change(&config);
         if takes_routers {
             draft.snapshot.virtual_routers = std::mem::take(&mut draft.virtual_routers);
         }
@@ -360,8 +400,7 @@ impl Control {
         let generation = match begun {
             Ok(generation) => generation,
             Err(error) => {
-                let refusal = Refusal::conflict(error.to_string());
-                return self.reload_failed(false, reply, refusal);
+                return self.reload_failed(false, reply, self.reloads.refusal(&error));
             }
         };
         self.configure_routers();
@@ -593,7 +632,7 @@ impl Control {
             Ok(generation) => {
                 let id = super::operator::find(&self.snapshot, pool, name);
                 let id = id.expect("it has just been added");
-                tracing::info!(pool, backend = name, "added by the operator");
+                tracing::info!(%pool, backend = %name, "added by the operator");
                 let facts = json!({"pool": pool, "backend": name, "added": true});
                 self.journal.note("backend", facts);
                 self.keep_in_mind();
@@ -627,7 +666,7 @@ impl Control {
         );
         match self.begin_change(self.draft(&target, &target_notes)) {
             Ok(generation) => {
-                tracing::info!(pool, backend = name, sessions, "removed by the operator");
+                tracing::info!(%pool, backend = %name, sessions, "removed by the operator");
                 let facts = json!({"pool": pool, "backend": name, "removed": true});
                 self.journal.note("backend", facts);
                 self.keep_in_mind();

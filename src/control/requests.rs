@@ -96,9 +96,9 @@ impl Control {
         )?;
         let now = &snapshot.backends[id.index()];
         tracing::info!(
-            pool,
-            backend,
-            state = now.state.as_str(),
+            %pool,
+            %backend,
+            state = %now.state.as_str(),
             weight = now.weight,
             "changed by the operator"
         );
@@ -160,7 +160,9 @@ impl Control {
             (Some(_), Some(backend)) if has_left(backend) => Ok(()),
             (Some(pool), Some(backend)) => operator::find(&self.snapshot, pool, backend).map(drop),
             (Some(pool), None) => operator::find_pool(&self.snapshot, pool).map(drop),
-            (None, _) => Ok(()),
+            (None, Some(backend)) if has_left(backend) => Ok(()),
+            (None, Some(backend)) => operator::find_anywhere(&self.snapshot, backend),
+            (None, None) => Ok(()),
         }
     }
 
@@ -262,6 +264,9 @@ fn explanation(
         "pool": &*explained.pool,
         "balance": explained.balance.as_str(),
         "hash": explained.hash.map(|hash| format!("{hash:016x}")),
+        "slot": explained.slot.as_ref().map(|(slot, backend)| {
+            json!({"number": slot.number, "of": slot.of, "backend": &**backend})
+        }),
         "picked": explained.picked.as_deref(),
         "candidates": candidates.collect::<Vec<_>>(),
         "candidates_omitted": explained.omitted,

@@ -239,6 +239,9 @@ impl View<'_> {
         let full = backend.max_sessions.filter(|most| placed >= *most);
         let why_full = || full.map(|most| format!("it has its max_sessions of {most}"));
         let ramps = Time::from_micros(self.max(|cells| cells.backend(id).ramp_until.get()));
+        let has_ramps = self.snapshot.pools[backend.pool.index()]
+            .balance
+            .has_ramps();
         json!({
             "pool": &*self.snapshot.pools[backend.pool.index()].name,
             "name": &*backend.name,
@@ -258,7 +261,7 @@ impl View<'_> {
             "not_as_in_file": not_as_in_file(backend, notes),
             "takes_sessions": backend.takes_sessions() && full.is_none(),
             "why_not": why_not(backend).or_else(why_full),
-            "slow_start_until": (ramps > self.clock.now())
+            "slow_start_until": (has_ramps && ramps > self.clock.now())
                 .then(|| seconds(self.clock.system_time(ramps))),
             "sessions_active": sum(|cells| cells.sessions_active.get()),
             "sessions_placed": placed,

@@ -1,5 +1,6 @@
 //! Which files a process needs once it runs, and that it uses no others (landlock, as far as the kernel has it).
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -27,6 +28,38 @@ const HOST: [&str; 10] = [
 ];
 /// What virtual routers with a MAC address of their own switch.
 const SWITCHES: &str = "/proc/sys/net";
+
+/// Which files a process may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those that its file named when it started.
+    Needed,
+    /// The same, as far as this kernel's landlock goes.
+    NeededInPart,
+    /// All that its user may use, and why.
+    All(String),
+}
+
+impl Reach {
+    pub(super) fn is_bounded(&self) -> bool {
+        match self {
+            Reach::Needed | Reach::NeededInPart => true,
+            Reach::All(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reach::Needed => out.write_str("only the files it needs (landlock)"),
+            Reach::NeededInPart => {
+                out.write_str("only the files it needs, as far as this kernel's landlock goes")
+            }
+            Reach::All(why) => write!(out, "any file may be used: {why}"),
+        }
+    }
+}
 
 /// Files that are read, and folders that are written in.
 #[derive(Clone, Debug, Default)]
@@ -56,8 +89,12 @@ impl Places {
         let routers = config.snapshot.virtual_routers.iter();
         let passwords = routers.filter_map(|router| router.password_file.as_ref());
         let read = secrets.chain(passwords).map(PathBuf::as_path).chain(file);
-        // A file that is replaced is another file: it is its folder that is read.
-        places.read = read.filter_map(folder_of).collect();
+        // A file that is replaced is another file: it is its folder that is read, and the one that its name leads to.
+        let folders = read.flat_map(|path| {
+            let target = path.canonicalize().ok();
+            [folder_of(path), target.as_deref().and_then(folder_of)]
+        });
+        places.read = folders.flatten().collect();
         let auto = match &admin.state_file {
             StateFile::At(path) => Some(path.as_path()),
             StateFile::Auto | StateFile::Off => None,
@@ -91,19 +128,15 @@ impl Places {
         }
     }
 
-    /// From now on this thread, and those that it starts, use no other files; in words, what is in force.
-    pub(super) fn confine(&self) -> String {
+    /// From now on this thread, and those that it starts, use no other files, as far as that can be had.
+    pub(super) fn confine(&self) -> Reach {
         match self.restrict() {
             Ok(status) => match status.ruleset {
-                RulesetStatus::FullyEnforced => "only the files it needs (landlock)".to_owned(),
-                RulesetStatus::PartiallyEnforced => {
-                    "only the files it needs, as far as this kernel's landlock goes".to_owned()
-                }
-                RulesetStatus::NotEnforced => {
-                    "any file may be used: this kernel has no landlock".to_owned()
-                }
+                RulesetStatus::FullyEnforced => Reach::Needed,
+                RulesetStatus::PartiallyEnforced => Reach::NeededInPart,
+                RulesetStatus::NotEnforced => Reach::All("this kernel has no landlock".to_owned()),
             },
-            Err(error) => format!("any file may be used: landlock: {error}"),
+            Err(error) => Reach::All(format!("landlock: {error}")),
         }
     }
 

@@ -16,7 +16,7 @@ use nix::unistd::{Gid, Uid, User, initgroups, setgroups, setresgid, setresuid};
 
 use crate::config::Config;
 
-pub use files::Places;
+pub use files::{Places, Reach};
 
 /// Why it stays as it is, which ends the process.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +41,8 @@ pub enum Error {
     },
 }
 
-/// What was left, to be told in the log.
-#[derive(Debug)]
+/// What was left: to be told in the log, and to explain what the process cannot do any more.
+#[derive(Clone, Debug)]
 pub struct Dropped {
     /// Who it is now.
     pub user: String,
@@ -50,8 +50,26 @@ pub struct Dropped {
     pub uid: u32,
     /// By name.
     pub capabilities: Vec<String>,
-    /// What became of the bounds for files.
-    pub files: String,
+    /// Which files are within reach.
+    pub files: Reach,
+}
+
+impl Dropped {
+    /// Why something is not permitted that may have been before, and what helps.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        format!(
+            "it became user {} when it started, and kept what its file needed then: a restart keeps what the file \
+             needs now",
+            self.user
+        )
+    }
+
+    /// Whether the commands of another configuration could be run, if it has any.
+    #[must_use]
+    pub fn can_run_commands_of(&self, config: &Config) -> bool {
+        !self.files.is_bounded() || !table::runs_commands(config)
+    }
 }
 
 impl fmt::Display for Dropped {
@@ -89,7 +107,7 @@ pub fn drop_to(config: &Config, places: &Places) -> Result<Option<Dropped>, Erro
     }
     let kept = identity.keep(&needed)?;
     let files = if runs_commands {
-        "any file may be used, for commands of `vrrp` run".to_owned()
+        Reach::All("commands of `vrrp` run".to_owned())
     } else {
         places.confine()
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Worker;
 use super::sweep::Reply;
-use crate::balance::Algorithm;
+use crate::balance::{Algorithm, Slot};
 use crate::ids::{ListenerId, WorkerId};
 
 /// Backends of a pool that are told about, beside the one that is picked.
@@ -33,6 +33,8 @@ pub struct Explained {
     pub balance: Algorithm,
     /// What is hashed for it came to this; none unless the pool picks by hash.
     pub hash: Option<u64>,
+    /// The slot that the hash leads to, and the backend that the slot belongs to.
+    pub slot: Option<(Slot, Arc<str>)>,
     /// The backend that it would get first; none if there is none.
     pub picked: Option<Arc<str>>,
     /// The listener has all the sessions it may have: it would be ended at once.

@@ -176,6 +176,9 @@ impl Picks {
             pool: Arc::clone(&pool.name),
             balance: pool.balance,
             hash: picker.hash(client),
+            slot: picker
+                .slot(client)
+                .map(|slot| (slot, name(pool.backends[slot.place]))),
             picked: picked.map(|place| name(pool.backends[place])),
             is_full: false,
             omitted: pool.backends.len().saturating_sub(CANDIDATES_MAX),

@@ -71,6 +71,7 @@ fn every_part_of_the_status_can_be_asked_for() {
         ("/v1/backends?pol=p", 400, "`pol`"),
         ("/v1/sessions?limit=0", 400, "1 to 1000"),
         ("/v1/sessions?client=x", 400, "10.0.0.7"),
+        ("/v1/sessions?backend=x", 404, "one, two"),
         ("/v1/sessions?backend=x&pool=p", 404, "one, two"),
         ("/v1/explain", 400, "listener=NAME"),
         ("/v1/explain?listener=x", 404, "There is: in"),
@@ -270,6 +271,9 @@ fn explain_names_the_backend_that_the_next_connection_gets() {
             let found = sessions(&ringway.get(&format!("/v1/sessions?client={source}")));
             assert_eq!(found[0]["backend"], said["picked"], "{balance}: {said}");
             assert_eq!(said["hash"].is_string(), balance == "hash", "{said}");
+            if balance == "hash" {
+                assert_eq!(said["slot"]["backend"], said["picked"], "{said}");
+            }
             kept.push(client);
         }
     }
@@ -632,7 +636,7 @@ fn an_api_that_other_hosts_reach_needs_token_and_tls() {
 }
 
 /// A key and a certificate for localhost; none where openssl is missing.
-fn certificate(folder: &Path) -> Option<(PathBuf, PathBuf)> {
+pub fn certificate(folder: &Path) -> Option<(PathBuf, PathBuf)> {
     let (key, cert) = (folder.join("key.pem"), folder.join("cert.pem"));
     let made = Command::new("openssl")
         .args([

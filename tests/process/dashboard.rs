@@ -15,6 +15,7 @@ use nix::unistd::Uid;
 use serde_json::{Map, Value, json};
 use url::{ParseError, Url};
 
+use crate::api::certificate;
 use crate::harness::backend::Backend;
 use crate::harness::http::{self, request};
 use crate::harness::{Folder, Launch, Ringway, SOON, skip, stream};
@@ -92,6 +93,8 @@ impl Browser {
         }
         let mut wanted = Map::new();
         wanted.insert("goog:chromeOptions".to_owned(), json!({"args": arguments}));
+        // Certificates are the tests' own.
+        wanted.insert("acceptInsecureCerts".to_owned(), json!(true));
         wanted.insert("goog:loggingPrefs".to_owned(), json!({"browser": "ALL"}));
         let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(wanted)
@@ -193,13 +196,15 @@ impl Drop for Browser {
     }
 }
 
-fn start(folder: &Folder, first: &Backend, second: &Backend, third: &Backend) -> Ringway {
+/// With the dashboard over TCP; more keys of `admin.http`.
+fn start(folder: &Folder, more: &str, backends: [&Backend; 3]) -> Ringway {
+    let [first, second, third] = backends;
     let token = folder.path().join("token");
     fs::write(&token, TOKEN).unwrap();
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
     Launch::config(format!(
         "global: {{workers: 1}}\n\
-         admin: {{http: {{address: \"127.0.0.1:0\", token_file: {}}}}}\n\
+         admin: {{http: {{address: \"127.0.0.1:0\", token_file: {}{more}}}}}\n\
          listeners: [{{name: in, bind: \"127.0.0.1:0\", pool: p}}, {{name: other, bind: \"127.0.0.1:0\", pool: q}}]\n\
          defaults: {{pool: {{probe: {{type: tcp, interval: 100ms, fast_interval: 50ms, fall: 2, rise: 1}}}}}}\n\
          pools:\n  p: {{backends: [{{name: one, address: \"{}\"}}, {{name: two, address: \"{}\"}}]}}\n\
@@ -224,10 +229,49 @@ fn the_dashboard_in_a_browser() {
     runtime.block_on(in_a_browser());
 }
 
+#[test]
+fn the_dashboard_in_a_browser_over_tls() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(in_a_browser_over_tls());
+}
+
+async fn in_a_browser_over_tls() {
+    let (first, second, third) = (Backend::echo(), Backend::echo(), Backend::echo());
+    let folder = Folder::new();
+    let Some((cert, key)) = certificate(folder.path()) else {
+        return;
+    };
+    let tls = format!(
+        ", tls: {{cert: {}, key: {}}}",
+        cert.display(),
+        key.display()
+    );
+    let ringway = start(&folder, &tls, [&first, &second, &third]);
+    let address = ringway.address_in_line("API served");
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let page = format!("https://{address}/");
+    browser.client.goto(&page).await.unwrap();
+    assert_eq!(browser.run("return isSecureContext").await, true);
+    let all = "document.querySelectorAll('tr.backend td.good').length === 3";
+    browser.shows("all backends are up", all).await;
+    shows_a_backend_going_down(&browser, &ringway, second).await;
+    lets_nobody_change_anything_without_the_token(&browser, &ringway).await;
+    drains_with_the_token(&browser, &ringway).await;
+    let complaints = browser.complaints().await;
+    assert!(complaints.is_empty(), "{complaints:#?}");
+    browser.end().await;
+    ringway.stop();
+}
+
 async fn in_a_browser() {
     let (first, second, third) = (Backend::echo(), Backend::echo(), Backend::echo());
     let folder = Folder::new();
-    let ringway = start(&folder, &first, &second, &third);
+    let ringway = start(&folder, "", [&first, &second, &third]);
     let address = ringway.address_in_line("API served");
     let Some(browser) = Browser::start().await else {
         return;

@@ -35,6 +35,7 @@ mod ports;
 mod privileges;
 mod probes;
 mod reload;
+mod reload_asked;
 mod scale;
 mod servers;
 mod service;

@@ -1,5 +1,7 @@
 //! Started as root with `global.user`: what is left of root, and that everything goes on without it. Needs root.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -192,6 +194,114 @@ fn the_user_that_it_runs_as_may_be_named() {
         ringway.signal(Signal::SIGTERM);
         ringway.exit_in_order(SOON);
     }
+}
+
+/// What `ringway reload` says, with `--dry-run` first, which says the same.
+#[track_caller]
+fn reload_fails(ringway: &Ringway, text: &str) -> String {
+    std::fs::write(ringway.folder().join("ringway.yaml"), text).unwrap();
+    let without_last_line = |said: &str| said.rsplit_once("\nringway: ").unwrap().0.to_owned();
+    let (code, _, dry) = ringway.command(&["reload", "--dry-run"]);
+    assert_eq!(code, Some(1), "{dry}");
+    let (code, _, said) = ringway.command(&["reload"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(without_last_line(&dry), without_last_line(&said));
+    said
+}
+
+#[test]
+fn a_reload_that_needs_what_is_gone_changes_nothing_and_says_that_a_restart_has_it() {
+    let Some(space) = Namespace::new("gone") else {
+        return;
+    };
+    let (backend, other) = (space.run(Backend::echo), Folder::new());
+    other.open();
+    let text = config("127.0.0.1:7000", backend.address(), "");
+    let ringway = space.run(|| Launch::config(text.clone()).open_folder().start());
+    let is_bounded = ringway.log().contains("(landlock)");
+    let exchange = |at: &str| {
+        let mut client = space.run(|| stream::connect(at.parse().unwrap()));
+        stream::exchange(&mut client, b"hello");
+    };
+    let hint = "it became user nobody when it started, and kept what its file needed then: a restart keeps";
+    let with = |bind: &str| {
+        text.replace(
+            "pool: p}]",
+            &format!("pool: p}}, {{bind: \"{bind}\", pool: p}}]"),
+        )
+    };
+    let said = reload_fails(&ringway, &with("127.0.0.1:70"));
+    for part in ["127.0.0.1:70: not permitted", "CAP_NET_BIND_SERVICE", hint] {
+        assert!(said.contains(part), "{said}");
+    }
+    if is_bounded {
+        let path = other.path().join("in.sock");
+        let text = with(&format!("unix:{}", path.display()));
+        std::fs::write(ringway.folder().join("ringway.yaml"), text).unwrap();
+        let (code, _, said) = ringway.command(&["reload"]);
+        assert_eq!(code, Some(1), "{said}");
+        for part in ["in.sock: not permitted; its folder", hint] {
+            assert!(said.contains(part), "{said}");
+        }
+    } else {
+        skip("this kernel has no landlock, or an old one");
+    }
+    exchange("127.0.0.1:7000");
+    // What only a restart takes over is named, and what does not need one is done.
+    let more = format!(
+        "log: {{access: {}}}\nvrrp: [{{name: v, interface: lo, vrid: 5, priority: 200, addresses: 10.9.9.9/32}}]\n",
+        other.path().join("access.log").display()
+    );
+    let text = with("127.0.0.1:7002").replace("user: nobody", "user: daemon") + &more;
+    std::fs::write(ringway.folder().join("ringway.yaml"), text).unwrap();
+    let (code, out, said) = ringway.command(&["reload"]);
+    assert_eq!(code, Some(0), "{said}");
+    for key in [
+        "global.user nobody -> daemon",
+        "log.access default -> ",
+        "vrrp default -> ",
+    ] {
+        assert!(out.contains(&format!("needs a restart: {key}")), "{out}");
+    }
+    exchange("127.0.0.1:7002");
+    ringway.stop();
+}
+
+#[test]
+fn a_file_that_the_new_user_cannot_read_is_told_with_what_helps() {
+    if !is_root() {
+        return;
+    }
+    let (backend, elsewhere) = (Backend::echo(), Folder::new());
+    let text = config("127.0.0.1:0", backend.address(), "");
+    let ringway = Launch::config(text.clone()).open_folder().start();
+    let file = ringway.folder().join("ringway.yaml");
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let said = reload_fails(&ringway, &text);
+    let hint = "it became user nobody when it started, which has to be able to read the file";
+    assert!(
+        said.contains("Permission denied") && said.contains(hint),
+        "{said}"
+    );
+    assert_eq!(ringway.status()["reloads"]["failed"], 1);
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let (code, _, said) = ringway.command(&["reload"]);
+    assert_eq!(code, Some(0), "{said}");
+    if !ringway.log().contains("(landlock)") {
+        skip("this kernel has no landlock, or an old one");
+        return;
+    }
+    // Its name leads to where nothing was at the start.
+    let target = elsewhere.path().join("ringway.yaml");
+    std::fs::rename(&file, &target).unwrap();
+    std::os::unix::fs::symlink(&target, &file).unwrap();
+    let (code, _, said) = ringway.command(&["reload"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("the file has to be in the folder where it was"),
+        "{said}"
+    );
+    ringway.stop();
 }
 
 /// The table of what needs which capability has the same words everywhere.

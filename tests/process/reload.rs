@@ -25,15 +25,15 @@ const HEAD: &str = "global: {workers: 2}\nadmin: {state_file: off}\n";
 const DEFAULTS: &str = "defaults: {pool: {probe: none, balance: round_robin}}\n";
 
 /// A file with these listeners and pools.
-fn file(listeners: &str, pools: &str) -> String {
+pub fn file(listeners: &str, pools: &str) -> String {
     format!("{HEAD}{DEFAULTS}listeners: [{listeners}]\npools: {{{pools}}}\n")
 }
 
-fn listener(name: &str, address: SocketAddr, pool: &str) -> String {
+pub fn listener(name: &str, address: SocketAddr, pool: &str) -> String {
     format!("{{name: {name}, bind: \"{address}\", pool: {pool}}}")
 }
 
-fn pool(name: &str, more: &str, backends: &[(&str, SocketAddr)]) -> String {
+pub fn pool(name: &str, more: &str, backends: &[(&str, SocketAddr)]) -> String {
     let backends = backends
         .iter()
         .map(|(name, address)| format!("{{name: {name}, address: \"{address}\"}}"));
@@ -41,13 +41,13 @@ fn pool(name: &str, more: &str, backends: &[(&str, SocketAddr)]) -> String {
     format!("{name}: {{{more}backends: [{}]}}", backends.join(", "))
 }
 
-fn write(ringway: &Ringway, text: &str) {
+pub fn write(ringway: &Ringway, text: &str) {
     std::fs::write(ringway.folder().join("ringway.yaml"), text).expect("it can be written");
 }
 
 /// What `ringway reload` printed, without the hash in its last line.
 #[track_caller]
-fn reload(ringway: &Ringway, text: &str) -> Vec<String> {
+pub fn reload(ringway: &Ringway, text: &str) -> Vec<String> {
     write(ringway, text);
     let (code, out, said) = ringway.command(&["reload"]);
     assert_eq!(code, Some(0), "{said}");
@@ -62,7 +62,7 @@ fn reload(ringway: &Ringway, text: &str) -> Vec<String> {
 
 /// The whole text that says why nothing was changed.
 #[track_caller]
-fn reload_fails(ringway: &Ringway, text: &str) -> String {
+pub fn reload_fails(ringway: &Ringway, text: &str) -> String {
     write(ringway, text);
     let (code, out, said) = ringway.command(&["reload"]);
     assert_eq!((code, &*out), (Some(1), ""), "{said}");

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -127,16 +127,10 @@ fn the_service_manager_is_told_when_clients_are_let_in_how_it_is_and_when_it_sto
 #[test]
 fn the_watchdog_runs_out_when_a_worker_or_control_stands_still_and_only_then() {
     const WATCHDOG: Duration = Duration::from_secs(2);
-    let Some([compiler]) = find(["gcc"]) else {
+    let (backend, manager) = (Backend::echo(), Manager::new());
+    let Some(freezer) = program::freezer(manager.folder.path()) else {
         return;
     };
-    let (backend, manager) = (Backend::echo(), Manager::new());
-    let freezer = manager.folder.path().join("freeze_thread");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vrrp/freeze_thread.c");
-    program::run(
-        Command::new(compiler).arg("-o").arg(&freezer).arg(source),
-        SOON,
-    );
     let launch = Launch::to([backend.address()]);
     let ringway = manager.spawn(launch, WATCHDOG);
     manager.wait("READY=1");
@@ -145,9 +139,7 @@ fn the_watchdog_runs_out_when_a_worker_or_control_stands_still_and_only_then() {
     assert!(idle < WATCHDOG, "nothing is wrong, but {idle:?}");
     for name in ["worker-0", "ringway"] {
         let thread = facts::thread_named(ringway.pid(), name);
-        let mut command = program::mortal(&freezer);
-        command.args([&thread.to_string(), "5000"]);
-        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+        let mut child = program::freeze(&freezer, thread, Duration::from_secs(5));
         let silence = manager.longest_silence(Duration::from_secs(6));
         println!("{name} stood still for 5 s: silence of {silence:?}");
         assert!(silence > WATCHDOG, "{name} stands still: {silence:?}");

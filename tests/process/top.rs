@@ -1,10 +1,12 @@
 //! `ringway top` in a real terminal: what the screen says, what keys do, and how it leaves the terminal.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::harness::backend::Backend;
 use crate::harness::{Folder, Launch, SOON, eventually, eventually_some, one_pool, skip};
@@ -188,6 +190,28 @@ fn top_says_that_the_process_is_gone_finds_the_next_one_and_ends_at_a_signal() {
     terminal.is_given_back();
     eventually(SOON, "the process is gone", || kill(top, None).is_err());
     again.stop();
+}
+
+#[test]
+fn top_for_programs_is_a_line_of_json_each_second_until_nobody_answers() {
+    let (first, second) = (Backend::echo(), Backend::echo());
+    let ringway = Launch::config(config(&first, &second)).start();
+    let mut top = Command::new(env!("CARGO_BIN_EXE_ringway"))
+        .args(["top", "--json", "--socket"])
+        .arg(ringway.admin_socket())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(top.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let times = [next(), next(), next()].map(|status| status["now"].as_f64().unwrap());
+    let took = times[2] - times[0];
+    assert!((1.5..20.0).contains(&took), "{times:?}");
+    ringway.stop();
+    let rest = lines.filter(|line| !line.as_ref().unwrap().starts_with('{'));
+    assert_eq!(rest.count(), 0);
+    assert_eq!(top.wait().unwrap().code(), Some(69));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Virtual addresses without root: the node has become another user, with the capabilities that it needs.
 
 use crate::harness::backend::Backend;
-use crate::harness::{Launch, facts, stream};
+use crate::harness::{Launch, facts, skip, stream};
 use crate::lan::{Lan, VIP};
 use crate::node::{becomes, start, with_routers};
 
@@ -47,4 +47,45 @@ fn a_node_that_is_not_root_any_more_holds_serves_and_hands_over_the_address() {
     lan.moves_to(2, VIP);
     becomes(&first, "backup");
     first.stop();
+}
+
+#[test]
+fn commands_that_a_reload_brings_wait_for_a_restart_where_files_are_out_of_reach() {
+    let Some(lan) = Lan::new("commands", 1) else {
+        return;
+    };
+    let router =
+        "[{name: vip, interface: eth0, vrid: 51, addresses: 10.77.0.100/32, priority: 254}]";
+    let text = with_routers(router).replace("global: {", "global: {user: nobody, ");
+    let ringway = lan
+        .node(1)
+        .run(|| Launch::config(text.clone()).open_folder().start());
+    becomes(&ringway, "active");
+    if !ringway.log().contains("(landlock)") {
+        skip("this kernel has no landlock, or an old one");
+        return;
+    }
+    let reload = |more: &str| {
+        let text = text.replace("priority: 254", &format!("priority: 240, {more}"));
+        std::fs::write(ringway.folder().join("ringway.yaml"), text).unwrap();
+        let (code, out, said) = ringway.command(&["reload"]);
+        assert_eq!(code, Some(0), "{out}{said}");
+        out
+    };
+    for (commands, key) in [
+        ("notify: /bin/true", "vrrp.vip.notify"),
+        (
+            "track: {scripts: [{command: /bin/true}]}",
+            "vrrp.vip.track.scripts",
+        ),
+    ] {
+        let out = reload(commands);
+        for key in [key, "vrrp.vip.priority 254 -> 240"] {
+            assert!(out.contains(&format!("needs a restart: {key}")), "{out}");
+        }
+    }
+    let out = reload("");
+    assert!(out.starts_with("vrrp.vip.priority 254 -> 240\n"), "{out}");
+    becomes(&ringway, "active");
+    ringway.stop();
 }

@@ -83,10 +83,15 @@ impl Columns {
         trend.map_or(0, |trend| trend.width)
     }
 
-    /// What a full row leaves free.
+    /// What a full row takes.
+    fn taken(&self) -> usize {
+        let all: usize = self.columns.iter().map(|one| one.width).sum();
+        all + self.gap * self.columns.len().saturating_sub(1) + self.indent
+    }
+
+    /// What a full row and another gap leave free.
     fn left(&self, width: usize) -> usize {
-        let all: usize = self.columns.iter().map(|one| one.width + self.gap).sum();
-        width.saturating_sub(all + self.indent)
+        width.saturating_sub(self.taken() + self.gap)
     }
 }
 
@@ -126,8 +131,8 @@ pub(super) fn listeners(width: usize, all: &[&Listener]) -> Columns {
     let is_wide = width >= WIDE;
     let mut columns = vec![
         left("listener", 0),
-        left("address", address.min(if is_wide { 40 } else { 21 })),
-        left("pool", pools.min(if is_wide { 30 } else { 12 })),
+        left("address", address.min(if is_wide { 30 } else { 21 })),
+        left("pool", pools.min(if is_wide { 20 } else { 12 })),
         right("sessions", 8),
         right("new/s", 5),
     ];
@@ -211,9 +216,9 @@ pub(super) fn backends(width: usize, model: &Model, now: u64) -> Columns {
         indent: MARKER,
     };
     let mut columns = columns.fit(width, name.max(10));
-    // A name that can be read is worth more than these.
+    // A name that can be read is worth more than these, and so is the last column.
     for spare in ["weight", "address"] {
-        if columns.columns[0].width < name {
+        if columns.columns[0].width < name || columns.taken() > width {
             columns.columns.retain(|column| column.title != spare);
             columns = columns.fit(width, name.max(10));
         }
@@ -287,6 +292,29 @@ impl Backend {
             "up" => Tone::Good,
             "down" => Tone::Bad,
             _ => Tone::Doubtful,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// At any width in which there is room for them without their addresses.
+    #[test]
+    fn no_column_of_a_backend_is_cut_off() {
+        let status = serde_json::json!({"pools": [{"name": "web", "backends": [
+            {"pool": "web", "name": "one", "address": "127.0.0.1:18001", "state": "ready",
+             "health": {"state": "down", "since": 5}},
+        ]}]});
+        let answer = super::super::model::Answer {
+            reading: serde_json::from_value(status).unwrap(),
+            events: Vec::new(),
+        };
+        let model = Model::new(answer, 30.0);
+        for width in 80..200 {
+            let columns = backends(width, &model, 30);
+            assert!(columns.taken() <= width, "{width}: {}", columns.heading());
         }
     }
 }

@@ -10,7 +10,7 @@ mod screen;
 mod tests;
 mod track;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -35,6 +35,9 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   ringway top
   ringway top --socket lab.sock
+  ringway top --json | jq -c '[.now, .sessions_active]'     the status, once per second
+
+Connect and 1st byte are means of the last ten seconds; `/metrics` has them as histograms.
 
 Keys: arrows select a backend, d drains it, m puts it into maintenance, r makes it ready again (each asks first),
 / filters, t shows trouble only, s sorts, ? shows all keys, q quits. NO_COLOR=1 takes the colours away.";
@@ -52,6 +55,10 @@ const FINISH: Duration = Duration::from_secs(3);
 pub(super) struct Arguments {
     #[command(flatten)]
     socket: SocketArguments,
+
+    /// Print the status as a line of JSON each second, with or without a terminal, until nobody answers any more
+    #[arg(long)]
+    json: bool,
 }
 
 /// What wakes the screen.
@@ -66,12 +73,15 @@ enum Input {
 /// Shows it until somebody quits.
 pub(super) fn top(arguments: &Arguments) -> Result<Outcome, Failure> {
     let socket = arguments.socket.socket.clone();
+    if arguments.json {
+        return print_lines(&socket);
+    }
     let out = io::stdout();
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     if !out.is_terminal() || !io::stdin().is_terminal() || is_dumb {
         return Err(Failure::Running(
             "`top` needs a terminal (standard input and output, and TERM that is not dumb); `ringway status` prints \
-             the same once, `ringway status --json` for programs"
+             the same once, `ringway top --json` for programs"
                 .to_owned(),
         ));
     }
@@ -104,6 +114,23 @@ pub(super) fn top(arguments: &Arguments) -> Result<Outcome, Failure> {
     ratatui::restore();
     shown.map_err(failed)?;
     Ok(Outcome::Success)
+}
+
+/// Until nobody answers, or nobody reads any more.
+fn print_lines(socket: &Path) -> Result<Outcome, Failure> {
+    loop {
+        let begun = Instant::now();
+        let status = client::status(socket)?;
+        let mut out = io::stdout().lock();
+        let written = writeln!(out, "{status}").and_then(|()| out.flush());
+        match written {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Outcome::Success),
+            Err(error) => return Err(Failure::Running(format!("standard output: {error}"))),
+        }
+        let took = begun.elapsed();
+        thread::sleep(EVERY.saturating_sub(took).max(took * (SHARE - 1)));
+    }
 }
 
 fn show(

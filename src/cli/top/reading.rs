@@ -262,7 +262,13 @@ impl Event {
                     let key = key.replace('_', "-");
                     said.extend(value.map(|value| format!("{key} {value}")));
                 }
-                said.extend(fact("drained").map(|_| "its sessions have ended".to_owned()));
+                for (key, told) in [
+                    ("drained", "its sessions have ended"),
+                    ("added", "added by the operator"),
+                    ("removed", "removed by the operator"),
+                ] {
+                    said.extend(fact(key).map(|_| told.to_owned()));
+                }
                 let text = format!("{}/{} {}", word("pool"), word("backend"), said.join(", "));
                 (tone, text)
             }
@@ -285,10 +291,24 @@ impl Event {
                     word("from")
                 ),
             ),
-            "sessions_closed" => (
-                Tone::Doubtful,
-                format!("{} sessions ended by the operator", word("sessions")),
-            ),
+            "sessions_closed" => {
+                let several = if fact("sessions") == Some(&1.into()) {
+                    ""
+                } else {
+                    "s"
+                };
+                let count = word("sessions");
+                let text = format!("{count} session{several} ended by the operator");
+                (Tone::Doubtful, text)
+            }
+            "reload" => (Tone::Plain, format!("reload: {}", word("difference"))),
+            "reload_failed" => {
+                let error = word("error");
+                let first = error.lines().next().unwrap_or_default();
+                let first = first.strip_prefix("error: ").unwrap_or(first);
+                (Tone::Bad, format!("reload failed: {first}"))
+            }
+            "log_level" => (Tone::Plain, format!("log level {}", word("level"))),
             kind => {
                 let facts = self.facts.as_object().into_iter().flatten();
                 let facts = facts.map(|(key, value)| format!("{key} {}", written(value)));

@@ -7,6 +7,7 @@ use ratatui::style::{Color, Modifier};
 use serde_json::{Value, json};
 
 use super::model::{Answer, Key, Mode, Model, Order, Wish};
+use super::reading::Event;
 use super::screen::{Palette, draw};
 use crate::control::snapshot::OperatorState;
 
@@ -88,6 +89,48 @@ fn events() -> Value {
          "facts": {"pool": "pg", "backend": "pg2", "up": false, "why": "3 probes failed: connect: connection refused"}},
         {"id": 5, "at": BEGUN + 28, "kind": "listener", "facts": {"listener": "dns", "open": false}},
     ])
+}
+
+#[test]
+fn events_are_told_in_words() {
+    for (kind, facts, text) in [
+        (
+            "reload",
+            json!({"generation": 7, "difference": "1 backend added"}),
+            "reload: 1 backend added",
+        ),
+        (
+            "reload_failed",
+            json!({"error": "error: the key `pools` is missing\n --> ringway.yaml:1:1"}),
+            "reload failed: the key `pools` is missing",
+        ),
+        ("log_level", json!({"level": "debug"}), "log level debug"),
+        (
+            "sessions_closed",
+            json!({"sessions": 1}),
+            "1 session ended by the operator",
+        ),
+        (
+            "sessions_closed",
+            json!({"sessions": 0}),
+            "0 sessions ended by the operator",
+        ),
+        (
+            "backend",
+            json!({"pool": "p", "backend": "b", "added": true}),
+            "p/b added by the operator",
+        ),
+        (
+            "backend",
+            json!({"pool": "p", "backend": "b", "max_sessions": null}),
+            "p/b max-sessions none",
+        ),
+        ("of_later", json!({"what": 5}), "of later: what 5"),
+    ] {
+        let event = json!({"id": 1, "at": 5, "kind": kind, "facts": facts});
+        let event: Event = serde_json::from_value(event).unwrap();
+        assert_eq!(event.words().1, text);
+    }
 }
 
 fn answer(status: Value) -> Answer {

@@ -2,7 +2,7 @@
 //! port until they are ended.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,6 +37,29 @@ pub fn find<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
         return None;
     }
     Some(found.map(|path| path.expect("none is missing")))
+}
+
+/// A program that stops one thread of another process for a while, made in this folder; `None` after saying why not.
+pub fn freezer(folder: &Path) -> Option<PathBuf> {
+    let [compiler] = find(["gcc"])?;
+    let freezer = folder.join("freeze_thread");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vrrp/freeze_thread.c");
+    let mut compile = Command::new(compiler);
+    run(compile.arg("-o").arg(&freezer).arg(source), SOON);
+    Some(freezer)
+}
+
+/// Stops a thread of another process for so long, and returns once it stands still.
+#[track_caller]
+pub fn freeze(freezer: &Path, thread: u32, time: Duration) -> Child {
+    let mut command = mortal(freezer);
+    command.args([thread.to_string(), time.as_millis().to_string()]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut line = String::new();
+    let mut said = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    said.read_line(&mut line).expect("it says when");
+    assert_eq!(line, "frozen\n");
+    child
 }
 
 fn folders() -> Vec<PathBuf> {
