@@ -260,6 +260,7 @@ impl TurnPlaces {
         };
         Places {
             datagrams: row.is_udp().then(|| service(("datagrams", datagrams))),
+            ends_flows: row.ends_flows(),
             services: services.map(service).into(),
             network: self.network.clone(),
         }
@@ -282,6 +283,7 @@ impl TurnPlaces {
         };
         Places {
             datagrams: None,
+            ends_flows: false,
             services: (0..listeners).map(service).collect(),
             network: String::new(),
         }
@@ -546,7 +548,7 @@ impl Turn<'_> {
         let ports = turn.ports;
         let port = match load {
             Load::Requests { .. } | Load::Connects { .. } | Load::Bare { .. } => ports.small,
-            Load::Datagrams { .. } => ports.datagrams,
+            Load::Datagrams { .. } | Load::Questions { .. } => ports.datagrams,
             Load::Upload { .. } => ports.upload,
             Load::Download { .. } => ports.download,
         };

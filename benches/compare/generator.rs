@@ -80,7 +80,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome<()> {
     let mut driver: Box<dyn Driver> = match generate.load {
         Load::Requests { active, idle } => Box::new(Requests::new(routes, sizes, active, idle)),
         Load::Connects { at_once } => Box::new(Connects::new(routes, sizes, at_once)),
-        Load::Datagrams { clients } => Box::new(Datagrams::new(routes, sizes, clients)),
+        Load::Datagrams { clients } | Load::Questions { clients } => {
+            Box::new(Datagrams::new(routes, sizes, clients))
+        }
         Load::Upload { streams } => Box::new(Bulk::upload(routes, streams)?),
         Load::Download { streams } => Box::new(Bulk::download(routes, streams)?),
         Load::Bare { pairs } => return hold(&requests::bare_pairs(&mut routes, pairs)?),

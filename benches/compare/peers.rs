@@ -47,6 +47,8 @@ pub(crate) struct Places {
     pub(crate) services: Vec<Balanced>,
     /// The same for UDP, where that is measured.
     pub(crate) datagrams: Option<Balanced>,
+    /// Whether a flow ends with its answer.
+    pub(crate) ends_flows: bool,
     /// The network namespace that it runs in; empty for everybody's.
     pub(crate) network: String,
 }
@@ -236,8 +238,13 @@ fn ringway(places: &Places) -> String {
         let backends: Vec<String> = backends.iter().map(|it| format!("\"{it}\"")).collect();
         listeners +=
             &format!("  - {{name: {name}, bind: \"{listen}\", protocol: udp, pool: {name}}}\n");
+        let ends = if places.ends_flows {
+            ", responses: 1"
+        } else {
+            ""
+        };
         pools += &format!(
-            "  {name}: {{backends: [{}], udp: {{idle: 1h}}}}\n",
+            "  {name}: {{backends: [{}], udp: {{idle: 1h{ends}}}}}\n",
             backends.join(", ")
         );
     }
@@ -311,8 +318,13 @@ fn nginx(places: &Places) -> Outcome<String> {
         for backend in backends {
             text += &format!("    server {backend};\n");
         }
+        let ends = if places.ends_flows {
+            "    proxy_responses 1;\n"
+        } else {
+            ""
+        };
         text += &format!(
-            "  }}\n  server {{\n    listen {listen} udp;\n    proxy_pass {name};\n    proxy_timeout 1h;\n  }}\n"
+            "  }}\n  server {{\n    listen {listen} udp;\n    proxy_pass {name};\n    proxy_timeout 1h;\n{ends}  }}\n"
         );
     }
     Ok(text + "}\n")

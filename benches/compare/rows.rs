@@ -29,7 +29,15 @@ pub(crate) enum Link {
 impl Row {
     /// Whether its load is UDP, which not everybody forwards.
     pub(crate) fn is_udp(&self) -> bool {
-        matches!(self.work, Work::Single(Load::Datagrams { .. }))
+        matches!(
+            self.work,
+            Work::Single(Load::Datagrams { .. } | Load::Questions { .. })
+        )
+    }
+
+    /// Whether a flow is to end with its answer.
+    pub(crate) fn ends_flows(&self) -> bool {
+        matches!(self.work, Work::Single(Load::Questions { .. }))
     }
 }
 
@@ -266,6 +274,16 @@ pub(crate) const ROWS: &[Row] = &[
         unit: Unit::Request,
         link: Link::Loopback,
         bars: &[nginx(0.70, 0.55)],
+        most: None,
+    },
+    Row {
+        name: "udp-flows-100",
+        what: "UDP, a flow for each request and its answer, 64 B, 100 clients",
+        work: Work::Single(Load::Questions { clients: 100 }),
+        sizes: SMALL,
+        unit: Unit::Request,
+        link: Link::Loopback,
+        bars: &[nginx(0.95, 0.85)],
         most: None,
     },
     Row {

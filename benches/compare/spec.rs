@@ -14,6 +14,8 @@ pub(crate) enum Load {
     Connects { at_once: usize },
     /// `clients` each send a datagram, wait for its answer, send the next.
     Datagrams { clients: usize },
+    /// The same, to balancers whose flows end with their answers.
+    Questions { clients: usize },
     /// Streams that carry as much as they can, client to backend.
     Upload { streams: usize },
     /// Streams that carry as much as they can, backend to client.

@@ -70,12 +70,16 @@ pub(super) struct Datagrams {
 
 impl Datagrams {
     pub(super) fn register(io: &mut IoUring, count: u16) -> Result<Datagrams, SetupError> {
+        Self::with_buffers_of(BUFFER_SIZE, io, count)
+    }
+
+    fn with_buffers_of(size: u32, io: &mut IoUring, count: u16) -> Result<Datagrams, SetupError> {
         // SAFETY: all zeroes is a valid message header: null pointers and no lengths.
         let mut template: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         template.msg_namelen = NAME_LEN;
         template.msg_controllen = CONTROL_LEN as usize;
         Ok(Datagrams {
-            buffers: Buffers::register(io, DATAGRAM_GROUP, DATAGRAMS_FIRST, count, BUFFER_SIZE)?,
+            buffers: Buffers::register(io, DATAGRAM_GROUP, DATAGRAMS_FIRST, count, size)?,
             template,
         })
     }
@@ -148,9 +152,40 @@ fn part<const N: usize>(bytes: &[u8], from: usize) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsRawFd;
+
+    use io_uring::cqueue;
     use socket2::SockAddr;
 
     use super::*;
+
+    #[test]
+    fn what_does_not_fit_into_a_buffer_is_known_not_to_be_all_there() {
+        let mut io = IoUring::new(8).unwrap();
+        let mut datagrams = Datagrams::with_buffers_of(PAYLOAD_START + 100, &mut io, 4).unwrap();
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let receive = datagrams.receive_messages(receiver.as_raw_fd());
+        // SAFETY: what the entry points to outlives the ring.
+        unsafe { io.submission().push(&receive) }.unwrap();
+        for (sent, received, is_truncated) in [(100, 100, false), (101, 100, true), (3, 3, false)] {
+            let bytes: Vec<u8> = (0..sent).collect();
+            sender
+                .send_to(&bytes, receiver.local_addr().unwrap())
+                .unwrap();
+            io.submit_and_wait(1).unwrap();
+            let completion = io.completion().next().unwrap();
+            let buffer = BufferId(cqueue::buffer_select(completion.flags()).unwrap());
+            datagrams.buffers.taken();
+            let len = u32::try_from(completion.result()).unwrap();
+            let message = datagrams.message(buffer, len).unwrap();
+            assert_eq!(message.from, sender.local_addr().unwrap());
+            assert_eq!(message.is_truncated, is_truncated, "{sent} bytes");
+            assert_eq!(datagrams.bytes(message.payload), &bytes[..received]);
+        }
+        drop(io);
+    }
 
     #[test]
     fn an_address_is_read_as_it_is_written() {

@@ -20,26 +20,68 @@ pub const RECEIVE_BUFFER: usize = 4 << 20;
 
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
-/// Room for what makes a datagram come from an address: an `in6_pktinfo` behind its header.
-const CONTROL_LEN: usize = CMSG_HEADER + 24;
 const CMSG_HEADER: usize = size_of::<libc::cmsghdr>();
 
-/// The same for the length of the datagrams that several are made of.
-const SEGMENT_CONTROL_LEN: usize = CMSG_HEADER + 8;
-
-#[repr(align(8))]
-struct Control([u8; CONTROL_LEN]);
+/// What the kernel is told beside what is sent: one thing after the other, each behind a header.
+#[repr(C, align(8))]
+struct Control {
+    bytes: [u8; Control::ROOM],
+    len: usize,
+}
 
 impl Control {
-    fn put(&mut self, at: usize, bytes: &[u8]) {
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+    /// For an `in6_pktinfo`, and the length of the datagrams that several are made of.
+    const ROOM: usize = space(20) + space(2);
+
+    fn new() -> Control {
+        Control {
+            bytes: [0; Control::ROOM],
+            len: 0,
+        }
     }
 
-    fn put_header(&mut self, len: usize, level: i32, kind: i32) {
-        self.put(0, &len.to_ne_bytes());
-        self.put(size_of::<usize>(), &level.to_ne_bytes());
-        self.put(size_of::<usize>() + 4, &kind.to_ne_bytes());
+    /// The datagram comes from this address (`in_pktinfo`, `in6_pktinfo`).
+    fn put_source(&mut self, from: IpAddr) {
+        match from {
+            IpAddr::V4(from) => {
+                let mut info = [0; 12];
+                info[4..8].copy_from_slice(&from.octets());
+                self.put(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            }
+            IpAddr::V6(from) => {
+                let mut info = [0; 20];
+                info[..16].copy_from_slice(&from.octets());
+                self.put(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            }
+        }
     }
+
+    /// Datagrams of this length are made of what is sent (`UDP_SEGMENT`).
+    fn put_segments(&mut self, len: usize) -> io::Result<()> {
+        let len = u16::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.put(libc::SOL_UDP, libc::UDP_SEGMENT, &len.to_ne_bytes());
+        Ok(())
+    }
+
+    fn put(&mut self, level: i32, kind: i32, data: &[u8]) {
+        let len = CMSG_HEADER + data.len();
+        let (header, room) = self.bytes[self.len..].split_at_mut(CMSG_HEADER);
+        let (header_len, header_kind) = header.split_at_mut(size_of_val(&len));
+        header_len.copy_from_slice(&len.to_ne_bytes());
+        header_kind[..4].copy_from_slice(&level.to_ne_bytes());
+        header_kind[4..].copy_from_slice(&kind.to_ne_bytes());
+        room[..data.len()].copy_from_slice(data);
+        self.len += space(data.len());
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// What so many bytes take behind a header.
+const fn space(len: usize) -> usize {
+    (CMSG_HEADER + len).next_multiple_of(size_of::<usize>())
 }
 
 /// Where in `SO_MEMINFO` the number of datagrams stands that did not fit (`SK_MEMINFO_DROPS`), and how many numbers
@@ -103,8 +145,8 @@ pub fn connect(address: &SockAddr, source: Option<IpAddr>) -> io::Result<OwnedFd
     Ok(socket.into())
 }
 
-/// Sends datagrams of one length on a connected socket, without waiting: all or none. The kernel carries several as one
-/// through most of its layers.
+/// Sends datagrams of one length, of which the last may be shorter, on a connected socket, without waiting: all or
+/// none. The kernel carries several as one through most of its layers.
 ///
 /// # Errors
 /// `EAGAIN` when it takes no more at the moment, that of an ICMP message about an earlier one; `EINVAL`, `EIO` or
@@ -115,35 +157,39 @@ pub fn send(socket: BorrowedFd<'_>, datagrams: &[IoSlice<'_>]) -> io::Result<()>
         [] => Ok(0),
         [one] => socket.send_with_flags(one, SEND_FLAGS),
         [first, ..] => {
-            let len = u16::try_from(first.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-            let control = segments_of(len);
+            let mut control = Control::new();
+            control.put_segments(first.len())?;
             let message = MsgHdr::new().with_buffers(datagrams);
-            let message = message.with_control(&control.0[..SEGMENT_CONTROL_LEN]);
-            socket.sendmsg(&message, SEND_FLAGS)
+            socket.sendmsg(&message.with_control(control.bytes()), SEND_FLAGS)
         }
     };
     sent.map(|_| ())
 }
 
-/// Sends to an address without waiting, from an address of this host if one is given.
+/// The same to an address, from an address of this host if one is given.
 ///
 /// # Errors
 /// As [`send`], but for those of ICMP.
 pub fn send_to(
     socket: BorrowedFd<'_>,
-    bytes: &[u8],
+    datagrams: &[IoSlice<'_>],
     to: &SockAddr,
     from: Option<IpAddr>,
 ) -> io::Result<()> {
     let socket = SockRef::from(&socket);
-    let Some(from) = from else {
-        return socket.send_to_with_flags(bytes, to, SEND_FLAGS).map(|_| ());
-    };
-    let (control, len) = source(from);
-    let parts = [IoSlice::new(bytes)];
-    let message = MsgHdr::new().with_addr(to).with_buffers(&parts);
-    let message = message.with_control(&control.0[..len]);
-    socket.sendmsg(&message, SEND_FLAGS).map(|_| ())
+    let mut control = Control::new();
+    match (datagrams, from) {
+        ([], _) => return Ok(()),
+        ([one], None) => return socket.send_to_with_flags(one, to, SEND_FLAGS).map(|_| ()),
+        ([_], Some(_)) => {}
+        ([first, ..], _) => control.put_segments(first.len())?,
+    }
+    if let Some(from) = from {
+        control.put_source(from);
+    }
+    let message = MsgHdr::new().with_addr(to).with_buffers(datagrams);
+    let sent = socket.sendmsg(&message.with_control(control.bytes()), SEND_FLAGS);
+    sent.map(|_| ())
 }
 
 /// Whether a datagram was not sent because it is larger than the path takes, or an earlier one was: the kernel knows
@@ -204,35 +250,6 @@ fn set_number(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int)
     }
 }
 
-/// What makes datagrams of this length out of what is sent (`UDP_SEGMENT`).
-fn segments_of(len: u16) -> Control {
-    let mut control = Control([0; CONTROL_LEN]);
-    control.put_header(
-        CMSG_HEADER + size_of_val(&len),
-        libc::SOL_UDP,
-        libc::UDP_SEGMENT,
-    );
-    control.put(CMSG_HEADER, &len.to_ne_bytes());
-    control
-}
-
-/// What makes a datagram come from this address (`in_pktinfo`, `in6_pktinfo`), and how long that is.
-fn source(from: IpAddr) -> (Control, usize) {
-    let mut control = Control([0; CONTROL_LEN]);
-    let (level, kind, len) = match from {
-        IpAddr::V4(from) => {
-            control.put(CMSG_HEADER + 4, &from.octets());
-            (libc::IPPROTO_IP, libc::IP_PKTINFO, CMSG_HEADER + 12)
-        }
-        IpAddr::V6(from) => {
-            control.put(CMSG_HEADER, &from.octets());
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, CMSG_HEADER + 20)
-        }
-    };
-    control.put_header(len, level, kind);
-    (control, len.next_multiple_of(size_of::<usize>()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -251,12 +268,18 @@ mod tests {
         check_free(Bind::Address(address), false).unwrap();
     }
 
+    /// Sixteen of one length, and one that is shorter.
+    fn several() -> Vec<Vec<u8>> {
+        let all = (0..17).map(|number| vec![number; if number == 16 { 3 } else { 700 }]);
+        all.collect()
+    }
+
     #[test]
     fn several_arrive_as_they_were() {
         for here in ["127.0.0.1:0", "[::1]:0"] {
             let receiver = std::net::UdpSocket::bind(here).unwrap();
             let sender = connect(&receiver.local_addr().unwrap().into(), None).unwrap();
-            let datagrams: Vec<Vec<u8>> = (0..16).map(|number| vec![number; 700]).collect();
+            let datagrams = several();
             let parts: Vec<IoSlice<'_>> = datagrams.iter().map(|one| IoSlice::new(one)).collect();
             send(sender.as_fd(), &parts).unwrap();
             let mut memory = [0; 2_000];
@@ -282,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_comes_from_the_address_that_is_asked_for() {
+    fn datagrams_come_from_the_address_that_is_asked_for() {
         for (here, from) in [("127.0.0.1:0", "127.0.0.7"), ("[::1]:0", "::1")] {
             let receiver = std::net::UdpSocket::bind(here).unwrap();
             let to = SockAddr::from(receiver.local_addr().unwrap());
@@ -298,8 +321,16 @@ mod tests {
                 IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
                 IpAddr::V6(_) => from,
             };
-            send_to(sender.as_fd(), b"x", &to, Some(ours)).unwrap();
-            assert_eq!(receiver.recv_from(&mut [0; 8]).unwrap().1.ip(), from);
+            let datagrams = several();
+            let parts: Vec<IoSlice<'_>> = datagrams.iter().map(|one| IoSlice::new(one)).collect();
+            for together in [&parts[..1], &parts] {
+                send_to(sender.as_fd(), together, &to, Some(ours)).unwrap();
+                for expected in together {
+                    let mut memory = [0; 2_000];
+                    let (len, sender) = receiver.recv_from(&mut memory).unwrap();
+                    assert_eq!((&memory[..len], sender.ip()), (&**expected, from));
+                }
+            }
         }
     }
 }

@@ -331,7 +331,7 @@ impl Worker {
                         .map_err(Failure::Ring)?;
                 }
             }
-            self.send_run();
+            self.send_runs();
             self.expire_timers();
             self.expire_flows();
             self.read_mail();

@@ -443,6 +443,15 @@ impl Ringway {
         kill(pid, signal).expect("the process is still there");
     }
 
+    /// Stops it until SIGCONT: what comes meanwhile is at hand at once when it goes on.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        eventually(SOON, "all its threads stand still", || {
+            facts::stand_still(self.pid())
+        });
+    }
+
     /// Waits for a line of the log that contains the text.
     #[track_caller]
     pub fn wait_line(&self, text: &str) -> String {

@@ -45,6 +45,7 @@ mod storm;
 mod timeouts;
 mod top;
 mod udp;
+mod udp_balance;
 mod udp_flood;
 mod udp_paths;
 mod udp_ports;

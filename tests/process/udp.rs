@@ -30,9 +30,11 @@ pub(crate) fn launch(pool: &str) -> Ringway {
 }
 
 pub(crate) fn backends<'a>(all: impl IntoIterator<Item = &'a Responder>) -> String {
-    let each = all
-        .into_iter()
-        .map(|backend| format!("\"{}\"", backend.address()));
+    backends_at(all.into_iter().map(Responder::address))
+}
+
+pub(crate) fn backends_at(all: impl IntoIterator<Item = SocketAddr>) -> String {
+    let each = all.into_iter().map(|address| format!("\"{address}\""));
     format!("backends: [{}]", each.collect::<Vec<_>>().join(", "))
 }
 
@@ -56,7 +58,7 @@ pub(crate) fn lost(counters: &serde_json::Value, reason: &str) -> u64 {
         .unwrap_or(0)
 }
 
-fn flow_ends(counters: &serde_json::Value, reason: &str) -> u64 {
+pub(crate) fn flow_ends(counters: &serde_json::Value, reason: &str) -> u64 {
     counters["flow_ends"][reason].as_u64().unwrap_or(0)
 }
 

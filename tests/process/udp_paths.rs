@@ -5,46 +5,81 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::datagram::{Responder, any_port, ask, ask_until_answered, client, receive};
+use crate::harness::datagram::{
+    Burst, Responder, any_port, ask, ask_until_answered, client, receive,
+};
 use crate::harness::namespace::Namespace;
 use crate::harness::{Launch, Ringway, number};
 use crate::udp::{backends, config, finish, lost};
 
-const MIDDLE: &str = "10.79.0.1:5354";
-const OUTSIDE: &str = "10.79.1.2";
+/// The addresses of three hosts in a row: those of the first link, and of the second one, whose network is the last.
+struct Addresses([&'static str; 2], [&'static str; 2], &'static str);
 
-/// Three hosts in a row. The one in the middle of the first link runs Ringway; the link beyond the router takes packets
-/// of `mtu` bytes only.
+const V4: Addresses = Addresses(
+    ["10.79.0.1/24", "10.79.0.2/24"],
+    ["10.79.1.1/24", "10.79.1.2/24"],
+    "10.79.1.0/24",
+);
+const V6: Addresses = Addresses(
+    ["fd79::1/64", "fd79::2/64"],
+    ["fd79:1::1/64", "fd79:1::2/64"],
+    "fd79:1::/64",
+);
+
+/// Three hosts in a row. The first one runs Ringway; the link beyond the router takes packets of `mtu` bytes only.
 struct Path {
     host: Namespace,
     router: Namespace,
     outside: Namespace,
+    middle: SocketAddr,
+    beyond: IpAddr,
 }
 
 impl Path {
-    fn new(mtu: &str) -> Option<Self> {
+    fn new(Addresses(near, far, network): Addresses, mtu: &str) -> Option<Self> {
+        let ip = |address: &str| -> IpAddr { address.split('/').next().unwrap().parse().unwrap() };
         let path = Self {
             host: Namespace::new("host")?,
             router: Namespace::new("router")?,
             outside: Namespace::new("outside")?,
+            middle: (ip(near[0]), 5354).into(),
+            beyond: ip(far[1]),
         };
-        let Self {
-            host,
-            router,
-            outside,
-        } = &path;
-        host.link("10.79.0.1/24", router, "10.79.0.2/24");
-        router.link("10.79.1.1/24", outside, "10.79.1.2/24");
-        router.set("ipv4/ip_forward", "1");
-        router.ip(&["link", "set", "a0", "mtu", mtu]);
-        outside.ip(&["link", "set", "b0", "mtu", mtu]);
-        host.ip(&["route", "add", "10.79.1.0/24", "via", "10.79.0.2"]);
-        outside.ip(&["route", "add", "10.79.0.0/24", "via", "10.79.1.1"]);
+        path.host.link(near[0], &path.router, near[1]);
+        path.router.link(far[0], &path.outside, far[1]);
+        let forwarding = if path.beyond.is_ipv6() {
+            "ipv6/conf/all/forwarding"
+        } else {
+            "ipv4/ip_forward"
+        };
+        path.router.set(forwarding, "1");
+        path.narrow(mtu);
+        let via = |address| ip(address).to_string();
+        path.host
+            .ip(&["route", "add", network, "via", &via(near[1])]);
+        path.outside
+            .ip(&["route", "add", "default", "via", &via(far[0])]);
         Some(path)
     }
 
+    /// The link beyond the router takes this much from now on.
+    fn narrow(&self, mtu: &str) {
+        self.router.ip(&["link", "set", "a0", "mtu", mtu]);
+        self.outside.ip(&["link", "set", "b0", "mtu", mtu]);
+    }
+
+    /// A backend beyond the router that says what it got whole.
+    fn backend(&self) -> Responder {
+        let beyond = self.beyond;
+        self.outside.run(|| {
+            let socket = UdpSocket::bind((beyond, 0)).unwrap();
+            Responder::on(socket, |_, _| vec![b"whole".to_vec()])
+        })
+    }
+
     fn launch(&self, pool: &str) -> Ringway {
-        let text = config("workers: 1", "", pool).replace("127.0.0.1:0", MIDDLE);
+        let text = config("workers: 1", "", pool);
+        let text = text.replace("127.0.0.1:0", &self.middle.to_string());
         self.host.run(|| Launch::config(text).start())
     }
 }
@@ -56,20 +91,18 @@ fn pattern(len: usize) -> Vec<u8> {
 #[test]
 fn a_router_that_takes_less_on_the_way_to_a_backend_costs_one_datagram_which_is_counted() {
     // Below 1,200 bytes even what fits elsewhere is too large.
-    for (mtu, sizes) in [
-        ("1280", &[1_200, 1_300, 9_000, 1_253][..]),
-        ("700", &[600, 1_100, 20_000, 673]),
+    for (addresses, mtu, sizes) in [
+        (V4, "1280", &[1_200, 1_300, 9_000, 1_253][..]),
+        (V4, "700", &[600, 1_100, 20_000, 673]),
+        (V6, "1280", &[1_200, 1_300, 9_000, 1_233]),
     ] {
-        let Some(path) = Path::new(mtu) else {
+        let Some(path) = Path::new(addresses, mtu) else {
             return;
         };
-        let backend = path.outside.run(|| {
-            let socket = UdpSocket::bind((OUTSIDE, 0)).unwrap();
-            Responder::on(socket, |_, _| vec![b"whole".to_vec()])
-        });
+        let backend = path.backend();
         let ringway = path.launch(&backends([&backend]));
         path.host.run(|| {
-            let client = client(MIDDLE.parse().unwrap());
+            let client = client(path.middle);
             let (small, rest) = sizes.split_first().unwrap();
             ask(&client, &pattern(*small));
             let (_, unanswered) = ask_until_answered(&client, &pattern(rest[0]));
@@ -95,23 +128,19 @@ fn a_router_that_takes_less_on_the_way_to_a_backend_costs_one_datagram_which_is_
 
 #[test]
 fn a_path_that_takes_less_than_before_costs_one_datagram_and_no_other_that_came_with_it() {
-    let Some(path) = Path::new("1280") else {
+    let Some(path) = Path::new(V4, "1280") else {
         return;
     };
-    let backend = path.outside.run(|| {
-        let socket = UdpSocket::bind((OUTSIDE, 0)).unwrap();
-        Responder::on(socket, |_, _| vec![b"whole".to_vec()])
-    });
+    let backend = path.backend();
     let ringway = path.launch(&backends([&backend]));
     path.host.run(|| {
-        let client = client(MIDDLE.parse().unwrap());
+        let client = client(path.middle);
         // From here on what is too large leaves in fragments of what the path is known to take.
         ask_until_answered(&client, &pattern(1_300));
         assert_eq!(ask(&client, &pattern(1_400)), b"whole");
-        path.router.ip(&["link", "set", "a0", "mtu", "700"]);
-        path.outside.ip(&["link", "set", "b0", "mtu", "700"]);
-        // They are forwarded in one go; of different lengths, so that each leaves by itself.
-        ringway.signal(Signal::SIGSTOP);
+        path.narrow("700");
+        // They are forwarded in one go; each is longer than the one before, so that it leaves by itself.
+        ringway.freeze();
         for len in 1_000..1_010 {
             client.send(&pattern(len)).unwrap();
         }
@@ -159,8 +188,8 @@ fn a_flow_whose_datagrams_this_host_does_not_send_any_more_goes_on_elsewhere() {
 
 #[test]
 fn a_router_that_takes_less_on_the_way_to_a_client_costs_one_answer() {
-    for (mtu, first) in [("1280", 1_300), ("700", 1_100)] {
-        let Some(path) = Path::new(mtu) else {
+    for (addresses, mtu, first) in [(V4, "1280", 1_300), (V4, "700", 1_100), (V6, "1280", 1_300)] {
+        let Some(path) = Path::new(addresses, mtu) else {
             return;
         };
         let backend = path.host.run(|| {
@@ -171,7 +200,7 @@ fn a_router_that_takes_less_on_the_way_to_a_client_costs_one_answer() {
         });
         let ringway = path.launch(&backends([&backend]));
         path.outside.run(|| {
-            let client = client(MIDDLE.parse().unwrap());
+            let client = client(path.middle);
             assert_eq!(ask(&client, b"600"), pattern(600));
             let (answer, unanswered) = ask_until_answered(&client, first.to_string().as_bytes());
             assert_eq!((answer, unanswered), (pattern(first), 1), "MTU {mtu}");
@@ -181,6 +210,39 @@ fn a_router_that_takes_less_on_the_way_to_a_client_costs_one_answer() {
         });
         finish(ringway);
     }
+}
+
+#[test]
+fn answers_that_cannot_leave_together_on_their_path_leave_one_by_one() {
+    let Some(path) = Path::new(V4, "700") else {
+        return;
+    };
+    let burst = path.host.run(|| {
+        let socket = UdpSocket::bind(any_port()).unwrap();
+        Burst::on(
+            socket,
+            1,
+            (0..40).map(|number| vec![number; 1_100]).collect(),
+        )
+    });
+    let ringway = path.launch(&backends([&burst.backend]));
+    let client = path.outside.run(|| client(path.middle));
+    for round in 1..=2 {
+        client.send(b"burst").unwrap();
+        burst.answer_at_once(&ringway);
+        ringway.counters_become("they have left", |counters| {
+            number(&counters["listeners"][0], "datagrams_sent") == round * 40
+        });
+    }
+    // The first one of the first round was the one that showed how much the path takes.
+    while receive(&client).unwrap() != [0; 1_100] {}
+    for number in 1..40 {
+        assert!(receive(&client).unwrap() == [number; 1_100], "{number}");
+    }
+    let counters = finish(ringway);
+    let listener = &counters["listeners"][0];
+    assert_eq!(number(listener, "datagrams_sent"), 80);
+    assert_eq!(listener["datagrams_lost"], serde_json::json!({}));
 }
 
 #[test]
@@ -281,12 +343,29 @@ fn clients_and_backends_of_both_families_meet_on_a_range_of_ports() {
 
 #[test]
 fn what_only_ipv6_can_carry_is_counted_where_it_cannot_go_on() {
+    const MOST: usize = 65_527;
     let four = Responder::echo();
     let text = config("workers: 1", "", &backends([&four])).replace("127.0.0.1:0", "[::1]:0");
     let ringway = Launch::config(text).start();
-    let client = client(ringway.address());
-    client.send(&pattern(65_527)).unwrap();
+    let asking = client(ringway.address());
+    asking.send(&pattern(MOST)).unwrap();
     ringway.counters_become("it is lost", |counters| lost(counters, "too_big") == 1);
-    assert!(ask(&client, &pattern(65_507)) == pattern(65_507));
+    assert!(ask(&asking, &pattern(65_507)) == pattern(65_507));
     finish(ringway);
+
+    // The same on the way back.
+    let socket = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let six = Responder::on(socket, |datagram, _| {
+        let most = if datagram == b"most" { MOST } else { 65_507 };
+        vec![pattern(most)]
+    });
+    let ringway = Launch::config(config("workers: 1", "", &backends([&six]))).start();
+    let asking = client(ringway.address());
+    asking.send(b"most").unwrap();
+    ringway.counters_become("it is lost", |counters| lost(counters, "too_big") == 1);
+    assert!(ask(&asking, b"less") == pattern(65_507));
+    let counters = finish(ringway);
+    let received = number(&counters["backends"][0], "datagrams_received");
+    let sent = number(&counters["listeners"][0], "datagrams_sent");
+    assert_eq!((received, sent), (2, 1));
 }

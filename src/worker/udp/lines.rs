@@ -5,7 +5,6 @@ use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use arrayvec::ArrayVec;
 use socket2::SockAddr;
 
 use super::super::access::{Led, Traffic};
@@ -13,6 +12,7 @@ use super::super::picks::{Picked, Tried};
 use super::super::token::{Datagrams, Key, Token};
 use super::super::{Report, Worker};
 use super::Dry;
+use super::runs::{self, Run};
 use crate::balance::{Arrival, Sample};
 use crate::flow::{Client, FlowId, Gone, Loss, Request};
 use crate::ids::{BackendId, ListenerId, PoolId};
@@ -20,9 +20,6 @@ use crate::ring::{Completion, Message, Payload};
 use crate::session::{CloseReason, Direction};
 use crate::sys::datagram;
 use crate::time::Time;
-
-/// Datagrams that leave by one system call: what more of them would save is little.
-const RUN_MOST: usize = 16;
 
 /// The socket of a flow, connected to its backend.
 pub(super) struct Line {
@@ -60,7 +57,7 @@ impl Line {
         datagram::allow_fragments(self.socket.as_fd());
     }
 
-    /// Sends datagrams of one length.
+    /// Sends datagrams that can leave together.
     fn send(&mut self, all: &[IoSlice<'_>]) -> Sent {
         let is_large = all.iter().any(|one| one.len() > datagram::FITS_EVERYWHERE);
         if is_large && !self.fragments {
@@ -99,22 +96,10 @@ struct Sent {
     was_earlier_lost: bool,
 }
 
-/// Datagrams of one client that came one after the other, are of one length and leave by one system call.
-pub(super) struct Run {
+/// Which client's datagrams are to leave together, and by which line.
+pub(super) struct Asking {
     client: Client,
     key: Key,
-    parts: ArrayVec<Payload, RUN_MOST>,
-}
-
-impl Run {
-    fn takes(&self, client: &Client, payload: Payload) -> bool {
-        let fits = (1..=datagram::FITS_EVERYWHERE).contains(&(payload.len as usize));
-        let is_alike = self
-            .parts
-            .first()
-            .is_some_and(|first| first.len == payload.len);
-        fits && is_alike && !self.parts.is_full() && self.client == *client
-    }
 }
 
 impl Worker {
@@ -129,21 +114,17 @@ impl Worker {
             local: message.to,
         };
         let payload = message.payload;
-        if !self
-            .udp
-            .run
-            .as_ref()
-            .is_some_and(|run| run.takes(&client, payload))
-        {
-            self.send_run();
+        let joins = |run: &Run<Asking>| run.whose.client == client && run.takes(payload);
+        if !self.udp.requests.as_ref().is_some_and(joins) {
+            self.send_requests();
         }
         let listener = self.udp.places[usize::from(place)].listener;
         self.cells.listener(listener).received.add(payload.len);
         match self.lead(&client, listener) {
             Ok((id, key, is_last)) => {
-                self.join_run(client, key, payload);
+                self.join_requests(client, key, payload);
                 if is_last {
-                    self.send_run();
+                    self.send_requests();
                     self.done(id, key);
                 }
             }
@@ -154,35 +135,38 @@ impl Worker {
         }
     }
 
-    fn join_run(&mut self, client: Client, key: Key, payload: Payload) {
-        if self.udp.run.as_ref().is_some_and(|run| run.key != key) {
-            self.send_run();
+    fn join_requests(&mut self, client: Client, key: Key, payload: Payload) {
+        match &mut self.udp.requests {
+            Some(run) if run.whose.key == key => run.parts.push(payload),
+            Some(_) | None => {
+                self.send_requests();
+                let run = Run::begin(Asking { client, key }, payload);
+                self.udp.requests = Some(run);
+            }
         }
-        let run = self.udp.run.get_or_insert_with(|| Run {
-            client,
-            key,
-            parts: ArrayVec::new(),
-        });
-        run.parts.push(payload);
     }
 
-    /// Sends what waits for more of its kind.
-    pub(in crate::worker) fn send_run(&mut self) {
-        let Some(Run { client, key, parts }) = self.udp.run.take() else {
+    /// Sends what waits for more of its kind, either way.
+    pub(in crate::worker) fn send_runs(&mut self) {
+        self.send_requests();
+        self.send_replies();
+    }
+
+    fn send_requests(&mut self) {
+        let Some(Run { whose, parts }) = self.udp.requests.take() else {
             return;
         };
+        let Asking { client, key } = whose;
         let listener = self.udp.places[usize::from(client.place)].listener;
-        let are_several = parts.len() > 1;
-        let mut together = self.forward(key, &parts);
+        let together = self.forward(key, &parts);
+        let one_by_one = runs::are_to_go_apart(&parts, together);
         for payload in parts {
             let mut sent = together;
-            if are_several && matches!(together, Err(Loss::SendFailed | Loss::TooBig)) {
-                // Not every device and path takes several at once.
+            if one_by_one {
                 sent = self.forward(key, &[payload]);
             }
             if sent == Err(Loss::Refused) {
                 // That was the answer to an earlier one, or the flow has ended since. These go another way.
-                together = sent;
                 sent = self.pass_on(&client, listener, payload);
             }
             if let Err(loss) = sent {
@@ -240,11 +224,7 @@ impl Worker {
             return Err(Loss::Refused);
         };
         let (backend, since) = (line.backend, line.since);
-        let sent = {
-            let each = parts.iter().map(|payload| self.ring.payload(*payload));
-            let all: ArrayVec<IoSlice<'_>, RUN_MOST> = each.map(IoSlice::new).collect();
-            line.send(&all)
-        };
+        let sent = line.send(&runs::slices(&self.ring, parts));
         if let (Ok(()), Some(traffic)) = (&sent.result, &mut line.traffic) {
             let all = parts.iter();
             all.for_each(|payload| traffic.add(Direction::ToBackend, payload.len));
@@ -453,10 +433,10 @@ impl Worker {
     }
 
     pub(super) fn line_completion(&mut self, key: Key, completion: Completion) {
-        if let Ok(len) = u32::try_from(completion.result) {
-            self.take_reply(key, Payload::whole(completion.buffer, len));
+        match u32::try_from(completion.result) {
+            Ok(len) => self.take_reply(key, Payload::whole(completion.buffer, len)),
+            Err(_) => self.drop_payload(Payload::whole(completion.buffer, 0)),
         }
-        self.drop_payload(Payload::whole(completion.buffer, 0));
         let Some(line) = self.udp.lines.get(key).filter(|_| !completion.more) else {
             return;
         };
@@ -482,28 +462,17 @@ impl Worker {
         }
     }
 
-    /// A datagram of a backend: to the client of its flow.
+    /// A datagram of a backend: to the client of its flow, together with the next ones that can leave with it.
     fn take_reply(&mut self, key: Key, payload: Payload) {
         let line = self.udp.lines.get(key);
-        let Some((line, id)) = line.and_then(|line| line.flow.map(|id| (line, id))) else {
+        let Some((id, backend)) = line.and_then(|line| Some((line.flow?, line.backend))) else {
             self.lose(key, Loss::Late);
+            self.drop_payload(payload);
             return;
         };
         let reply = self.udp.table.reply(id, self.now);
-        let backend = line.backend;
         self.cells.backend(backend).received.add(payload.len);
-        let place = &mut self.udp.places[usize::from(line.place)];
-        let bytes = self.ring.payload(payload);
-        let listener = self.cells.listener(place.listener);
-        match place.send(bytes, &line.client, line.local) {
-            Ok(()) => {
-                listener.sent.add(payload.len);
-                if let Some(traffic) = &mut line.traffic {
-                    traffic.add(Direction::ToClient, payload.len);
-                }
-            }
-            Err(loss) => listener.lost[loss.index()].add(1),
-        }
+        self.join_replies(key, payload);
         if reply.is_first {
             let took = Sample::FirstByte(self.now - reply.since);
             self.picks.observe(&self.snapshot, backend, took, self.now);
@@ -515,6 +484,50 @@ impl Worker {
         } else if self.stopping {
             self.end_flow(id, CloseReason::Shutdown);
         }
+    }
+
+    fn join_replies(&mut self, key: Key, payload: Payload) {
+        match &mut self.udp.replies {
+            Some(run) if run.whose == key && run.takes(payload) => run.parts.push(payload),
+            Some(_) | None => {
+                self.send_replies();
+                self.udp.replies = Some(Run::begin(key, payload));
+            }
+        }
+    }
+
+    pub(super) fn send_replies(&mut self) {
+        let Some(Run { whose: key, parts }) = self.udp.replies.take() else {
+            return;
+        };
+        let together = self.send_back(key, &parts);
+        let one_by_one = runs::are_to_go_apart(&parts, together);
+        for payload in parts {
+            let mut sent = together;
+            if one_by_one {
+                sent = self.send_back(key, &[payload]);
+            }
+            if let Err(loss) = sent {
+                self.lose(key, loss);
+            }
+            self.drop_payload(payload);
+        }
+    }
+
+    /// Sends datagrams that can leave together to the client of a line.
+    fn send_back(&mut self, key: Key, parts: &[Payload]) -> Result<(), Loss> {
+        let line = self.udp.lines.get(key);
+        let line = line.expect("what a flow has been told leaves before its line goes");
+        let place = &mut self.udp.places[usize::from(line.place)];
+        let all = runs::slices(&self.ring, parts);
+        place.send(&all, &line.client, line.local)?;
+        let sent = &self.cells.listener(place.listener).sent;
+        parts.iter().for_each(|payload| sent.add(payload.len));
+        if let Some(traffic) = &mut line.traffic {
+            let all = parts.iter();
+            all.for_each(|payload| traffic.add(Direction::ToClient, payload.len));
+        }
+        Ok(())
     }
 
     // --- what fails ---
@@ -599,6 +612,14 @@ impl Worker {
 
     /// The line is nobody's any more, and will be closed in its turn.
     fn release_line(&mut self, key: Key, reason: CloseReason) {
+        if self
+            .udp
+            .replies
+            .as_ref()
+            .is_some_and(|run| run.whose == key)
+        {
+            self.send_replies();
+        }
         let Some(line) = self.udp.lines.get(key) else {
             return;
         };

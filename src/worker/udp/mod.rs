@@ -7,6 +7,7 @@
 mod endings;
 mod lines;
 mod places;
+mod runs;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -23,8 +24,9 @@ use crate::session::CloseReason;
 use crate::time::Time;
 
 use endings::Endings;
-use lines::{Line, Run};
+use lines::{Asking, Line};
 use places::Place;
+use runs::Run;
 
 pub use places::Heard;
 
@@ -44,8 +46,10 @@ pub(super) struct Udp {
     lines: Slab<Line>,
     timers: Timers,
     due: Vec<u32>,
-    /// What is to be sent next.
-    run: Option<Run>,
+    /// What is to be sent to a backend next.
+    requests: Option<Run<Asking>>,
+    /// What is to be sent to the client of a line next.
+    replies: Option<Run<Key>>,
     /// Backends that refused a flow which has had no reply since.
     refusals: HashMap<FlowId, Tried>,
     /// Receives that found no buffer.
@@ -71,7 +75,8 @@ impl Udp {
             lines: Slab::new(max_flows.saturating_add(LINES_ENDING)),
             timers: Timers::default(),
             due: Vec::new(),
-            run: None,
+            requests: None,
+            replies: None,
             refusals: HashMap::new(),
             dry: VecDeque::new(),
             endings: Endings::default(),

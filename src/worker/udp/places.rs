@@ -1,6 +1,7 @@
 //! Where datagrams of clients come in: a socket of this worker's own for each address of a UDP listener. Control opens
 //! and closes them; one that is to be closed is given up here once nothing in the kernel refers to it.
 
+use std::io::IoSlice;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -43,25 +44,26 @@ impl Place {
         }
     }
 
-    /// Sends to a client, from this address of ours if the place has several.
+    /// Sends datagrams that can leave together to a client, from this address of ours if the place has several.
     pub(super) fn send(
         &mut self,
-        bytes: &[u8],
+        datagrams: &[IoSlice<'_>],
         to: &SockAddr,
         from: Option<IpAddr>,
     ) -> Result<(), Loss> {
         let Some(socket) = self.socket.as_deref().map(AsFd::as_fd) else {
             return Err(Loss::SendFailed);
         };
-        if bytes.len() > datagram::FITS_EVERYWHERE && !self.fragments {
+        let is_large = |one: &IoSlice<'_>| one.len() > datagram::FITS_EVERYWHERE;
+        if !self.fragments && datagrams.iter().any(is_large) {
             self.fragments = true;
             datagram::allow_fragments(socket);
         }
-        let mut sent = datagram::send_to(socket, bytes, to, from);
+        let mut sent = datagram::send_to(socket, datagrams, to, from);
         if datagram::is_too_big(&sent) && !self.fragments {
             self.fragments = true;
             datagram::allow_fragments(socket);
-            sent = datagram::send_to(socket, bytes, to, from);
+            sent = datagram::send_to(socket, datagrams, to, from);
         }
         sent.map_err(|error| match error.raw_os_error() {
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Loss::Blocked,
@@ -124,6 +126,7 @@ impl Worker {
 
     /// The socket that is wanted becomes the place's, and is received from.
     fn settle_place(&mut self, index: u16) {
+        self.send_replies();
         let place = &mut self.udp.places[usize::from(index)];
         place.socket.clone_from(&place.wanted);
         place.fragments = false;

@@ -5,10 +5,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{SOON, join};
+use nix::sys::signal::Signal;
+
+use super::{Ringway, SOON, join};
 
 /// How often a backend looks whether it is to end.
 const LOOKS: Duration = Duration::from_millis(20);
@@ -100,6 +103,63 @@ impl Drop for Responder {
         {
             join(thread);
         }
+    }
+}
+
+/// A backend whose answers are all at hand at once.
+pub struct Burst {
+    asked: Receiver<()>,
+    go: Sender<()>,
+    has_sent: Receiver<()>,
+    pub backend: Responder,
+}
+
+impl Burst {
+    /// Once so many clients have said `burst`, each gets all these answers, and so on. Says nothing to others.
+    pub fn on(socket: UdpSocket, clients: usize, answers: Vec<Vec<u8>>) -> Self {
+        let own = socket.try_clone().expect("there are files");
+        let ((ask, asked), (go, may_go), (done, has_sent)) = (channel(), channel(), channel());
+        let mut waiting = Vec::new();
+        let backend = Responder::on(socket, move |datagram, from| {
+            waiting.extend((datagram == b"burst").then_some(from));
+            if waiting.len() < clients {
+                return Vec::new();
+            }
+            // Where nobody waits for that, the test is over.
+            if ask.send(()).is_ok() && may_go.recv().is_ok() {
+                for answer in &answers {
+                    for to in &waiting {
+                        own.send_to(answer, to).expect("it can be sent");
+                    }
+                }
+                let _ = done.send(());
+            }
+            waiting.clear();
+            Vec::new()
+        });
+        Self {
+            asked,
+            go,
+            has_sent,
+            backend,
+        }
+    }
+
+    /// Has them answered while the process stands still.
+    #[track_caller]
+    pub fn answer_at_once(&self, ringway: &Ringway) {
+        self.answer_while(ringway, || {});
+    }
+
+    /// The same, and something else happens meanwhile.
+    #[track_caller]
+    pub fn answer_while(&self, ringway: &Ringway, work: impl FnOnce()) {
+        self.asked.recv_timeout(SOON).expect("all ask");
+        ringway.freeze();
+        self.go.send(()).expect("the backend waits for it");
+        self.has_sent.recv_timeout(SOON).expect("it answers");
+        work();
+        ringway.signal(Signal::SIGCONT);
     }
 }
 

@@ -50,6 +50,19 @@ pub fn status_of(pid: u32, thread: u32, key: &str) -> String {
         .to_owned()
 }
 
+/// Whether all its threads are stopped, but for those that the kernel made for io_uring.
+pub fn stand_still(pid: u32) -> bool {
+    let all = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let stats = all
+        .flatten()
+        .filter_map(|one| fs::read_to_string(one.path().join("stat")).ok());
+    let mut states = stats.filter_map(|stat| {
+        let (name, rest) = stat.rsplit_once(')')?;
+        (!name.contains("(iou-")).then(|| rest.trim_start().starts_with('T'))
+    });
+    states.all(|stopped| stopped)
+}
+
 /// A set of capabilities of a thread, such as `CapEff`.
 #[track_caller]
 pub fn capabilities(pid: u32, thread: u32, set: &str) -> u64 {

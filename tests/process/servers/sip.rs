@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::program::{self, Server, mortal};
-use crate::harness::{Folder, Launch, free_port, number};
+use crate::harness::{Folder, free_port, number};
+use crate::udp;
 
 const CALLS: u64 = 300;
 
@@ -27,15 +28,8 @@ fn every_call_is_made_and_stays_with_its_backend() {
     };
     let folders = [Folder::new(), Folder::new()];
     let takers = folders.each_ref().map(|folder| taker(&sipp, folder));
-    let backends = takers
-        .each_ref()
-        .map(|taker| format!("\"{}\"", taker.address()));
-    let ringway = Launch::config(format!(
-        "listeners: [{{name: in, bind: \"127.0.0.1:0\", protocol: udp, pool: p}}]\n\
-         pools: {{p: {{backends: [{}], balance: round_robin}}}}\n",
-        backends.join(", ")
-    ))
-    .start();
+    let pool = udp::backends_at(takers.each_ref().map(Server::address));
+    let ringway = udp::launch(&(pool + ", balance: round_robin"));
     let folder = Folder::new();
     let mut calls = mortal(&sipp);
     // A socket for each call.
@@ -57,5 +51,5 @@ fn every_call_is_made_and_stays_with_its_backend() {
         counters["listeners"][0]["datagrams_lost"],
         serde_json::json!({})
     );
-    assert_eq!(number(&ringway.stop(), "lines_used"), 0);
+    udp::finish(ringway);
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::program::{self, mortal};
 use crate::harness::datagram::Responder;
-use crate::harness::{Folder, Launch, SOON, eventually, number};
+use crate::harness::{Folder, SOON, eventually, number};
+use crate::udp;
 
 const LINES: u64 = 5_000;
 const SENDERS: u64 = 4;
@@ -16,15 +17,7 @@ fn every_line_of_a_stream_that_nobody_answers_arrives() {
         return;
     };
     let takers = [Responder::silent(), Responder::silent()];
-    let backends = takers
-        .each_ref()
-        .map(|taker| format!("\"{}\"", taker.address()));
-    let ringway = Launch::config(format!(
-        "listeners: [{{name: in, bind: \"127.0.0.1:0\", protocol: udp, pool: p}}]\n\
-         pools: {{p: {{backends: [{}], balance: round_robin}}}}\n",
-        backends.join(", ")
-    ))
-    .start();
+    let ringway = udp::launch(&(udp::backends(&takers) + ", balance: round_robin"));
     let folder = Folder::new();
     let file = folder.path().join("lines");
     let lines: Vec<String> = (0..LINES).map(|line| format!("line {line}")).collect();
@@ -39,7 +32,7 @@ fn every_line_of_a_stream_that_nobody_answers_arrives() {
     }
     let arrived = || takers.iter().map(Responder::received).sum::<u64>();
     eventually(SOON, "all have arrived", || arrived() == SENDERS * LINES);
-    let counters = ringway.stop();
+    let counters = udp::finish(ringway);
     let listener = &counters["listeners"][0];
     assert_eq!(number(listener, "datagrams_received"), SENDERS * LINES);
     assert_eq!(listener["datagrams_lost"], serde_json::json!({}));
