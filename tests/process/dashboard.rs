@@ -50,9 +50,8 @@ struct Browser {
 }
 
 impl Browser {
-    /// None where there is none.
-    async fn start() -> Option<Browser> {
-        let folder = Folder::new();
+    /// A driver, and its port unless it has ended; none where there is none.
+    fn driver(folder: &Folder) -> Option<(Child, Option<String>)> {
         let driver = Command::new("chromedriver")
             .args(["--port=0", "--log-level=WARNING"])
             .env("HOME", folder.path())
@@ -60,16 +59,31 @@ impl Browser {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn();
-        let Ok(mut driver) = driver else {
-            skip("chromedriver is not installed");
-            return None;
-        };
+        let mut driver = driver.ok()?;
         let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = lines.map_while(Result::ok).find_map(|line| {
             let port = line.split_once("successfully on port ")?.1;
             Some(port.trim_end_matches('.').to_owned())
         });
-        let port = port.expect("chromedriver says its port");
+        Some((driver, port))
+    }
+
+    /// None where there is none.
+    async fn start() -> Option<Browser> {
+        let folder = Folder::new();
+        // It ends at once when another one that starts at the same time was given the same port.
+        let begun = Instant::now();
+        let (driver, port) = loop {
+            match Browser::driver(&folder) {
+                None => {
+                    skip("chromedriver is not installed");
+                    return None;
+                }
+                Some((driver, Some(port))) => break (driver, port),
+                Some((mut driver, None)) => drop(driver.wait().unwrap()),
+            }
+            assert!(begun.elapsed() < SOON, "chromedriver says its port");
+        };
         let mut arguments = vec![
             "--headless=new",
             "--window-size=1280,900",

@@ -31,6 +31,7 @@ mod integrity;
 mod limits;
 mod metrics;
 mod moving_on;
+mod operator;
 mod ports;
 mod privileges;
 mod probes;

@@ -361,6 +361,43 @@ impl Resolver<'_> {
         }
     }
 
+    /// An address is a listener's, or the API's, or for metrics alone.
+    pub(super) fn admin_ports(&mut self, admin: &document::Admin) {
+        let http = admin.http.0.as_ref().map(|http| http.address.0);
+        let metrics = admin.metrics.0.map(|metrics| metrics.0);
+        for (key, address, place) in [
+            ("admin.http", http, admin.http.place),
+            ("admin.metrics", metrics, admin.metrics.place),
+        ] {
+            let Some(address) = address.filter(|address| address.port() != 0) else {
+                continue;
+            };
+            let taken = self.taken[0].overlapping(address.port(), Some(address.ip()));
+            if let Some(claim) = taken {
+                let name = shortened(&claim.name);
+                let message = format!("listener `{name}` has the address of `{key}`, {address}");
+                let problem = error(claim.place, "listeners.bind", message)
+                    .help("give one of the two another port");
+                let told = format!("`{key}` is here");
+                self.problems.push(with(problem, place, &told));
+            }
+        }
+        if let (Some(http), Some(metrics)) = (http, metrics)
+            && http.port() != 0
+            && overlap(http, metrics)
+        {
+            let problem = error(
+                admin.metrics.place,
+                "admin.metrics",
+                format!("`admin.http` has {http} already"),
+            );
+            let problem =
+                problem.help("it serves /metrics, too; or give one of the two another port");
+            self.problems
+                .push(with(problem, admin.http.place, "it is here"));
+        }
+    }
+
     /// A backend may be a listener of this very file, unless connections would come back to where they were.
     pub(super) fn circles(&mut self, pools: &[(Key, Option<document::Pool>)]) {
         let listeners = &self.snapshot.listeners;
@@ -449,6 +486,13 @@ fn closing<'p>(ways: &[Vec<Way<'p>>]) -> Vec<Way<'p>> {
         }
     }
     closing
+}
+
+/// Whether both cannot be listened on.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let is_same_family = one.is_ipv4() == other.is_ipv4();
+    one.port() == other.port() && (one.ip() == other.ip() || is_all && is_same_family)
 }
 
 /// The same path, without what leads nowhere.

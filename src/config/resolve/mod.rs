@@ -60,6 +60,7 @@ pub(super) fn resolve(mut document: Document, problems: &mut Problems) -> Option
     resolver.snapshot.put_in_order();
     resolver.admin_socket(&document.admin);
     resolver.admin_http(&document.admin);
+    resolver.admin_ports(&document.admin);
     resolver.circles(&document.pools.0);
     let datagrams = Datagrams {
         document: &document,
