@@ -283,7 +283,7 @@ pub(crate) const ROWS: &[Row] = &[
         sizes: SMALL,
         unit: Unit::Request,
         link: Link::Loopback,
-        bars: &[nginx(0.95, 0.85)],
+        bars: &[nginx(0.70, 0.55)],
         most: None,
     },
     Row {

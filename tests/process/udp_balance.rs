@@ -51,7 +51,7 @@ fn operate(ringway: &Ringway, backend: &str, state: &str) {
 #[test]
 fn shares_of_flows_follow_weights() {
     let all = ["a", "b", "c"].map(Responder::named);
-    for algorithm in ["round_robin", "least_connections", "random", "least_time"] {
+    for algorithm in ["round_robin", "least_connections", "random"] {
         let [a, b, c] = &all;
         let backends = [
             named("a", a, ", weight: 6"),
@@ -62,12 +62,10 @@ fn shares_of_flows_follow_weights() {
         let ringway = start("", &pool);
         let _clients = open(&ringway, 200);
         let shares = each(&ringway, "flows_total");
-        // By time the backends' own hiccups count, too.
-        let slack = if algorithm == "least_time" { 60 } else { 35 };
-        for (name, expected) in [("a", 120), ("b", 60), ("c", 20)] {
+        for (name, expected, slack) in [("a", 120, 35), ("b", 60, 30), ("c", 20, 18)] {
             let share = shares[name];
             assert!(
-                share > 0 && share.abs_diff(expected) <= slack,
+                share.abs_diff(expected) <= slack,
                 "{algorithm}: {name} got {share} of 200: {shares:?}"
             );
         }
@@ -94,7 +92,6 @@ fn a_flow_goes_to_the_backend_with_the_fewest_flows() {
     let shares: Vec<u64> = active(&ringway);
     assert_eq!(shares, [3, 6, 6]);
     operate(&ringway, "p/a", "ready");
-    // A backend that comes back takes its share gradually unless it was only drained.
     let late = open(&ringway, 3);
     let shares: Vec<u64> = active(&ringway);
     assert_eq!(shares, [6, 6, 6], "all of them go where the fewest are");
@@ -106,7 +103,7 @@ fn a_flow_goes_to_the_backend_with_the_fewest_flows() {
 fn a_flow_goes_to_the_backend_that_answers_first() {
     let quick = Responder::named("quick");
     let slow = Responder::answering(any_port(), |_, _| {
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(200));
         vec![b"slow".to_vec()]
     });
     let pool = format!(
@@ -191,7 +188,7 @@ fn processes_with_the_same_file_lead_the_flows_of_a_client_to_the_same_backend()
         .map(|(name, backend)| named(name, backend, ""))
         .collect();
     let pool = format!(
-        "balance: hash, hash_key: source, udp: {{idle: 200ms}}, backends: [{}]",
+        "balance: hash, udp: {{idle: 200ms}}, backends: [{}]",
         list.join(", ")
     );
     let nodes = [3, 1].map(|workers| {

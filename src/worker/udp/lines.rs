@@ -26,6 +26,8 @@ pub(super) struct Line {
     socket: OwnedFd,
     /// None once the flow has ended, or leads elsewhere: what still comes is not for anybody.
     flow: Option<FlowId>,
+    /// The flow has had all its replies, so that none of them is missing.
+    is_complete: bool,
     backend: BackendId,
     /// When it was opened.
     since: Time,
@@ -375,6 +377,7 @@ impl Worker {
         let line = Line {
             socket,
             flow: None,
+            is_complete: false,
             backend,
             since: self.now,
             place: client.place,
@@ -624,6 +627,7 @@ impl Worker {
             return;
         };
         line.flow = None;
+        line.is_complete = reason == CloseReason::FlowDone;
         let backend = line.backend;
         if let Some(traffic) = line.traffic.take() {
             let led = Led {
@@ -679,7 +683,7 @@ impl Worker {
         if !self.udp.lines.get(key).is_some_and(is_over) {
             return;
         }
-        if let Some(line) = self.udp.lines.remove(key) {
+        if let Some(line) = self.udp.lines.remove(key).filter(|line| !line.is_complete) {
             let overflows = datagram::overflows(line.socket.as_fd());
             let listener = self.udp.places[usize::from(line.place)].listener;
             let lost = &self.cells.listener(listener).lost;
