@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::harness::{Launch, Ringway, SOON, eventually};
-use crate::lan::Lan;
+use crate::lan::{Lan, VIP};
 
 /// A configuration with one virtual router called `vip`; its keys but name, interface and addresses are given.
 pub fn config(keys: &str) -> String {
@@ -24,6 +24,26 @@ pub fn with_routers(routers: &str) -> String {
 
 pub fn start(lan: &Lan, number: usize, config: &str) -> Ringway {
     lan.node(number).run(|| Launch::config(config).start())
+}
+
+/// Nodes 1 and 2 with these further keys: the first one is active, and the other one its backup.
+pub fn pair(lan: &Lan, more: &str) -> (Ringway, Ringway) {
+    let first = start(lan, 1, &config(&format!("priority: 254, {more}")));
+    becomes(&first, "active");
+    lan.moves_to(1, VIP);
+    let second = start(lan, 2, &config(&format!("priority: 250, {more}")));
+    becomes(&second, "backup");
+    (first, second)
+}
+
+/// The configuration of one of the nodes 1 to 3, which name each other as peers.
+pub fn one_of_three(number: usize, priority: u8) -> String {
+    let peers = (1..=3).filter(|peer| *peer != number);
+    let peers: Vec<String> = peers.map(|peer| format!("10.77.0.{peer}")).collect();
+    config(&format!(
+        "priority: {priority}, peers: [{}]",
+        peers.join(", ")
+    ))
 }
 
 /// Its virtual router of this name, as the status has it.

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Folder, SOON, eventually};
 use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, router, start, states};
+use crate::node::{becomes, config, pair, router, start, states};
 use crate::program;
 use crate::vrrp_disturbed::compiled;
 
@@ -54,11 +54,7 @@ fn an_interface_with_another_name_is_gone_until_it_has_its_own_again() {
     let Some(lan) = Lan::new("name", 2) else {
         return;
     };
-    let first = start(&lan, 1, &config("priority: 254"));
-    becomes(&first, "active");
-    let second = start(&lan, 2, &config("priority: 250"));
-    becomes(&second, "backup");
-    lan.moves_to(1, VIP);
+    let (first, _second) = pair(&lan, "");
     let rename = |from: &str, to: &str| {
         let node = lan.node(1);
         node.ip(&["link", "set", from, "name", to]);

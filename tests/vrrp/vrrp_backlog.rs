@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use ringway::vrrp::packet::GROUP_V4;
 
 use crate::harness::{SOON, eventually, skip};
-use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, router, start, states};
+use crate::lan::Lan;
+use crate::node::{pair, router, states};
 use crate::onlooker::{Onlooker, socket};
 
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -28,11 +28,7 @@ fn what_the_active_node_has_said_is_read_before_it_is_believed_to_be_dead() {
     };
     let onlooker = Onlooker::on(&lan, 3);
     let more = format!("advert_interval: {INTERVAL:?}");
-    let first = start(&lan, 1, &config(&format!("priority: 254, {more}")));
-    becomes(&first, "active");
-    lan.moves_to(1, VIP);
-    let second = start(&lan, 2, &config(&format!("priority: 250, {more}")));
-    becomes(&second, "backup");
+    let (first, second) = pair(&lan, &more);
     let counter = |name: &str| {
         let counters = router(&second, "vip")["counters"].clone();
         counters[name].as_u64().unwrap()

@@ -13,21 +13,12 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Folder, Launch, Ringway, SOON, eventually, facts};
 use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, router, start, state, states};
+use crate::node::{becomes, config, pair, router, state, states};
 use crate::onlooker::Onlooker;
 use crate::program::{self, find};
 
 /// No advertisement may be missing: another node takes over after three intervals of 100 ms.
 const SILENCE_MAX: Duration = Duration::from_millis(290);
-
-fn pair(lan: &Lan) -> (Ringway, Ringway) {
-    let first = start(lan, 1, &config("priority: 254"));
-    becomes(&first, "active");
-    lan.moves_to(1, VIP);
-    let second = start(lan, 2, &config("priority: 250"));
-    becomes(&second, "backup");
-    (first, second)
-}
 
 /// A small program of these tests, for what only C can ask of the kernel here.
 pub fn compiled(name: &str, folder: &Folder) -> Option<PathBuf> {
@@ -56,7 +47,7 @@ fn rtnl_held_for_five_seconds_delays_no_advertisement() {
     let Some(lan) = Lan::alone("rtnl", 3) else {
         return;
     };
-    let (mut first, second) = pair(&lan);
+    let (mut first, second) = pair(&lan, "");
     let onlooker = Onlooker::on(&lan, 3);
     let mut child = lan.node(3).run(|| {
         let mut command = program::mortal(&holder);
@@ -88,7 +79,7 @@ fn a_log_that_nobody_reads_delays_no_advertisement() {
     let Some(lan) = Lan::new("log", 3) else {
         return;
     };
-    let (first, second) = pair(&lan);
+    let (first, second) = pair(&lan, "");
     let onlooker = Onlooker::on(&lan, 3);
     let unread = first.stop_reading();
     // The pipe of the log, as small as pipes get.
@@ -137,7 +128,7 @@ fn a_firewall_that_drops_advertisements_is_told_of_and_all_is_well_without_it() 
         command.arg(rules);
         lan.node(number).run(|| program::run(&mut command, SOON));
     };
-    let (first, second) = pair(&lan);
+    let (first, second) = pair(&lan, "");
     // What the first one says does not get out: it is told so, and the other one cannot know better.
     rules(
         1,
@@ -231,11 +222,7 @@ fn a_thread_that_stands_still_makes_the_node_give_up_until_it_goes_on() {
         return;
     };
     let more = "progress_timeout: 500ms, preempt_delay: 100ms";
-    let first = start(&lan, 1, &config(&format!("priority: 254, {more}")));
-    becomes(&first, "active");
-    lan.moves_to(1, VIP);
-    let second = start(&lan, 2, &config(&format!("priority: 250, {more}")));
-    becomes(&second, "backup");
+    let (first, second) = pair(&lan, more);
     // An idle one is alive.
     std::thread::sleep(Duration::from_secs(1));
     nothing_moved(&first, &second);
@@ -274,10 +261,7 @@ fn a_node_whose_kernel_does_not_answer_gives_way() {
     let Some(lan) = Lan::new("mute", 2) else {
         return;
     };
-    let first = start(&lan, 1, &config("priority: 254"));
-    becomes(&first, "active");
-    let second = start(&lan, 2, &config("priority: 250"));
-    becomes(&second, "backup");
+    let (first, second) = pair(&lan, "");
     let thread = facts::thread_named(first.pid(), "vrrp-kernel");
     let mut command = program::mortal(&freezer);
     command.args([&thread.to_string(), "25000"]);

@@ -3,8 +3,8 @@
 use ringway::metrics::list::Metric;
 
 use crate::harness::{Ringway, SOON, eventually};
-use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, start};
+use crate::lan::Lan;
+use crate::node::{becomes, pair};
 
 /// The value of a series, as it is written in the exposition.
 #[track_caller]
@@ -27,11 +27,7 @@ fn metrics_tell_who_is_active_who_is_ready_and_whether_the_files_differ() {
     let Some(lan) = Lan::new("tell", 3) else {
         return;
     };
-    let first = start(&lan, 1, &config("priority: 254"));
-    becomes(&first, "active");
-    lan.moves_to(1, VIP);
-    let second = start(&lan, 2, &config("priority: 250"));
-    becomes(&second, "backup");
+    let (first, second) = pair(&lan, "");
     for (node, active, backup, priority) in [(&first, "1", "0", "254"), (&second, "0", "1", "250")]
     {
         assert_eq!(

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Folder, SOON, eventually};
 use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, router, start, state, states, with_routers};
+use crate::node::{becomes, config, one_of_three, router, start, state, states, with_routers};
 use crate::onlooker::Onlooker;
 use crate::program;
 use crate::vrrp_pair::takes_over;
@@ -317,21 +317,13 @@ fn three_nodes_by_unicast_take_over_from_each_other_in_the_order_of_their_priori
     let Some((program, lan)) = link("kuni") else {
         return;
     };
-    let file = |number: usize, priority: u8| {
-        let peers = (1..=3).filter(|peer| *peer != number);
-        let peers: Vec<String> = peers.map(|peer| format!("10.77.0.{peer}")).collect();
-        config(&format!(
-            "priority: {priority}, peers: [{}]",
-            peers.join(", ")
-        ))
-    };
-    let first = start(&lan, 1, &file(1, 254));
+    let first = start(&lan, 1, &one_of_three(1, 254));
     becomes(&first, "active");
     let more =
         format!("{V3}\n unicast_src_ip 10.77.0.2\n unicast_peer {{ 10.77.0.1\n 10.77.0.3 }}");
     let keepalived = Keepalived::start(&lan, KEEPALIVED, &program, &instance(150, &more));
     keepalived.becomes("BACKUP");
-    let last = start(&lan, 3, &file(3, 120));
+    let last = start(&lan, 3, &one_of_three(3, 120));
     eventually(SOON, "the last one hears the first", || {
         router(&last, "vip")["active_router"] == "10.77.0.1"
     });

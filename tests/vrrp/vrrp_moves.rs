@@ -7,8 +7,8 @@ use nix::unistd::Pid;
 use ringway::sys::priority::real_time;
 
 use crate::harness::skip;
-use crate::lan::{Lan, VIP};
-use crate::node::{becomes, config, start, states};
+use crate::lan::Lan;
+use crate::node::{pair, states};
 use crate::onlooker::Onlooker;
 use crate::program::setting;
 
@@ -44,11 +44,7 @@ fn short_intervals_under_full_load_without_a_false_transition() {
     };
     let onlooker = Onlooker::on(&lan, 3);
     let more = format!("advert_interval: {interval}ms");
-    let first = start(&lan, 1, &config(&format!("priority: 254, {more}")));
-    becomes(&first, "active");
-    lan.moves_to(1, VIP);
-    let second = start(&lan, 2, &config(&format!("priority: 250, {more}")));
-    becomes(&second, "backup");
+    let (first, second) = pair(&lan, &more);
     let end = Instant::now() + Duration::from_secs(seconds);
     let cpus = std::thread::available_parallelism().unwrap().get();
     let waits: Vec<Duration> = std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Ringway, SOON, eventually, eventually_some};
 use crate::lan::{Lan, VIP, VIP6};
-use crate::node::{becomes, config, router, start, state, states, with_routers};
+use crate::node::{becomes, config, one_of_three, router, start, state, states, with_routers};
 use crate::onlooker::Onlooker;
 
 /// Loosely: a busy machine may be late, but never by a wrong order of magnitude.
@@ -281,17 +281,12 @@ fn unicast_works_with_three_nodes() {
     let Some(lan) = Lan::new("uni", 3) else {
         return;
     };
-    let file = |number: usize, priority: u8| {
-        let peers = (1..=3).filter(|peer| *peer != number);
-        let peers: Vec<String> = peers.map(|peer| format!("10.77.0.{peer}")).collect();
-        config(&format!(
-            "priority: {priority}, peers: [{}]",
-            peers.join(", ")
-        ))
-    };
-    let mut first = start(&lan, 1, &file(1, 254));
+    let mut first = start(&lan, 1, &one_of_three(1, 254));
     becomes(&first, "active");
-    let (second, third) = (start(&lan, 2, &file(2, 250)), start(&lan, 3, &file(3, 200)));
+    let (second, third) = (
+        start(&lan, 2, &one_of_three(2, 250)),
+        start(&lan, 3, &one_of_three(3, 200)),
+    );
     becomes(&second, "backup");
     becomes(&third, "backup");
     first.signal(Signal::SIGKILL);

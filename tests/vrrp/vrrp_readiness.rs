@@ -1,6 +1,7 @@
 //! When a node that is not well gives way, and when it keeps the addresses.
 
 use std::net::{TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -257,18 +258,23 @@ fn a_stop_ends_the_sessions_with_a_reset_while_the_address_is_there() {
     assert_eq!(lan.holders(VIP), [0; 0]);
 }
 
+/// A command that writes what it is told into a file, and is still running when the next change comes.
+fn slow_command(folder: &Folder) -> (PathBuf, PathBuf) {
+    let (script, log) = (folder.path().join("on-change"), folder.path().join("log"));
+    executable(
+        &script,
+        &format!("sleep 0.3\necho \"$@\" >> {}", log.display()),
+    );
+    (script, log)
+}
+
 #[test]
 fn every_change_of_state_is_told_to_the_command_in_order() {
     let Some(lan) = Lan::new("notify", 2) else {
         return;
     };
     let folder = Folder::new();
-    let (script, log) = (folder.path().join("on-change"), folder.path().join("log"));
-    // Slow: the first one is still running when the second change comes.
-    executable(
-        &script,
-        &format!("sleep 0.3\necho \"$@\" >> {}", log.display()),
-    );
+    let (script, log) = slow_command(&folder);
     let first = start(
         &lan,
         1,
@@ -392,11 +398,7 @@ fn the_last_change_before_the_end_is_told_to_the_command() {
         return;
     };
     let folder = Folder::new();
-    let (script, log) = (folder.path().join("on-change"), folder.path().join("log"));
-    executable(
-        &script,
-        &format!("sleep 0.3\necho \"$@\" >> {}", log.display()),
-    );
+    let (script, log) = slow_command(&folder);
     let notify = format!("priority: 254, notify: [{}]", script.display());
     let mut first = start(&lan, 1, &config(&notify));
     becomes(&first, "active");
