@@ -419,14 +419,15 @@ impl Ringway {
         })
     }
 
-    /// Waits until the counters are as wished; panics with the last ones.
+    /// Waits until the counters are as wished; panics with the last ones. Workers count while others are read, so
+    /// what is returned was read once more: all that was counted before the last one wished for is in it.
     #[track_caller]
     pub fn counters_become(&self, what: &str, wished: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + SOON;
         loop {
             let counters = self.counters();
             if wished(&counters) {
-                return counters;
+                return self.counters();
             }
             assert!(
                 Instant::now() < deadline,

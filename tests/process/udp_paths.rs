@@ -59,7 +59,17 @@ impl Path {
             .ip(&["route", "add", network, "via", &via(near[1])]);
         path.outside
             .ip(&["route", "add", "default", "via", &via(far[0])]);
+        path.wait();
         Some(path)
+    }
+
+    /// Waits until the path carries datagrams both ways. A router of IPv6 asks for nobody's hardware address, and so
+    /// drops what it is to forward, as long as its own link-local addresses are new (RFC 4862 section 5.4).
+    fn wait(&self) {
+        let here = SocketAddr::new(self.middle.ip(), 0);
+        let there = (self.host).run(|| Responder::answering(here, |_, _| vec![b"yes".to_vec()]));
+        self.outside
+            .run(|| ask_until_answered(&client(there.address()), b"is anybody there?"));
     }
 
     /// The link beyond the router takes this much from now on.

@@ -76,9 +76,14 @@ impl Namespace {
             .unwrap_or_else(|error| panic!("{setting}: {error}"));
     }
 
-    /// Connects two namespaces by a veth pair: `a0` here with one address, `b0` there with the other.
+    /// Connects two namespaces by a veth pair: `a0` here with one address, `b0` there with the other. Addresses of
+    /// IPv6, the link-local ones included, are not looked for on the link before they are used.
     #[track_caller]
     pub fn link(&self, address: &str, other: &Self, other_address: &str) {
+        for namespace in [self, other] {
+            namespace.set("ipv6/conf/all/accept_dad", "0");
+            namespace.set("ipv6/conf/default/accept_dad", "0");
+        }
         try_ip(&[
             "link",
             "add",
@@ -95,18 +100,7 @@ impl Namespace {
         ])
         .unwrap_or_else(|error| panic!("{error}"));
         for (namespace, device, address) in [(self, "a0", address), (other, "b0", other_address)] {
-            // Without duplicate address detection an address works at once.
-            let family: &[&str] = if address.contains(':') {
-                &["nodad"]
-            } else {
-                &[]
-            };
-            let arguments: Vec<&str> = ["address", "add", address, "dev", device]
-                .iter()
-                .chain(family)
-                .copied()
-                .collect();
-            namespace.ip(&arguments);
+            namespace.ip(&["address", "add", address, "dev", device]);
             namespace.ip(&["link", "set", device, "up"]);
         }
     }
