@@ -481,17 +481,23 @@ impl Ringway {
         self.exited.is_some()
     }
 
-    /// Checks that it takes no more processor time than this in two seconds in which it has nothing to do.
+    /// Checks that it takes less processor time than this in two seconds in which it has nothing to do. Others on the
+    /// machine make the same work take more: one of three intervals is enough.
     #[track_caller]
     pub fn assert_idle(&self, allowed: Duration) {
-        let before = facts::cpu_time(self.pid());
-        thread::sleep(Duration::from_secs(2));
-        let used = facts::cpu_time(self.pid()) - before;
-        println!("{used:?} of processor time in two idle seconds");
-        assert!(
-            used < allowed,
-            "it took {used:?} of processor time in two idle seconds"
-        );
+        const INTERVALS: usize = 3;
+        let mut seen = Vec::new();
+        for _ in 0..INTERVALS {
+            let before = facts::cpu_time(self.pid());
+            thread::sleep(Duration::from_secs(2));
+            let used = facts::cpu_time(self.pid()) - before;
+            println!("{used:?} of processor time in two idle seconds");
+            if used < allowed {
+                return;
+            }
+            seen.push(used);
+        }
+        panic!("it took {seen:?} of processor time in each two idle seconds");
     }
 
     /// Stops it gracefully (SIGTERM), requires exit code 0; its last counters.
