@@ -38,13 +38,20 @@ pub fn try_connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Connects, says nothing and tells how it ended. A reset may come before `connect` has returned.
-pub fn connect_to_end(address: SocketAddr) -> Ended {
+/// Connects where the peer may reset at once; none if it has done so before `connect` has returned.
+#[track_caller]
+pub fn connect_unless_reset(address: SocketAddr) -> Option<TcpStream> {
     match try_connect(address) {
-        Ok(mut stream) => ended(&mut stream),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ended::Reset,
+        Ok(stream) => Some(stream),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
         Err(error) => panic!("connect to {address}: {error}"),
     }
+}
+
+/// Connects, says nothing and tells how it ended.
+#[track_caller]
+pub fn connect_to_end(address: SocketAddr) -> Ended {
+    connect_unless_reset(address).map_or(Ended::Reset, |mut stream| ended(&mut stream))
 }
 
 /// Checks that the kernel refuses connects to the address.

@@ -261,8 +261,14 @@ fn be_clients(
     let mut random = Random::new(seed);
     while !tally.over.load(Ordering::Relaxed) {
         let seed = random.next();
+        // A server that is killed at this moment resets it before it is there.
+        let Some(stream) = stream::connect_unless_reset(address) else {
+            tally.connections.fetch_add(1, Ordering::Relaxed);
+            tally.cuts.fetch_add(1, Ordering::Relaxed);
+            continue;
+        };
         let mut client = Client {
-            stream: stream::connect(address),
+            stream,
             random: Random::new(seed),
             seed,
             answers: 0,

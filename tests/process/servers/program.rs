@@ -244,7 +244,8 @@ fn log_of(folder: &Path) -> PathBuf {
     folder.join("log")
 }
 
-/// A command that ends when the test does, even if the test is killed.
+/// A command that ends when the test does, even if the test is killed: with the thread that starts it, that is
+/// (`PR_SET_PDEATHSIG`), so that must be one that waits for it.
 pub fn mortal(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
