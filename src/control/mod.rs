@@ -122,6 +122,9 @@ pub fn run(global: &Global, snapshot: Snapshot, options: Options) -> Result<(), 
     let findings = ring::probe()?;
     let files =
         host::raise_file_limit().map_err(|error| Error::Host(format!("RLIMIT_NOFILE: {error}")))?;
+    if let Err(error) = host::make_room_for_files(files) {
+        tracing::warn!(%error, "the table of open files grows while sessions wait");
+    }
     let cpus =
         host::usable_cpus().map_err(|error| Error::Host(format!("CPU affinity: {error}")))?;
     let workers = usize::from(

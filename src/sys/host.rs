@@ -2,9 +2,11 @@
 
 use std::io;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::eventfd::EventFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, close};
 
 /// Raises the limit of open files to what is permitted (the hard limit) and returns it.
 ///
@@ -16,6 +18,24 @@ pub fn raise_file_limit() -> io::Result<u64> {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     Ok(hard)
+}
+
+/// Bytes of the table are eight times as many: where the limit of open files is larger, it grows as of old.
+const FILES_MADE_ROOM_FOR: u64 = 1 << 20;
+
+/// Makes the process's table of open files large enough for so many, up to a bound. Each time that the kernel enlarges
+/// the table of a process with several threads, whoever opens the file waits for a grace period of RCU
+/// (`expand_files()` in fs/file.c): tens of milliseconds, and seconds on a host that starves its kernel's threads. A
+/// worker that accepts would wait with all of its sessions.
+///
+/// # Errors
+/// When the kernel has no memory for it, or permits fewer files.
+pub fn make_room_for_files(count: u64) -> io::Result<()> {
+    let last = count.min(FILES_MADE_ROOM_FOR).saturating_sub(1);
+    let last = i32::try_from(last).expect("below the bound");
+    let any = EventFd::new()?;
+    let highest = fcntl(&any, FcntlArg::F_DUPFD_CLOEXEC(last))?;
+    Ok(close(highest)?)
 }
 
 /// The CPUs that this process may run on, in ascending order.

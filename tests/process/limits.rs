@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use crate::harness::backend::{self, Backend};
 use crate::harness::load::Busy;
 use crate::harness::stream;
@@ -149,6 +151,18 @@ impl Drop for HoldingBackend {
         drop(self.process.stdin.take());
         let _ = self.process.wait();
     }
+}
+
+/// Whoever opens a file waits where it has to grow, and all sessions of a worker with it.
+#[test]
+fn the_table_of_open_files_is_as_large_as_it_may_become() {
+    let backend = Backend::echo();
+    let ringway = Launch::to([backend.address()]).start();
+    let (_, limit) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let places = facts::file_table(ringway.pid());
+    assert!(places >= limit.min(1 << 20), "{places} of {limit}");
+    stream::exchange(&mut ringway.connect(), b"hello");
+    ringway.finish();
 }
 
 #[test]

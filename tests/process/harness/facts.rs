@@ -81,6 +81,18 @@ pub fn open_files(pid: u32) -> usize {
         .count()
 }
 
+/// How many open files the process's table has places for.
+pub fn file_table(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let mut lines = status.lines();
+    let places = lines.find_map(|line| line.strip_prefix("FDSize:"));
+    places
+        .expect("it is there")
+        .trim()
+        .parse()
+        .expect("a number")
+}
+
 /// The limit of open files that leaves room for so many more.
 pub fn files_limit_leaving(pid: u32, more: usize) -> u64 {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
