@@ -450,8 +450,7 @@ fn backend_that_refuses_now_and_then_harms_neither_clients_nor_other_backends() 
     assert!(failed > 10, "the flaky one has refused: {failed}");
     // Who was in its queue, connected, when it began to refuse is reset by its kernel: nobody can help that.
     assert!(u64::from(lost) <= reset, "{lost} clients were lost");
-    // How many there are in ten seconds is the machine's business.
-    assert!(served > 300, "{served} sessions");
+    assert!(served > 10_000, "{served} sessions");
 }
 
 /// Two nodes of a database, of which one leads; the other answers 503, as Patroni does.

@@ -481,8 +481,9 @@ impl Ringway {
         self.exited.is_some()
     }
 
-    /// Checks that it takes less processor time than this in two seconds in which it has nothing to do. Others on the
-    /// machine make the same work take more: one of three intervals is enough.
+    /// Checks that it takes less processor time than this in two seconds in which it has nothing to do. Work that is
+    /// done once (a session that is a second old gets its keepalive) and others on the machine take more: one of three
+    /// intervals is enough.
     #[track_caller]
     pub fn assert_idle(&self, allowed: Duration) {
         const INTERVALS: usize = 3;

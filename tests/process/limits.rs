@@ -9,8 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit};
-
 use crate::harness::backend::{self, Backend};
 use crate::harness::load::Busy;
 use crate::harness::stream;
@@ -158,7 +156,7 @@ impl Drop for HoldingBackend {
 fn the_table_of_open_files_is_as_large_as_it_may_become() {
     let backend = Backend::echo();
     let ringway = Launch::to([backend.address()]).start();
-    let (_, limit) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let limit = raise_files_limit();
     let places = facts::file_table(ringway.pid());
     assert!(places >= limit.min(1 << 20), "{places} of {limit}");
     stream::exchange(&mut ringway.connect(), b"hello");

@@ -83,14 +83,8 @@ pub fn open_files(pid: u32) -> usize {
 
 /// How many open files the process's table has places for.
 pub fn file_table(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let mut lines = status.lines();
-    let places = lines.find_map(|line| line.strip_prefix("FDSize:"));
-    places
-        .expect("it is there")
-        .trim()
-        .parse()
-        .expect("a number")
+    let places = status_of(pid, pid, "FDSize");
+    places.parse().expect("a number")
 }
 
 /// The limit of open files that leaves room for so many more.
